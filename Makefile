@@ -1,0 +1,35 @@
+# make demo   virtual environment, requirements, built-in example
+# make test   the same set-up, then the whole test suite
+# make lint   ruff
+# make clean  removes what the others made
+#
+# TORCH_INDEX=URL   take torch and torchvision from this index (the small CPU build, another CUDA version)
+
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH_INDEX ?=
+
+.PHONY: demo test lint clean
+
+.venv/installed: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	    || { echo "Python 3.10 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	    || { echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/pip install --index-url $(TORCH_INDEX) torch torchvision)
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/python track.py --example
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv out .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,38 @@
+"""Errors that are the user's to mend, and the one place where scripts report them."""
+
+import signal
+import sys
+
+
+class InputError(ValueError):
+    """What was given cannot be used.
+
+    The first line of the message is one sentence for the user: which file, what was found, what was
+    expected. Further lines, if any, are details that scripts leave out.
+    """
+
+
+def run_script(parser, main, argv=None):
+    """Parse `argv`, call `main(args)` and return the exit code of a command line script.
+
+    0 done (or the code that `main` returns), 2 unusable input in one line on standard error, 130
+    interrupted. An operating system error that concerns a file (disk full, no permission) is unusable
+    input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept.
+    """
+    args = parser.parse_args(argv)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return main(args) or 0
+    except InputError as error:
+        message = str(error).splitlines()[0]
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    print(f"{parser.prog}: error: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,88 @@
+"""Reading images and masks, writing masks: every file format decision stands here."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from util.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def davis_palette():
+    """The colours of DAVIS and PASCAL VOC for ids 0 to 255: uint8 256×3.
+
+    Bit b of an id's red, green and blue part is bit 3·(7 - b), +1, +2 of the id.
+    """
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for channel in range(3):
+        for bit in range(8):
+            palette[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path` that takes its place when the block ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _open(path):
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder where an image was expected") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error})") from None
+
+
+def read_image(path):
+    """uint8 H×W×3 RGB. Raises InputError when the file is missing or cannot be decoded in full."""
+    with _open(path) as image:
+        try:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: damaged image ({error})") from None
+
+
+def read_mask(path):
+    """The object ids of a mask file: uint8 H×W, 0 is background.
+
+    An indexed PNG gives its indices, a grey one its values; a grey mask of 0 and 255 alone is one object,
+    id 1. Raises InputError for colour images, ids above 255, and files that cannot be decoded.
+    """
+    with _open(path) as image:
+        if image.mode not in ("1", "L", "P", "I", "I;16"):
+            raise InputError(f"{path}: a mask must be an indexed or grey PNG, this one is {image.mode}")
+        grey = image.mode != "P"
+        try:
+            ids = np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: damaged image ({error})") from None
+    if ids.max() > 255:
+        raise InputError(f"{path}: object id {ids.max()}, ids go from 1 to 255")
+    ids = ids.astype(np.uint8)
+    if grey and set(np.unique(ids)) <= {0, 255}:
+        ids = (ids > 0).astype(np.uint8)
+    return ids
+
+
+def write_mask(path, ids):
+    """Write uint8 H×W ids as an indexed PNG with the DAVIS palette, atomically."""
+    image = Image.fromarray(ids)
+    image.putpalette(davis_palette().tobytes())
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
