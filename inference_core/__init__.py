@@ -1,0 +1,6 @@
+"""Tracking objects through a video, frame by frame."""
+
+from inference_core.core import InferenceCore
+from inference_core.memory import MODES
+
+__all__ = ["MODES", "InferenceCore"]

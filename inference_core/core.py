@@ -1,0 +1,256 @@
+"""The inference core: one frame at a time, constant memory."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+
+from inference_core.memory import MODES, ObjectMemory, compresses
+from model.network import aggregate
+from util.errors import InputError
+
+STRIDE = 16
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+AMP_DTYPES = {"cpu": torch.bfloat16}
+
+
+class InferenceCore:
+    """Tracks objects through one video.
+
+        core = InferenceCore(network, mode="two-frames-compress", mem_every=3, top_k=40)
+        for image, mask in frames:          # mask: None but where objects are given
+            ids = core.to_mask(core.step(image, mask))
+
+    network: a multi-object `model.RDE`; the core computes on the network's device.
+    mode: what the memory keeps, one of `MODES`. Nothing grows with the video's length except in `stm`.
+    mem_every: a frame becomes a memory frame when at least so many have passed since the last one.
+    top_k: how many memory positions each query reads.
+    include_last: make every frame a memory frame.
+    size: shorter side at which to compute; frames and masks are resized to it and probabilities back.
+    amp: mixed precision, float16 (bfloat16 on the CPU).
+    chunk_size: how many objects go through value encoder, SAM and decoder at a time.
+
+    Raises InputError for a network or a mode that cannot track.
+    """
+
+    def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
+                 size=None, amp=False, chunk_size=8):
+        if mode not in MODES:
+            raise InputError(f"no mode {mode!r}; there are {', '.join(MODES)}")
+        if network.config.single_object:
+            raise InputError("this is a single-object network of training stage 0: it does not see the other "
+                             "objects' masks and cannot track; use one of stages 1 to 3")
+        if compresses(mode) and not network.config.sam:
+            usable = ", ".join(name for name in MODES if not compresses(name))
+            raise InputError(f"mode {mode} needs SAM and this network has none (an STCN checkpoint?); "
+                             f"usable modes: {usable}")
+        for name, number in (("mem_every", mem_every), ("top_k", top_k), ("chunk_size", chunk_size)):
+            if number < 1:
+                raise InputError(f"{name} is {number}, it must be at least 1")
+        self.network = network
+        self.mode = mode
+        self.mem_every = 1 if include_last else mem_every
+        self.top_k = top_k
+        self.size = size
+        self.chunk_size = chunk_size
+        self._device = next(network.parameters()).device
+        self._mean, self._std = (torch.tensor(x, device=self._device).view(1, 3, 1, 1) for x in (MEAN, STD))
+        device = self._device.type
+        self._precision = contextlib.nullcontext
+        if amp:
+            dtype = AMP_DTYPES.get(device, torch.float16)
+            self._precision = lambda: torch.autocast(device, dtype=dtype)
+        self.reset()
+
+    def reset(self):
+        """Forget everything; the next frame is the first of a video."""
+        self._groups = []
+        self._since_memory = 0
+        self._frame_size = None
+
+    @property
+    def objects(self):
+        """Ids of the tracked objects, in the order of the latest probabilities."""
+        return [known for group in self._groups for known in group.ids]
+
+    def delete_objects(self, ids):
+        """Stop tracking these objects. Raises InputError for an id that is not tracked."""
+        unknown = sorted(set(ids) - set(self.objects))
+        if unknown:
+            raise InputError(f"no object {unknown[0]} to delete; tracked are {self.objects}")
+        self._forget(ids)
+
+    @torch.inference_mode()
+    def step(self, image, mask=None, objects=None, *, end=False, needs_output=True):
+        """Take the next frame, and the mask of objects that appear or are corrected in it.
+
+        image: 3×H×W float in [0, 1] or uint8 RGB (uint8 also as H×W×3).
+        mask: H×W ids, 0 is background; or O×H×W in [0, 1], one plane for each of `objects`.
+        objects: the ids that the mask stands for, 1 to 255, not necessarily contiguous; by default every id
+            in an H×W mask. A new id is tracked from here on. A known one starts anew from this mask: what the
+            memory held of it is dropped, since it may be what the mask corrects.
+        end: this is the last frame; it is not remembered, since nothing reads it.
+        needs_output: if False, nothing is computed unless the memory needs this frame, and None is returned.
+
+        Returns (number of objects + 1)×H×W float32 probabilities that sum to one, background first, then
+        `self.objects` in order; before the first mask, background alone.
+        Raises InputError for shapes, types and ids other than these; the state is then unchanged.
+        """
+        image = self._checked_image(image)
+        frame_size = tuple(image.shape[-2:])
+        ids = []
+        if mask is not None:
+            mask, ids = self._checked_mask(mask, objects, frame_size)
+        self._frame_size = frame_size
+
+        self._since_memory += 1
+        annotated = mask is not None
+        due = bool(self._groups) and self._since_memory >= self.mem_every and not end
+        remember = annotated or due
+        if not (remember or needs_output):
+            return None
+        if not (annotated or self._groups):
+            return torch.ones(1, *frame_size, device=self._device)
+
+        image, pad = self._prepared(image)
+        with self._precision():
+            features = self.network.encode_key(image)
+        kept = [row for row, known in enumerate(self.objects) if known not in ids]
+        if kept:
+            prob = self._segment(features)
+        if annotated:
+            planes = self._resized_mask(mask, pad)
+            if kept:
+                # The given masks override: inside them the probability of all others is zero.
+                planes = torch.cat([prob[1:][kept] * (planes.sum(0) <= 0.5), planes])
+            prob = aggregate(planes).softmax(0)
+            self._forget(ids)
+        if remember:
+            self._remember(image, features, prob[1:], ids)
+        return self._restored(prob, pad, frame_size) if needs_output else None
+
+    def to_mask(self, prob):
+        """Object ids uint8 H×W from the probabilities of the latest step."""
+        ids = torch.tensor([0, *self.objects], dtype=torch.uint8, device=prob.device)
+        if prob.shape[0] == 1:
+            ids = ids[:1]
+        if len(ids) != prob.shape[0]:
+            raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, tracked are "
+                             f"{len(ids) - 1}: they are not from the latest step")
+        return ids[prob.argmax(0)]
+
+    def _checked_image(self, image):
+        image = image if isinstance(image, torch.Tensor) else torch.tensor(image)
+        if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] != 3:
+            image = image.movedim(-1, 0)
+        if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+            raise InputError(f"an image is 3×H×W, float in [0, 1] or uint8; this is {image.dtype}, "
+                             f"shape {tuple(image.shape)}")
+        # On another device the look at the values would wait for it.
+        if image.is_floating_point() and image.device.type == "cpu" and image.max() > 2:
+            raise InputError(f"a float image lies in [0, 1]; the largest value here is {image.max():g}")
+        frame_size = tuple(image.shape[-2:])
+        if self._frame_size not in (None, frame_size):
+            raise InputError(f"a frame of {_size(frame_size)} in a video of {_size(self._frame_size)}")
+        return image
+
+    def _checked_mask(self, mask, objects, frame_size):
+        """Planes O×H×W and their ids."""
+        mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(mask)
+        if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
+            raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {_size(frame_size)}")
+        if objects is not None:
+            ids = [int(known) for known in objects]
+        elif mask.ndim == 2:
+            ids = [int(known) for known in mask.unique() if known]
+        else:
+            raise InputError("a mask of O×H×W planes needs `objects`, the id of each plane")
+        if not ids:
+            raise InputError("the mask holds no object")
+        wrong = [known for known in ids if not 1 <= known <= 255]
+        if wrong or len(set(ids)) < len(ids):
+            raise InputError(f"object ids must be distinct and from 1 to 255, these are {ids}")
+        if mask.ndim == 3 and len(mask) != len(ids):
+            raise InputError(f"{len(mask)} mask planes for {len(ids)} objects")
+        if mask.ndim == 2:
+            mask = mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)
+        return mask, ids
+
+    def _prepared(self, image):
+        """1×3×H'×W' normalised, resized and padded to multiples of 16, and the padding (left, right, ...)."""
+        scale = 255 if image.dtype == torch.uint8 else 1
+        image = image.to(self._device).float().div(scale).unsqueeze(0)
+        image = (image - self._mean) / self._std
+        if self.size is not None:
+            # No antialiasing, as in the environment of the published results.
+            image = F.interpolate(image, size=_shorter_side(image.shape[-2:], self.size), mode="bicubic",
+                                  align_corners=False)
+        height, width = image.shape[-2:]
+        extra_y, extra_x = -height % STRIDE, -width % STRIDE
+        pad = (extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2)
+        return F.pad(image, pad), pad
+
+    def _resized_mask(self, planes, pad):
+        planes = planes.to(self._device).float()
+        if self.size is not None:
+            size = _shorter_side(planes.shape[-2:], self.size)
+            planes = F.interpolate(planes.unsqueeze(0), size=size, mode="nearest").squeeze(0)
+        return F.pad(planes, pad)
+
+    def _restored(self, prob, pad, frame_size):
+        left, right, top, bottom = pad
+        prob = prob[:, top:prob.shape[1] - bottom, left:prob.shape[2] - right]
+        if self.size is not None:
+            prob = F.interpolate(prob.unsqueeze(0), size=frame_size, mode="bilinear",
+                                 align_corners=False).squeeze(0)
+        return prob
+
+    def _segment(self, features):
+        """Probabilities (O+1)×H'×W' of the tracked objects in the frame with these features."""
+        key, f16_thin, _, f8, f4 = features
+        with self._precision():
+            readout = torch.cat([group.read(key[0], self.top_k) for group in self._groups])
+            logits = torch.cat([self.network.decode(chunk.unsqueeze(0), f16_thin, f8, f4)[0]
+                                for chunk in readout.split(self.chunk_size)])
+        return aggregate(logits.float().sigmoid()).softmax(0)
+
+    def _remember(self, image, features, masks, new_ids):
+        """Add this frame to the memory of every object; those in `new_ids` are the last in `masks`."""
+        key, _, f16, _, _ = features
+        others = masks.sum(0) - masks
+        with self._precision():
+            value = torch.cat([
+                self.network.encode_value(image, f16, own.unsqueeze(0), rest.unsqueeze(0))[0]
+                for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
+            ])
+            for group in self._groups:
+                group.add(key[0], value[:len(group.ids)])
+                value = value[len(group.ids):]
+            if new_ids:
+                self._groups.append(ObjectMemory(new_ids, self.mode, self._aggregate, key[0], value))
+        self._since_memory = 0
+
+    def _aggregate(self, old, new):
+        """SAM on two memory entries (key C×h×w, value O×V×h×w)."""
+        sam = self.network.mem_compress
+        key = sam.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
+        chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
+        return key, torch.cat([sam.aggregate_value(before, after) for before, after in chunks])
+
+    def _forget(self, ids):
+        for group in self._groups:
+            group.remove(ids)
+        self._groups = [group for group in self._groups if group.ids]
+
+
+def _shorter_side(size, length):
+    """(height, width) with the shorter side at `length`, rounded as torchvision's Resize does."""
+    height, width = size
+    if height <= width:
+        return length, int(length * width / height)
+    return int(length * height / width), length
+
+
+def _size(size):
+    return f"{size[1]}×{size[0]}"

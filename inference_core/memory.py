@@ -1,0 +1,82 @@
+"""What the memory holds and what a query reads, in each of the eight modes (paper, section 3.2 and table 5)."""
+
+import torch
+
+from model.memory_reading import read_top_k
+
+# mode: (what a query reads until a memory frame follows the annotated one, what it reads from then on).
+# `gt` is the annotated frame, `last` the last memory frame, `mem` the recurrent embedding. The annotated frame
+# really stands twice in the two-frames modes: it takes two of the top-k places and so has twice the weight.
+READS = {
+    "stm": (("gt",), ("all",)),
+    "gt": (("gt",), ("gt",)),
+    "last": (("gt",), ("last",)),
+    "two-frames": (("gt",), ("last", "gt", "gt")),
+    "compress": (("mem",), ("mem",)),
+    "gt-compress": (("mem", "gt"), ("mem", "gt")),
+    "last-compress": (("mem",), ("mem", "last")),
+    "two-frames-compress": (("mem", "gt"), ("mem", "last", "gt", "gt")),
+}
+MODES = tuple(READS)
+
+
+def compresses(mode):
+    """Does this mode need SAM?"""
+    return "compress" in mode
+
+
+class ObjectMemory:
+    """Memory of the objects annotated in one frame. They share keys, hence one affinity serves them all.
+
+    A memory entry is a pair (key C×h×w, value O×V×h×w). `aggregate` is SAM: it turns two entries, the
+    embedding and a new one, into one. Except in mode `stm`, the size does not depend on how many were added.
+    """
+
+    def __init__(self, ids, mode, aggregate, key, value):
+        self.ids = list(ids)
+        self._mode = mode
+        self._aggregate = aggregate
+        self._entries = {"gt": (key, value), "mem": (key, value)}
+        self._build(READS[mode][0])
+
+    def add(self, key, value):
+        """Remember a further memory frame."""
+        _, parts = READS[self._mode]
+        if "all" in parts:
+            self._key = torch.cat([self._key, _key_columns(key)], 1)
+            self._value = torch.cat([self._value, _value_rows(value)])
+            return
+        if "mem" in parts:
+            self._entries["mem"] = self._aggregate(self._entries["mem"], (key, value))
+        if "last" in parts:
+            self._entries["last"] = (key, value)
+        self._build(parts)
+
+    def read(self, query, top_k):
+        """Readout O×V×h×w for a query C×h×w."""
+        readout = read_top_k(query.flatten(1), self._key, self._value, top_k)
+        return readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
+
+    def remove(self, ids):
+        """Forget these objects; those that are not here do not matter."""
+        rows = [row for row, known in enumerate(self.ids) if known not in ids]
+        if len(rows) == len(self.ids):
+            return
+        self._value = self._value.unflatten(1, (len(self.ids), -1))[:, rows].flatten(1)
+        self._entries = {part: (key, value[rows]) for part, (key, value) in self._entries.items()}
+        self.ids = [self.ids[row] for row in rows]
+
+    def _build(self, parts):
+        # Laid out for reading once per memory frame: N×(O·V), so that one position is one row.
+        self._key = torch.cat([_key_columns(self._entries[part][0]) for part in parts], 1)
+        self._value = torch.cat([_value_rows(self._entries[part][1]) for part in parts])
+
+
+def _key_columns(key):
+    """C×h×w to C×(h·w)."""
+    return key.flatten(1)
+
+
+def _value_rows(value):
+    """O×V×h×w to (h·w)×(O·V)."""
+    return value.permute(2, 3, 0, 1).flatten(0, 1).flatten(1)

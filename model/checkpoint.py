@@ -1,0 +1,117 @@
+"""Reading checkpoints: which network is it, and does every tensor fit?"""
+
+import dataclasses
+import functools
+import pickle
+import re
+import zipfile
+
+import torch
+
+from model.config import PRESETS
+from model.network import RDE
+from util.errors import InputError
+
+
+def load_network(path, device="cpu", preset="auto"):
+    """The network stored at `path`, in eval mode on `device`, float32.
+
+    `path` holds a bare state dict, as published, or a training checkpoint of ours, whose "network" entry is
+    one. Single- or multi-object, with or without SAM, its `repeat` and, unless named, its preset are seen
+    from keys and shapes. Raises InputError when the file is no checkpoint or a tensor is missing,
+    unexpected, or of another shape; further lines of the message list these.
+    """
+    state = _read(path)
+    config = _detect(state, path, preset)
+    with torch.device("meta"):
+        network = RDE(config)
+    _check(state, network.state_dict(), path, preset_name(config))
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    network.load_state_dict(state, assign=True)
+    return network.to(device).eval()
+
+
+def preset_name(config):
+    """The preset whose dimensions a NetworkConfig has."""
+    plain = dataclasses.replace(config, sam=True, repeat=0, single_object=False)
+    return next((name for name, preset in PRESETS.items() if preset == plain), "custom")
+
+
+def _read(path):
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder where a checkpoint was expected") from None
+    except pickle.UnpicklingError as error:
+        # torch names the first global that it refuses; that name is what tells a user what is wrong.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds code or objects ({refused[1]}), refused" if refused else "not a torch file"
+        raise InputError(f"{path}: not a checkpoint of tensors alone: {reason}") from None
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise InputError(f"{path}: damaged or not a torch file ({_first_line(error)})") from None
+    if isinstance(state, dict) and isinstance(state.get("network"), dict):
+        state = state["network"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path}: a checkpoint is a state dict of tensors, this file holds something else")
+    return state
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0][:100] or type(error).__name__
+
+
+def _detect(state, path, preset):
+    if preset != "auto" and preset not in PRESETS:
+        raise InputError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    blocks = [re.match(r"mem_compress\.key_encoder\.se_block\.(\d+)\.", key) for key in state]
+    first = state.get("value_encoder.conv1.weight")
+    variant = {
+        "sam": any(key.startswith("mem_compress.") for key in state),
+        "repeat": len({block[1] for block in blocks if block}),
+        "single_object": first is not None and first.ndim == 4 and first.shape[1] == 4,
+    }
+    configs = [dataclasses.replace(PRESETS[name], **variant)
+               for name in (PRESETS if preset == "auto" else [preset])]
+    shapes = {key: value.shape for key, value in state.items()}
+
+    def fitting(config):
+        return len(shapes.items() & expected_shapes(config).items())
+
+    best = max(configs, key=fitting)
+    if not fitting(best):
+        found = ", ".join(list(state)[:3]) or "nothing"
+        raise InputError(f"{path}: a checkpoint of another network (it holds {found}, ...)")
+    return best
+
+
+@functools.cache
+def expected_shapes(config):
+    """{key: shape} of a network's state dict, without building its weights."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in RDE(config).state_dict().items()}
+
+
+def _check(state, expected, path, preset):
+    rows = [("missing", key, "-", _shape(expected[key])) for key in expected if key not in state]
+    rows += [("unexpected", key, _shape(state[key]), "-") for key in state if key not in expected]
+    rows += [("other shape", key, _shape(state[key]), _shape(expected[key]))
+             for key in expected if key in state and state[key].shape != expected[key].shape]
+    if not rows:
+        return
+    kinds = ("missing", "unexpected", "other shape")
+    found = {kind: [row[1] for row in rows if row[0] == kind] for kind in kinds}
+    summary = "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
+                        for kind, keys in found.items() if keys)
+    table = [("what", "tensor", "found", "expected"), *rows[:20]]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in table]
+    if len(rows) > 20:
+        lines.append(f"... and {len(rows) - 20} more")
+    raise InputError("\n".join([f"{path}: does not fit the network '{preset}': {summary}", *lines]))
+
+
+def _shape(tensor):
+    return "×".join(map(str, tensor.shape)) or "scalar"

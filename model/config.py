@@ -1,0 +1,35 @@
+"""What distinguishes one network from another: its dimensions, in one place."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Dimensions of a network. The defaults are the published network of the paper, preset `base`."""
+
+    key_trunk: str = "resnet50"
+    """Image trunk of the key encoder, a ResNet of torchvision; its first three stages are used."""
+
+    value_trunk: str = "resnet18"
+    """Image-and-mask trunk of the value encoder, a ResNet of torchvision, here with biases."""
+
+    key_dim: int = 64
+    """Channels of keys and queries."""
+
+    value_dim: int = 512
+    """Channels of values, and of the image features the decoder reads beside them."""
+
+    decoder_dims: tuple = (512, 256, 256)
+    """Channels of the decoder at strides 16, 8, 4."""
+
+    sam: bool = True
+    """Is there a Spatio-temporal Aggregation Module? STCN checkpoints and stage 0 have none."""
+
+    repeat: int = 0
+    """Squeeze-and-excitation blocks in each half of SAM."""
+
+    single_object: bool = False
+    """Stage 0 trains without the input channel for the other objects' masks."""
+
+
+PRESETS = {"base": NetworkConfig()}

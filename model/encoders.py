@@ -1,0 +1,69 @@
+"""Key encoder and value encoder. Attribute names are the published checkpoint's."""
+
+import torch
+import torchvision
+from torch import nn
+
+from model.modules import FeatureFuser
+
+
+def _resnet(name):
+    # Initial values are torchvision's random ones; ImageNet weights are the training script's business.
+    return getattr(torchvision.models, name)(weights=None)
+
+
+class KeyEncoder(nn.Module):
+    """Image features: B×3×H×W normalised to f16, f8, f4 at 1/16, 1/8, 1/4 of the image."""
+
+    def __init__(self, trunk):
+        super().__init__()
+        resnet = _resnet(trunk)
+        self.conv1, self.bn1, self.res2 = resnet.conv1, resnet.bn1, resnet.layer1
+        self.layer2, self.layer3 = resnet.layer2, resnet.layer3
+        self.relu, self.maxpool = resnet.relu, resnet.maxpool
+        expansion = resnet.layer1[0].expansion
+        self.dims = (256 * expansion, 128 * expansion, 64 * expansion)
+
+    def forward(self, image):
+        f4 = self.res2(self.maxpool(self.relu(self.bn1(self.conv1(image)))))
+        f8 = self.layer2(f4)
+        return self.layer3(f8), f8, f4
+
+
+class KeyProjection(nn.Module):
+    """f16 to keys; orthogonal at first so that all directions of the key space are used."""
+
+    def __init__(self, in_dim, key_dim):
+        super().__init__()
+        self.key_proj = nn.Conv2d(in_dim, key_dim, kernel_size=3, padding=1)
+        nn.init.orthogonal_(self.key_proj.weight)
+        nn.init.zeros_(self.key_proj.bias)
+
+    def forward(self, f16):
+        return self.key_proj(f16)
+
+
+class ValueEncoder(nn.Module):
+    """What the memory keeps of one object in one frame.
+
+    Fed with the image and `mask_channels` masks: the object's own and, unless training stage 0, the sum of
+    the others'.
+    """
+
+    def __init__(self, trunk, mask_channels, f16_dim, value_dim):
+        super().__init__()
+        resnet = _resnet(trunk)
+        self.conv1 = nn.Conv2d(3 + mask_channels, 64, kernel_size=7, stride=2, padding=3)
+        self.bn1, self.relu, self.maxpool = resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
+        for layer in (self.layer1, self.layer2, self.layer3):
+            for module in layer.modules():
+                if isinstance(module, nn.Conv2d):
+                    # The published value encoder differs from torchvision's ResNet in these biases alone.
+                    module.bias = nn.Parameter(torch.zeros(module.out_channels))
+        self.fuser = FeatureFuser(256 * resnet.layer1[0].expansion, f16_dim, value_dim)
+
+    def forward(self, image_and_masks, f16):
+        """B×(3 + mask_channels)×H×W, B×f16_dim×h×w to B×value_dim×h×w."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(image_and_masks))))
+        return self.fuser(self.layer3(self.layer2(self.layer1(x))), f16)

@@ -1,0 +1,71 @@
+"""The network of "Recurrent Dynamic Embedding for Video Object Segmentation" (Li et al., CVPR 2022)."""
+
+import torch
+from torch import nn
+
+from model.config import PRESETS
+from model.decoder import Decoder
+from model.encoders import KeyEncoder, KeyProjection, ValueEncoder
+from model.sam import SAM
+
+EPSILON = 1e-7
+
+
+def aggregate(prob):
+    """Soft aggregation: make independent object probabilities one distribution over objects and background.
+
+    prob ...×O×H×W in [0, 1], float32. Returns logits ...×(O+1)×H×W, background first; their softmax is the
+    distribution. The background's probability is Π (1 - pᵢ); all are clamped to [1e-7, 1 - 1e-7]
+    (Oh et al., STM, ICCV 2019, section 3.4).
+    """
+    background = (1 - prob).prod(-3, keepdim=True)
+    prob = torch.cat([background, prob], -3).clamp(EPSILON, 1 - EPSILON)
+    return torch.log(prob / (1 - prob))
+
+
+class RDE(nn.Module):
+    """Space-time-memory network with a recurrent dynamic embedding; one class to train and to infer.
+
+    Layouts: B images, O objects, h×w = H/16×W/16; H and W multiples of 16. Attribute names are the published
+    checkpoint's. Weights are random until a checkpoint is loaded: `model.load_network` does both.
+    """
+
+    def __init__(self, config=PRESETS["base"]):
+        super().__init__()
+        self.config = config
+        self.key_encoder = KeyEncoder(config.key_trunk)
+        f16_dim, f8_dim, f4_dim = self.key_encoder.dims
+        mask_channels = 1 if config.single_object else 2
+        self.value_encoder = ValueEncoder(config.value_trunk, mask_channels, f16_dim, config.value_dim)
+        self.key_proj = KeyProjection(f16_dim, config.key_dim)
+        self.key_comp = nn.Conv2d(f16_dim, config.value_dim, kernel_size=3, padding=1)
+        self.decoder = Decoder(config.value_dim, f8_dim, f4_dim, config.decoder_dims)
+        if config.sam:
+            self.mem_compress = SAM(config.key_dim, config.value_dim, config.repeat)
+
+    def encode_key(self, image):
+        """image B×3×H×W, normalised. Returns key B×key_dim×h×w, f16_thin B×value_dim×h×w, f16, f8, f4."""
+        f16, f8, f4 = self.key_encoder(image)
+        return self.key_proj(f16), self.key_comp(f16), f16, f8, f4
+
+    def encode_value(self, image, f16, masks, others=None):
+        """Values B×O×value_dim×h×w of O objects.
+
+        image B×3×H×W normalised, f16 of the same frame, masks B×O×H×W in [0, 1]. `others` B×O×H×W is for
+        each object the sum of all other objects' masks; by default these are the other ones in `masks`.
+        """
+        batch, objects = masks.shape[:2]
+        planes = [masks.unsqueeze(2)]
+        if not self.config.single_object:
+            if others is None:
+                others = masks.sum(1, keepdim=True) - masks
+            planes.append(others.unsqueeze(2))
+        inputs = torch.cat([image.unsqueeze(1).expand(-1, objects, -1, -1, -1), *planes], 2)
+        value = self.value_encoder(inputs.flatten(0, 1), f16.repeat_interleave(objects, 0))
+        return value.unflatten(0, (batch, objects))
+
+    def decode(self, readout, f16_thin, f8, f4):
+        """Mask logits B×O×H×W from readout B×O×value_dim×h×w and the frame's own features."""
+        batch, objects = readout.shape[:2]
+        logits = self.decoder(readout.flatten(0, 1), f16_thin, f8, f4)
+        return logits.squeeze(1).unflatten(0, (batch, objects))
