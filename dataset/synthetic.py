@@ -1,0 +1,92 @@
+"""Clips rendered from photographs: moving objects with exact masks."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from util.errors import InputError
+from util.image_io import atomic_path, write_mask
+
+
+def render_clip(background, textures, size, length, seed=0):
+    """Yield (frame, ids) of objects cut from `textures` that wander over a panning background.
+
+    background, textures: uint8 H×W×3 photographs; one object for each texture, ids from 1, later ones in
+    front. size: (height, width). Gives uint8 height×width×3 and uint8 height×width. The same seed gives the
+    same clip.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = size
+    objects = [_random_object(rng, texture, size) for texture in textures]
+    zoom = 1.2 * max(height / background.shape[0], width / background.shape[1])
+    background = cv2.resize(background, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    room = np.array(background.shape[:2]) - size
+    pan = rng.uniform(0.2, 0.8, (2, 2)) * room
+    for time in np.linspace(0, 1, length):
+        top, left = (pan[0] + (pan[1] - pan[0]) * time).round().astype(int)
+        frame = background[top:top + height, left:left + width].copy()
+        ids = np.zeros(size, np.uint8)
+        for number, thing in enumerate(objects, 1):
+            _paste(frame, ids, number, thing, time)
+        yield frame, ids
+
+
+def _random_object(rng, texture, size):
+    """A star-shaped outline filled with part of a photograph, and how it moves."""
+    side = int(0.45 * min(size))
+    zoom = side / min(texture.shape[:2])
+    patch = cv2.resize(texture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    top, left = (np.array(patch.shape[:2]) - side) // 2
+    angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    radius = np.full_like(angle, 0.36)
+    for wave in (2, 3, 4):
+        radius += rng.uniform(0.01, 0.045) * np.sin(wave * angle + rng.uniform(0, 2 * np.pi))
+    outline = side * (0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
+    shape = np.zeros((side, side), np.uint8)
+    cv2.fillPoly(shape, [outline.round().astype(np.int32)], 255)
+    return {
+        "patch": patch[top:top + side, left:left + side],
+        "shape": shape,
+        "path": rng.uniform(0.25, 0.75, (3, 2)) * (size[1], size[0]),
+        "turn": rng.uniform(-40, 40),
+        "growth": rng.uniform(0.85, 1.2),
+    }
+
+
+def _paste(frame, ids, number, thing, time):
+    side = thing["patch"].shape[0]
+    start, middle, end = thing["path"]
+    # A quadratic Bézier curve: smooth, and inside the frame since its three points are.
+    x, y = (1 - time) ** 2 * start + 2 * time * (1 - time) * middle + time ** 2 * end
+    scale = 1 + (thing["growth"] - 1) * time
+    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), thing["turn"] * time, scale)
+    matrix[:, 2] += (x - side / 2, y - side / 2)
+    width_height = frame.shape[1::-1]
+    patch = cv2.warpAffine(thing["patch"], matrix, width_height, flags=cv2.INTER_LINEAR,
+                           borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(thing["shape"], matrix, width_height, flags=cv2.INTER_LINEAR)
+    weight = alpha[..., None].astype(np.float32) / 255
+    frame[:] = (frame + weight * (patch.astype(np.float32) - frame)).round()
+    ids[alpha > 127] = number
+
+
+def write_example(folder, size=(240, 427), length=24):
+    """Render the built-in example below `folder`: frames/NAME.png, truth/NAME.png. Returns the truth's folder.
+
+    Raises InputError where scikit-image, whose photographs it uses, is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError:
+        raise InputError("the example uses photographs of scikit-image: pip install scikit-image") from None
+    frames, truth = Path(folder) / "frames", Path(folder) / "truth"
+    frames.mkdir(parents=True, exist_ok=True)
+    truth.mkdir(parents=True, exist_ok=True)
+    clip = render_clip(data.coffee(), [data.chelsea(), data.astronaut()], size, length, seed=3)
+    for number, (frame, ids) in enumerate(clip):
+        with atomic_path(frames / f"{number:05d}.png") as temporary:
+            Image.fromarray(frame).save(temporary, format="PNG")
+        write_mask(truth / f"{number:05d}.png", ids)
+    return truth

@@ -1,0 +1,200 @@
+"""Track objects through a video of your own.
+
+    python track.py                                              # the built-in example
+    python track.py --model W.pth --video clip.mp4 --mask first.png
+    python track.py --model W.pth --video frames/ --mask masks/ --output out/mine --size 480
+    python track.py --model W.pth --video clip.mp4 --mask first.png 120:corrected.png
+    ffmpeg -i clip.mp4 -c copy -f matroska - | python track.py --model W.pth --video - --mask first.png
+
+The mask is an indexed or grey PNG of the first frame, each object with its own id from 1 to 255; a grey one
+of 0 and 255 is one object. More masks, where objects appear or go astray, come as a folder of PNGs named
+after their frames, or as FRAME:PNG, where FRAME is a name or a number from 0.
+
+Into --output go masks/NAME.png (indexed, DAVIS palette), overlay.mp4, summary.json and, if asked for,
+scores/NAME.npz. Frames, masks and results stream: a long video needs no more memory than a short one.
+"""
+
+import argparse
+import hashlib
+import platform
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from dataset.synthetic import write_example
+from evaluation.measures import jaccard
+from inference_core import InferenceCore
+from model import PRESETS, RDE, load_network
+from model.checkpoint import preset_name
+from util.annotations import find_masks, read_mask_for
+from util.errors import InputError, run_script
+from util.hyper_para import add_inference_options, core_settings, device_name, pick_device
+from util.image_io import read_mask
+from util.pipeline import mark_last, prefetch
+from util.progress import progress_bar
+from util.timing import Latencies, peak_memory_mb
+from util.track_output import TrackOutput
+from util.video import open_frames
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(prog="track.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--example", action="store_true", help="track a rendered clip with known masks")
+    parser.add_argument("--video", nargs="+", metavar="VIDEO",
+                        help="a video file, a folder of images, a glob, image files, or - for standard input")
+    parser.add_argument("--mask", nargs="+", action="extend", metavar="MASK",
+                        help="PNG of the first frame, a folder of PNGs, or FRAME:PNG; may be repeated")
+    parser.add_argument("--output", default="out", help="folder for the results (%(default)s)")
+    add_inference_options(parser)
+    parser.add_argument("--size", type=int, default=480, metavar="PIXELS",
+                        help="compute with the shorter side reduced to this; 0: never (%(default)s)")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
+    parser.add_argument("--save-scores", action="store_true", help="write probabilities, uint8, one npz a frame")
+    return parser
+
+
+def main(args):
+    if not args.video and not args.mask:
+        return run_example(args)
+    if args.example:
+        raise InputError("--example renders its own video and mask; leave out --video and --mask")
+    if not (args.video and args.mask):
+        raise InputError("a video needs both --video and --mask; neither of them runs the built-in example")
+    frames = open_frames(args.video)
+    masks = find_masks(args.mask, frames)
+    if args.model is None:
+        raise InputError("no weights: --model CHECKPOINT is needed for a video")
+    network = load_network(args.model, pick_device(args.device))
+    output = Path(args.output)
+    _refuse_to_overwrite([*args.video, *masks.values()], output)
+    track(args, network, frames, masks, output)
+    return 0
+
+
+def run_example(args):
+    """Render a clip, track it, and compare with the truth."""
+    device = pick_device(args.device)
+    if args.model is None:
+        torch.manual_seed(0)
+        network = RDE(PRESETS["base"]).to(device).eval()
+        print("The weights are UNTRAINED: without --model this example shows that everything runs, "
+              "and its masks mean nothing.", file=sys.stderr)
+    else:
+        network = load_network(args.model, device)
+    output = Path(args.output) / "example"
+    truth = write_example(output / "input")
+    frames = open_frames([str(output / "input" / "frames")])
+    first = truth / f"{frames.names[0]}.png"
+    track(args, network, frames, find_masks([str(first)], frames), output)
+
+    pairs = [(read_mask(truth / f"{name}.png"), read_mask(output / "masks" / f"{name}.png"))
+             for name in frames.names[1:]]
+    for known in sorted(set(read_mask(first).ravel().tolist()) - {0}):
+        mean = sum(jaccard(true == known, found == known) for true, found in pairs) / len(pairs)
+        print(f"object {known}: J {mean:.3f}")
+    return 0
+
+
+def track(args, network, frames, masks, folder):
+    """Track the objects of `masks` (find_masks) through `frames` (open_frames) and write all into `folder`.
+
+    Raises InputError where a frame cannot be used or a file cannot be written; finished masks stay.
+    """
+    device = next(network.parameters()).device
+    size = args.size if 0 < args.size < min(frames.size) else None
+    settings = {**core_settings(args), "size": size}
+    core = InferenceCore(network, **settings)
+    header = {
+        "written_by": "track.py",
+        "video": args.video,
+        "width": frames.size[0],
+        "height": frames.size[1],
+        "frame_rate": float(frames.rate),
+        "annotated": {frame: str(file) for frame, file in masks.items()},
+        "settings": settings,
+        "model": _model_entry(args.model, network),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "device": device_name(device),
+    }
+    output = TrackOutput(folder, frames.size, frames.rate, header,
+                         overlay=not args.no_overlay, scores=args.save_scores)
+    network_time = Latencies()
+    bar = progress_bar(frames.length, "tracking")
+    waiting = dict(masks)
+    try:
+        with output:
+            start, count = time.perf_counter(), 0
+            for (name, frame), last in mark_last(prefetch(frames)):
+                mask = waiting.pop(name, None)
+                if mask is not None:
+                    mask = read_mask_for(mask, frames.size)
+                _track_frame(core, name, frame, mask, last, output, network_time)
+                count += 1
+                bar.increment()
+            output.finish(_report(count, time.perf_counter() - start, network_time, device, frames.size))
+    except (InputError, OSError, KeyboardInterrupt) as error:
+        raise _with_finished(error, output) from error
+    finally:
+        bar.finish(dirty=True)
+    seconds = time.perf_counter() - start
+    for frame, file in waiting.items():
+        print(f"{file}: not used, the video has no frame {frame}", file=sys.stderr)
+    extra = ", overlay.mp4" if output.overlay else ""
+    print(f"wrote {output.finished} masks to {output.masks}{extra} and summary.json beside it "
+          f"({count} frames, {count / seconds:.2f} frames/s end to end)")
+
+
+def _track_frame(core, name, frame, mask, last, output, network_time):
+    start = time.perf_counter()
+    prob = core.step(torch.from_numpy(frame.copy()), mask, end=last)
+    if not core.objects:
+        output.add(name, frame, None, None, None, [])
+        return
+    # Copying to the host waits for the device, so that this is the time of the network.
+    ids = core.to_mask(prob).cpu().numpy()
+    network_time.add(time.perf_counter() - start)
+    scores = (prob * 255).round().byte().cpu().numpy() if output.scores else None
+    output.add(name, frame, ids, prob.amax(0).cpu().numpy(), scores, core.objects)
+
+
+def _report(count, seconds, network_time, device, size):
+    end_to_end = {"frames_per_second": round(count / seconds, 2), "seconds": round(seconds, 2)}
+    return {
+        "speed": {"end_to_end": end_to_end, "network": network_time.summary()},
+        "peak_memory_mb": peak_memory_mb(device),
+    }
+
+
+def _model_entry(path, network):
+    entry = {"file": path, "preset": preset_name(network.config)}
+    if path is None:
+        return {**entry, "weights": "untrained"}
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {**entry, "sha256": digest.hexdigest()}
+
+
+def _with_finished(error, output):
+    """The same error, saying what is finished."""
+    kept = f"{output.finished} finished masks are in {output.masks}"
+    if isinstance(error, KeyboardInterrupt):
+        return KeyboardInterrupt(kept)
+    if isinstance(error, OSError):
+        return InputError(f"{error.filename or output.folder}: {error.strerror or error}; {kept}")
+    return InputError(f"{error}; {kept}")
+
+
+def _refuse_to_overwrite(inputs, output):
+    for path in inputs:
+        for folder in (output / "masks", output / "scores"):
+            if Path(path).resolve().is_relative_to(folder.resolve()):
+                raise InputError(f"{path}: lies in {folder}, which is written anew; choose another --output")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))

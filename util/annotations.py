@@ -1,0 +1,68 @@
+"""Which mask belongs to which frame, checked before anything is computed."""
+
+import re
+from pathlib import Path
+
+from util.errors import InputError
+from util.image_io import read_mask
+
+
+def find_masks(values, frames):
+    """{frame: mask file} for the values of --mask; a frame is its name, or its number where frames have none.
+
+    values: PNG files (for the first frame), folders of PNGs named after their frames, or FRAME:PNG.
+    frames: an ImageFrames or VideoFrames. Raises InputError where a mask cannot be read, has another size,
+    holds no object, or belongs to no frame.
+    """
+    masks = {}
+    for key, file in (pair for value in values for pair in _pairs(value)):
+        frame = _frame(key, file, frames)
+        if frame in masks:
+            raise InputError(f"{file}: frame {frame} has a mask already, {masks[frame]}")
+        masks[frame] = file
+    for file in masks.values():
+        # Read once more when its turn comes: a long video may have many masks.
+        read_mask_for(file, frames.size)
+    return masks
+
+
+def read_mask_for(file, size):
+    """The mask uint8 H×W for frames of `size` (width, height); raises InputError if it does not fit."""
+    ids = read_mask(file)
+    if ids.shape[::-1] != tuple(size):
+        raise InputError(f"{file}: the mask has {ids.shape[1]}×{ids.shape[0]} pixels, the frames {size[0]}×{size[1]}")
+    if not ids.any():
+        raise InputError(f"{file}: no object in this mask, all of it is 0")
+    return ids
+
+
+def _pairs(value):
+    """(frame or None for the first, file) of one value of --mask."""
+    path = Path(value)
+    if path.is_dir():
+        files = sorted(path.glob("*.png"))
+        if not files:
+            raise InputError(f"{path}: no PNG in this folder")
+        return [(file.stem, file) for file in files]
+    named = re.fullmatch(r"([^/\\:]+):(.+)", value)
+    if named and not path.exists():
+        return [(named[1], Path(named[2]))]
+    return [(None, path)]
+
+
+def _frame(key, file, frames):
+    if frames.names is not None:
+        if key is None:
+            return frames.names[0]
+        if key in frames.names:
+            return key
+        if key.isdigit() and int(key) < frames.length and str(int(key)) == key:
+            return frames.names[int(key)]
+        raise InputError(f"{file}: no frame is called {key}; they go from {frames.names[0]} to {frames.names[-1]}")
+    if key is None:
+        return frames.name(0)
+    if not key.isdigit():
+        raise InputError(f"{file}: frames of a video have numbers from 0, {key} is none")
+    if frames.length is not None and int(key) >= frames.length:
+        raise InputError(f"{file}: there is no frame {int(key)}, the video has {frames.length}")
+    return frames.name(int(key))

@@ -1,0 +1,66 @@
+"""Options that several scripts share, and what they stand for."""
+
+import platform
+import re
+
+import torch
+
+from inference_core import MODES
+from util.errors import InputError
+
+
+def add_inference_options(parser, mem_every=3, top=40):
+    """The options of every script that tracks; the defaults are the benchmark's."""
+    parser.add_argument("--model", help="checkpoint of the network")
+    parser.add_argument("--mode", choices=MODES, default="two-frames-compress", metavar="MODE",
+                        help=f"what the memory holds: {', '.join(MODES)} (%(default)s)")
+    parser.add_argument("--mem_every", type=positive, default=mem_every, metavar="N",
+                        help="every Nth frame becomes a memory frame (%(default)s)")
+    parser.add_argument("--include_last", action="store_true", help="every frame becomes a memory frame")
+    parser.add_argument("--top", type=positive, default=top, metavar="K",
+                        help="memory positions that each pixel reads (%(default)s)")
+    parser.add_argument("--amp", action="store_true",
+                        help="mixed precision: float16, on the CPU bfloat16; faster, masks differ slightly")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+
+
+def core_settings(args):
+    """The arguments of InferenceCore that `add_inference_options` asked for."""
+    return {"mode": args.mode, "mem_every": args.mem_every, "top_k": args.top,
+            "include_last": args.include_last, "amp": args.amp}
+
+
+def pick_device(name):
+    """The torch.device called `name`; "auto" is the fastest there is. Raises InputError if it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def device_name(device):
+    """What the device is called by its maker."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        try:
+            with open("/proc/cpuinfo") as file:
+                name = re.search(r"model name\s*: (.*)", file.read())[1]
+        except (OSError, TypeError):
+            name = platform.processor() or platform.machine()
+        return f"{name}, {torch.get_num_threads()} threads"
+    return device.type
+
+
+def positive(text):
+    """An argparse type: a whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number

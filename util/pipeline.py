@@ -1,0 +1,53 @@
+"""Decoding ahead and writing behind: threads that overlap with the computation, each with a bounded queue."""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+_END = object()
+
+
+def prefetch(items, depth=4):
+    """Yield the items of an iterable, of which up to `depth` are produced ahead in a thread.
+
+    An exception of the iterable is raised here, after the items before it.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        ahead = deque(pool.submit(next, iterator, _END) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not _END:
+            ahead.append(pool.submit(next, iterator, _END))
+            yield item
+
+
+def mark_last(items):
+    """Yield (item, is it the last one)."""
+    iterator = iter(items)
+    item = next(iterator, _END)
+    while item is not _END:
+        following = next(iterator, _END)
+        yield item, following is _END
+        item = following
+
+
+class Background:
+    """Runs jobs in order in a thread. A job's exception is raised by a later `submit` or by `wait`."""
+
+    def __init__(self, depth=4):
+        self._pool = ThreadPoolExecutor(1)
+        self._depth = depth
+        self._jobs = deque()
+
+    def submit(self, job, *args):
+        """Queue job(*args), waiting while `depth` jobs are queued."""
+        while len(self._jobs) >= self._depth:
+            self._jobs.popleft().result()
+        self._jobs.append(self._pool.submit(job, *args))
+
+    def wait(self):
+        """Wait until every job is done."""
+        while self._jobs:
+            self._jobs.popleft().result()
+
+    def close(self):
+        """Finish what is queued, whatever comes of it."""
+        self._pool.shutdown()

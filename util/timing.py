@@ -1,0 +1,56 @@
+"""Time and memory of a run, in constant space."""
+
+import math
+import sys
+
+import numpy as np
+import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+
+class Latencies:
+    """Percentiles of durations, to within 1 %, whatever their number: a histogram with logarithmic bins."""
+
+    SHORTEST = 1e-6
+    RATIO = 1.01
+
+    def __init__(self):
+        self._bins = np.zeros(2500, np.int64)
+        self.count = 0
+        self.total = 0.0
+
+    def add(self, seconds):
+        position = int(math.log(max(seconds, self.SHORTEST) / self.SHORTEST) / math.log(self.RATIO))
+        self._bins[min(position, len(self._bins) - 1)] += 1
+        self.count += 1
+        self.total += seconds
+
+    def percentile(self, percent):
+        """The duration in seconds that `percent` of all stay below; 0 without any."""
+        if not self.count:
+            return 0.0
+        position = int(np.searchsorted(self._bins.cumsum(), self.count * percent / 100))
+        return self.SHORTEST * self.RATIO ** (position + 0.5)
+
+    def summary(self):
+        """Frames per second, p50 and p95 in milliseconds."""
+        return {
+            "frames_per_second": round(self.count / self.total, 2) if self.total else None,
+            "p50_ms": round(self.percentile(50) * 1000, 2),
+            "p95_ms": round(self.percentile(95) * 1000, 2),
+        }
+
+
+def peak_memory_mb(device):
+    """Peak memory in MB since the process started: {"ram": ..., "gpu": ...}; None where unknown."""
+    ram = None
+    if resource is not None:
+        # Kilobytes on Linux, bytes on macOS.
+        unit = 1 if sys.platform == "darwin" else 1024
+        ram = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    gpu = round(torch.cuda.max_memory_allocated(device) / 1e6, 1) if device.type == "cuda" else None
+    return {"ram": ram, "gpu": gpu}

@@ -1,0 +1,157 @@
+"""What tracking one video writes: masks, overlay, scores, summary."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from util.errors import InputError
+from util.image_io import atomic_path, write_mask
+from util.overlay import draw_overlay
+from util.pipeline import Background
+from util.video import VideoWriter
+
+
+class TrackOutput:
+    """Writes the results of one video into a folder, in threads, frame by frame; a context manager.
+
+        masks/NAME.png    object ids, indexed with the DAVIS palette
+        scores/NAME.npz   `prob` uint8 (objects + 1)×H×W, 255 is certain, background first; `objects`
+        overlay.mp4       every frame with its objects drawn in
+        summary.json      `header`, the frames' statistics, and what `finish` gives
+
+    Each file takes its place when it is whole. Results of an earlier run are removed first. If the block ends
+    with an error, finished masks and the overlay so far stay and summary.json says `"complete": false`.
+    """
+
+    def __init__(self, folder, size, rate, header, *, overlay=True, scores=False):
+        self.folder = Path(folder)
+        self.masks = self.folder / "masks"
+        self.scores = self.folder / "scores" if scores else None
+        self.summary = self.folder / "summary.json"
+        self.overlay = self.folder / "overlay.mp4" if overlay else None
+        self.finished = 0
+        self._size, self._rate, self._header = size, rate, header
+        self._report = {}
+
+    def __enter__(self):
+        remove_earlier_results(self.folder)
+        self.masks.mkdir(parents=True)
+        if self.scores:
+            self.scores.mkdir()
+        # From here on the folder is known as ours, even if the process is killed.
+        with atomic_path(self.summary) as temporary:
+            temporary.write_text(json.dumps({**self._header, "complete": False}, indent=1) + "\n")
+        self._frames_path = self.folder / ".summary.json.part"
+        self._frames = open(self._frames_path, "w")
+        self._frames.write(json.dumps(self._header, indent=1)[:-2] + ',\n "frames": [')
+        self._files, self._drawing = Background(), Background()
+        self._video = None
+        return self
+
+    def add(self, name, frame, ids, confidence, prob, objects):
+        """Write one frame.
+
+        frame uint8 H×W×3; ids uint8 H×W, None before the first mask; confidence float H×W, the probability of
+        each pixel's id; prob uint8 (objects + 1)×H×W or None; objects: ids in the order of prob.
+        """
+        if ids is not None:
+            self._files.submit(self._write_frame, name, ids, confidence, prob, objects)
+        if self.overlay:
+            self._drawing.submit(self._draw, frame, ids)
+
+    def finish(self, report):
+        """Wait until all is written; `report` ends the summary."""
+        self._files.wait()
+        self._drawing.wait()
+        self._report = report
+
+    def __exit__(self, kind, error, traceback):
+        self._files.close()
+        self._drawing.close()
+        try:
+            self._close_video()
+            self._close_summary(complete=error is None)
+        except OSError:
+            # After a first error (the disk is full, say) a second one would only hide it.
+            if error is None:
+                raise
+        finally:
+            self._frames.close()
+            self._frames_path.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)
+
+    @property
+    def _part(self):
+        return self.folder / ".overlay.mp4.part"
+
+    def _write_frame(self, name, ids, confidence, prob, objects):
+        write_mask(self.masks / f"{name}.png", ids)
+        if prob is not None:
+            with atomic_path(self.scores / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+                np.savez_compressed(file, prob=prob, objects=np.array(objects, np.uint8))
+        record = {"name": name, "objects": object_statistics(ids, confidence, objects)}
+        self._frames.write(("," if self.finished else "") + "\n  " + json.dumps(record))
+        self.finished += 1
+
+    def _draw(self, frame, ids):
+        if self._video is None:
+            self._video = VideoWriter(self._part, self._size, self._rate)
+        self._video.write(frame if ids is None else draw_overlay(frame, ids))
+
+    def _close_video(self):
+        if self._video is not None:
+            self._video.close()
+            os.replace(self._part, self.overlay)
+
+    def _close_summary(self, complete):
+        rest = {**self._report, "complete": complete}
+        self._frames.write("\n ],\n" + json.dumps(rest, indent=1)[2:] + "\n")
+        self._frames.close()
+        os.replace(self._frames_path, self.summary)
+
+
+def remove_earlier_results(folder):
+    """Remove what an earlier run left in `folder`.
+
+    Raises InputError, and removes nothing, if there are masks or scores that no run of ours has written.
+    """
+    ours = False
+    summary = folder / "summary.json"
+    if summary.exists():
+        with open(summary) as file:
+            # The header comes first, so that a long summary need not be read whole.
+            ours = '"written_by": "track.py"' in file.read(200)
+    parts = {name: list((folder / name).iterdir()) if (folder / name).is_dir() else []
+             for name in ("masks", "scores")}
+    for name, files in parts.items():
+        if files and not ours:
+            raise InputError(f"{folder / name}: holds files that track.py did not write; choose another --output")
+    for name, files in parts.items():
+        for file in files:
+            file.unlink()
+        if (folder / name).is_dir():
+            (folder / name).rmdir()
+    if ours:
+        (folder / "overlay.mp4").unlink(missing_ok=True)
+        summary.unlink()
+
+
+def object_statistics(ids, confidence, objects):
+    """{id: {"area": pixels, "box": [left, top, right, bottom], "confidence": mean probability}}.
+
+    The right and bottom ends are exclusive; box and confidence of an object that is not there are None.
+    """
+    area = np.bincount(ids.ravel(), minlength=256)
+    certainty = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256)
+    statistics = {}
+    for known in sorted(objects):
+        box = mean = None
+        if area[known]:
+            here = ids == known
+            rows, columns = np.flatnonzero(here.any(1)), np.flatnonzero(here.any(0))
+            box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+            mean = round(float(certainty[known] / area[known]), 4)
+        statistics[str(known)] = {"area": int(area[known]), "box": box, "confidence": mean}
+    return statistics

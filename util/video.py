@@ -1,0 +1,153 @@
+"""Frames of a video file, a stream or a folder of images, one at a time."""
+
+import glob
+import re
+from pathlib import Path
+
+import av
+import numpy as np
+
+from util.errors import InputError
+from util.image_io import IMAGE_SUFFIXES, read_image
+
+DEFAULT_RATE = 25
+"""Frames per second where the source has none: folders of images."""
+
+
+def open_frames(paths):
+    """The frames that `paths` stand for: a video file, a folder, a glob, "-", or image files.
+
+    Returns an ImageFrames or a VideoFrames. Both are iterated once, giving (name, uint8 H×W×3 RGB), and have
+        size    (width, height)
+        length  number of frames, None if unknown
+        rate    frames per second
+        names   all names, None for a video, whose names are frame numbers
+    Raises InputError where nothing can be read.
+    """
+    if len(paths) == 1:
+        path = Path(paths[0])
+        if paths[0] == "-":
+            return VideoFrames("pipe:0", "standard input")
+        if path.is_dir():
+            images = [file for file in path.iterdir() if _is_image(file)]
+            if not images:
+                raise InputError(f"{path}: no image in this folder ({', '.join(IMAGE_SUFFIXES)})")
+            return ImageFrames(images)
+        if not path.exists() and glob.has_magic(paths[0]):
+            images = [Path(file) for file in glob.glob(paths[0]) if _is_image(Path(file))]
+            if not images:
+                raise InputError(f"{paths[0]}: no image matches")
+            return ImageFrames(images)
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        if not _is_image(path):
+            return VideoFrames(str(path), str(path))
+    return ImageFrames([Path(path) for path in paths])
+
+
+class ImageFrames:
+    """Image files in the order of their names, in which numbers count as numbers."""
+
+    def __init__(self, files):
+        self._files = sorted(files, key=lambda file: _natural(file.name))
+        self.names = [file.stem for file in self._files]
+        self.length = len(self._files)
+        self.rate = DEFAULT_RATE
+        repeated = next((name for name in self.names if self.names.count(name) > 1), None) \
+            if len(set(self.names)) < self.length else None
+        if repeated is not None:
+            raise InputError(f"two images are named {repeated}; a frame's name must be its own")
+        height, width = read_image(self._files[0]).shape[:2]
+        self.size = (width, height)
+
+    def __iter__(self):
+        for file in self._files:
+            image = read_image(file)
+            if image.shape[1::-1] != self.size:
+                raise InputError(f"{file}: {_by(image.shape[1::-1])} pixels, the first frame has {_by(self.size)}")
+            yield file.stem, image
+
+
+class VideoFrames:
+    """Frames of a video file or stream, decoded by FFmpeg and turned as the file says."""
+
+    names = None
+
+    def __init__(self, url, title):
+        self._title = title
+        try:
+            self._container = av.open(url)
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(f"{title}: not a readable video ({error.strerror})") from None
+        if not self._container.streams.video:
+            raise InputError(f"{title}: no video in this file")
+        stream = self._container.streams.video[0]
+        stream.thread_type = "AUTO"
+        self.rate = stream.average_rate or DEFAULT_RATE
+        self.length = stream.frames or None
+        self._frames = self._decode(stream)
+        self._first = next(self._frames, None)
+        if self._first is None:
+            raise InputError(f"{title}: no frame could be decoded")
+        self.size = self._first.shape[1::-1]
+        # A stream that does not say how long it is gets room for a week.
+        self._digits = 8 if self.length is None else max(5, len(str(self.length)))
+
+    def _decode(self, stream):
+        number = 0
+        try:
+            for frame in self._container.decode(stream):
+                image = frame.to_ndarray(format="rgb24")
+                yield np.rot90(image, frame.rotation // 90) if frame.rotation else image
+                number += 1
+        except av.error.FFmpegError as error:
+            raise InputError(f"{self._title}: damaged after frame {number - 1} ({error.strerror})") from None
+
+    def name(self, number):
+        """The name of the frame with this number, from 0."""
+        return f"{number:0{self._digits}d}"
+
+    def __iter__(self):
+        yield self.name(0), self._first
+        self._first = None
+        for number, image in enumerate(self._frames, 1):
+            if image.shape[1::-1] != self.size:
+                raise InputError(f"{self._title}: frame {number} has {_by(image.shape[1::-1])} pixels, "
+                                 f"the first one {_by(self.size)}")
+            yield self.name(number), image
+
+
+class VideoWriter:
+    """H.264 in MP4 that plays in a browser: yuv420p, index in front. Odd sides are extended by a pixel."""
+
+    def __init__(self, path, size, rate):
+        width, height = size
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        self._stream.pix_fmt = "yuv420p"
+
+    def write(self, image):
+        """image uint8 H×W×3 RGB."""
+        height, width = image.shape[:2]
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+
+    def close(self):
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+
+
+def _is_image(path):
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _natural(name):
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _by(size):
+    return f"{size[0]}×{size[1]}"
