@@ -45,8 +45,10 @@ def _open(path):
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a folder where an image was expected") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error})") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not a readable image") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: damaged or unreadable image ({error})") from None
 
 
 def read_image(path):

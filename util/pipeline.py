@@ -20,11 +20,15 @@ def prefetch(items, depth=4):
 
 
 def mark_last(items):
-    """Yield (item, is it the last one)."""
+    """Yield (item, is it the last one). An exception comes after all items before it."""
     iterator = iter(items)
     item = next(iterator, _END)
     while item is not _END:
-        following = next(iterator, _END)
+        try:
+            following = next(iterator, _END)
+        except Exception:
+            yield item, False
+            raise
         yield item, following is _END
         item = following
 

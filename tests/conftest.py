@@ -1,0 +1,71 @@
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import progressbar
+import pytest
+import torch
+
+from dataset.synthetic import render_clip
+from model import PRESETS, RDE, NetworkConfig
+from model.checkpoint import expected_shapes
+from tests.recipe import recipe_state
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Reference results too large for the repository; tests that need them are skipped without.
+SHARED = Path(os.environ.get("RDE_SHARED", ROOT.parent / "shared"))
+
+# A network with every part of the published one that tracks a small frame in milliseconds.
+PRESETS["tiny"] = NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
+                                decoder_dims=(32, 16, 16))
+
+
+@pytest.fixture(autouse=True)
+def progress_on_the_test_s_standard_error(monkeypatch):
+    """progressbar2 writes to the standard error of the time of its import, which pytest may have closed since."""
+    monkeypatch.setattr(progressbar.utils.streams, "original_stderr", sys.stderr)
+
+
+def recipe_network(config):
+    with torch.device("meta"):
+        network = RDE(config)
+    network.load_state_dict(recipe_state(expected_shapes(config)), assign=True)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def base_network():
+    """The published network with the recipe's weights."""
+    return recipe_network(PRESETS["base"])
+
+
+@pytest.fixture(scope="session")
+def tiny_network():
+    network = recipe_network(PRESETS["tiny"])
+    # Otherwise objects die out after a few frames in a network this narrow.
+    network.decoder.pred.bias.data += 2
+    return network
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save(tiny_network.state_dict(), path)
+    return path
+
+
+def photograph(seed, size=(120, 160)):
+    """Smooth colourful noise: what a photograph is good for in a test."""
+    coarse = np.random.default_rng(seed).uniform(0, 255, (6, 8, 3)).astype(np.uint8)
+    rows = np.arange(size[0]) * 6 // size[0]
+    columns = np.arange(size[1]) * 8 // size[1]
+    return coarse[rows][:, columns]
+
+
+@pytest.fixture(scope="session")
+def clip():
+    """(frames uint8 T×H×W×3, ids uint8 T×H×W) of two moving objects, 20 frames of 72×100."""
+    pairs = list(render_clip(photograph(1), [photograph(2), photograph(3)], (72, 100), 20, seed=4))
+    return np.stack([frame for frame, _ in pairs]), np.stack([ids for _, ids in pairs])

@@ -1,0 +1,290 @@
+"""What the inference core promises beyond the published masks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from inference_core import MODES, InferenceCore
+from inference_core.memory import ObjectMemory, compresses
+from model import PRESETS, RDE
+from tests.conftest import recipe_network
+from util.errors import InputError
+
+
+def play(core, frames, masks, **options):
+    """Ids of every frame; masks {index: mask}."""
+    return [core.to_mask(core.step(frame, masks.get(index), **options)).numpy()
+            for index, frame in enumerate(frames)]
+
+
+def held(core):
+    """How many numbers the memory holds."""
+    tensors = set()
+
+    def collect(thing):
+        if isinstance(thing, torch.Tensor):
+            tensors.add(thing)
+        elif isinstance(thing, (list, tuple)):
+            for part in thing:
+                collect(part)
+        elif isinstance(thing, dict):
+            collect(list(thing.values()))
+        elif isinstance(thing, (ObjectMemory, InferenceCore)):
+            collect({name: part for name, part in vars(thing).items() if name != "network"})
+
+    collect(core)
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_does_not_grow_with_the_video_except_in_stm(tiny_network, clip, mode):
+    frames, truth = clip
+    core = InferenceCore(tiny_network, mode)
+    sizes = []
+    for index in range(40):
+        core.step(frames[index % len(frames)], truth[0] if index == 0 else None)
+        sizes.append(held(core))
+    assert (sizes[-1] > sizes[12]) == (mode == "stm")
+    if mode != "stm":
+        assert len(set(sizes[3:])) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(16, 64), (64, 16), (16, 16), (7, 40)])
+def test_sides_of_one_cell_and_memories_smaller_than_top_k(tiny_network, mode, size):
+    rng = np.random.default_rng(0)
+    core = InferenceCore(tiny_network, mode, mem_every=1, top_k=40)
+    mask = np.zeros(size, np.uint8)
+    mask[:4, :5] = 1
+    for index in range(5):
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        prob = core.step(image, mask if index == 0 else None)
+        assert prob.shape == (2, *size)
+        assert torch.allclose(prob.sum(0), torch.ones(size))
+
+
+def test_ids_are_kept_apart_from_places(tiny_network, clip):
+    frames, truth = clip
+    ids = np.array([0, 200, 7], np.uint8)
+    plain = play(InferenceCore(tiny_network), frames, {0: truth[0]})
+    renamed = play(InferenceCore(tiny_network), frames, {0: ids[truth[0]]})
+    assert all((ids[one] == other).all() for one, other in zip(plain, renamed, strict=True))
+
+
+def test_late_object_gets_its_own_memory_and_overrides_there(tiny_network, clip):
+    frames, truth = clip
+    first, second = truth * (truth == 1), truth * (truth == 2)
+    core = InferenceCore(tiny_network)
+    ids = play(core, frames[:6], {0: first[0], 4: second[4]})
+    assert core.objects == [1, 2]
+    assert all(2 not in mask for mask in ids[:4])
+    assert (ids[4][second[4] == 2] == 2).all()
+    groups = core._groups
+    assert [group.ids for group in groups] == [[1], [2]]
+    # Objects that start together share one affinity.
+    core = InferenceCore(tiny_network)
+    core.step(frames[0], truth[0])
+    assert [group.ids for group in core._groups] == [[1, 2]]
+
+
+def test_before_the_first_mask_all_is_background(tiny_network, clip):
+    frames, truth = clip
+    core = InferenceCore(tiny_network)
+    ids = play(core, frames[:5], {2: truth[2]})
+    assert not ids[0].any() and not ids[1].any() and ids[2].any()
+
+
+def test_waiting_for_the_first_mask_changes_nothing(tiny_network, clip):
+    frames, truth = clip
+    late = play(InferenceCore(tiny_network), frames, {5: truth[5]})
+    fresh = play(InferenceCore(tiny_network), frames[5:], {0: truth[5]})
+    assert all((one == other).all() for one, other in zip(late[5:], fresh, strict=True))
+
+
+def test_corrected_object_starts_anew(tiny_network, clip):
+    """Masks for all known objects make a fresh start: nothing of the memory that went astray is left."""
+    frames, truth = clip
+    corrected = play(InferenceCore(tiny_network), frames, {0: truth[0], 7: truth[7]})
+    fresh = play(InferenceCore(tiny_network), frames[7:], {0: truth[7]})
+    assert all((one == other).all() for one, other in zip(corrected[7:], fresh, strict=True))
+
+
+def test_correcting_one_object_replaces_its_mask_and_keeps_the_other(tiny_network, clip):
+    frames, truth = clip
+    core = InferenceCore(tiny_network)
+    ids = play(core, frames[:6], {0: truth[0], 5: truth[5] * (truth[5] == 2)})
+    assert sorted(core.objects) == [1, 2]
+    assert ((ids[5] == 2) == (truth[5] == 2)).all()
+    assert (ids[5] == 1).any()
+
+
+def test_skipped_frames_cost_nothing_and_change_nothing(tiny_network, clip, monkeypatch):
+    frames, truth = clip
+    full = play(InferenceCore(tiny_network), frames, {0: truth[0]})
+    encoded = []
+    encode_key = RDE.encode_key
+    monkeypatch.setattr(RDE, "encode_key", lambda self, image: encoded.append(0) or encode_key(self, image))
+    core = InferenceCore(tiny_network)
+    for index, frame in enumerate(frames):
+        wanted = index % 5 == 0
+        prob = core.step(frame, truth[0] if index == 0 else None, needs_output=wanted)
+        assert (prob is not None) == wanted
+        if wanted:
+            assert (core.to_mask(prob).numpy() == full[index]).all()
+    assert len(encoded) == sum(index % 5 == 0 or index % 3 == 0 for index in range(len(frames)))
+
+
+def test_last_frame_is_not_remembered(tiny_network, clip, monkeypatch):
+    frames, truth = clip
+    encoded = []
+    encode_value = RDE.encode_value
+    monkeypatch.setattr(RDE, "encode_value",
+                        lambda self, *inputs: encoded.append(0) or encode_value(self, *inputs))
+    core = InferenceCore(tiny_network)
+    for index, frame in enumerate(frames[:4]):
+        core.step(frame, truth[0] if index == 0 else None, end=index == 3)
+    assert len(encoded) == 1
+
+
+def test_chunks_of_objects_give_the_same(tiny_network, clip):
+    frames, truth = clip
+    whole, chunked = (InferenceCore(tiny_network, chunk_size=size) for size in (8, 1))
+    for index, frame in enumerate(frames):
+        mask = truth[0] if index == 0 else None
+        assert torch.allclose(whole.step(frame, mask), chunked.step(frame, mask), atol=1e-5)
+
+
+def test_images_as_bytes_and_floats_and_masks_as_ids_and_planes_are_one(tiny_network, clip):
+    frames, truth = clip
+    image = torch.from_numpy(frames[0].copy())
+    planes = torch.stack([torch.from_numpy(truth[0]) == known for known in (1, 2)])
+    inputs = [(frames[0], truth[0], None), (image, truth[0], [1, 2]),
+              (image.permute(2, 0, 1), torch.from_numpy(truth[0]), None),
+              (image.permute(2, 0, 1) / 255, planes, [1, 2]), (image.permute(2, 0, 1) / 255, planes.float(), (1, 2))]
+    results = []
+    for first_image, mask, objects in inputs:
+        core = InferenceCore(tiny_network)
+        core.step(first_image, mask, objects)
+        results.append(core.step(frames[1]))
+    assert all(torch.allclose(results[0], other, atol=1e-6) for other in results[1:])
+
+
+def test_deleted_object_is_gone_and_the_other_goes_on(tiny_network, clip):
+    frames, truth = clip
+    core = InferenceCore(tiny_network)
+    play(core, frames[:5], {0: truth[0]})
+    core.delete_objects([1])
+    assert core.objects == [2]
+    prob = core.step(frames[5])
+    assert prob.shape[0] == 2 and set(np.unique(core.to_mask(prob))) <= {0, 2}
+    play(core, frames[6:12], {})
+    with pytest.raises(InputError, match="no object 1"):
+        core.delete_objects([1])
+    core.delete_objects([2])
+    assert not core.to_mask(core.step(frames[12])).any()
+
+
+def test_reset_makes_it_new(tiny_network, clip):
+    frames, truth = clip
+    core = InferenceCore(tiny_network)
+    once = play(core, frames, {0: truth[0]})
+    core.reset()
+    again = play(core, frames, {0: truth[0]})
+    assert all((one == other).all() for one, other in zip(once, again, strict=True))
+
+
+def test_computing_at_another_size_gives_probabilities_at_the_frame_s(tiny_network, clip):
+    frames, truth = clip
+    core = InferenceCore(tiny_network, size=48)
+    for index, frame in enumerate(frames[:5]):
+        prob = core.step(frame, truth[0] if index == 0 else None)
+        assert prob.shape == (3, 72, 100)
+        assert torch.allclose(prob.sum(0), torch.ones(72, 100), atol=1e-5)
+    assert core._groups[0]._key.shape[1] == 4 * (48 // 16) * (80 // 16)  # 48×66, padded to 48×80
+
+
+def test_mixed_precision_stays_close(tiny_network, clip):
+    frames, truth = clip
+    exact, mixed = (play(InferenceCore(tiny_network, amp=amp), frames, {0: truth[0]}) for amp in (False, True))
+    assert np.mean(np.stack(exact) == np.stack(mixed)) > 0.95
+
+
+def test_extreme_affinities_stay_finite(tiny_network, clip):
+    """The published softmax does not subtract the maximum and overflows above 88."""
+    frames, truth = clip
+    network = recipe_network(tiny_network.config)
+    with torch.no_grad():
+        network.key_proj.key_proj.weight *= 100
+    core = InferenceCore(network)
+    for index, frame in enumerate(frames[:6]):
+        assert core.step(frame, truth[0] if index == 0 else None).isfinite().all()
+
+
+def test_annotated_frame_counts_twice_in_two_frames_modes():
+    """The published results have this: its positions take two of the top-k places and twice the weight."""
+    key = torch.zeros(1, 1, 1)
+    memory = ObjectMemory([1], "two-frames", None, key, torch.ones(1, 1, 1, 1))
+    memory.add(key, torch.zeros(1, 1, 1, 1))
+    assert memory.read(key, 40).item() == pytest.approx(2 / 3)
+    assert memory.read(key, 2).item() in (0.5, 1)
+
+
+def test_every_mode_that_compresses_says_so():
+    assert [mode for mode in MODES if compresses(mode)] == [
+        "compress", "gt-compress", "last-compress", "two-frames-compress"]
+
+
+def test_networks_that_cannot_track_are_refused():
+    config = dataclasses.replace(PRESETS["tiny"], single_object=True, sam=False)
+    with pytest.raises(InputError, match="single-object"):
+        InferenceCore(recipe_network(config), "stm")
+    without_sam = recipe_network(dataclasses.replace(PRESETS["tiny"], sam=False))
+    with pytest.raises(InputError, match="needs SAM"):
+        InferenceCore(without_sam)
+    for mode in ("stm", "gt", "last", "two-frames"):
+        InferenceCore(without_sam, mode)
+
+
+@pytest.mark.parametrize("options", [{"mode": "fast"}, {"mem_every": 0}, {"top_k": 0}, {"chunk_size": 0}])
+def test_impossible_settings_are_refused(tiny_network, options):
+    with pytest.raises(InputError):
+        InferenceCore(tiny_network, **options)
+
+
+IMAGE = np.zeros((72, 100, 3), np.uint8)
+MASK = np.ones((72, 100), np.uint8)
+
+
+@pytest.mark.parametrize("inputs, message", [
+    ((np.zeros((72, 100), np.uint8),), "an image is 3×H×W"),
+    ((np.zeros((72, 100, 3), np.int64),), "float in"),
+    ((torch.full((3, 72, 100), 255.0),), r"lies in \[0, 1\]"),
+    ((np.zeros((60, 100, 3), np.uint8),), "a frame of 100×60 in a video of 100×72"),
+    ((IMAGE, MASK[:50]), "a mask of shape"),
+    ((IMAGE, MASK * 0), "no object"),
+    ((IMAGE, MASK.astype(np.int64) * 256), "from 1 to 255"),
+    ((IMAGE, MASK, [1, 1]), "distinct"),
+    ((IMAGE, MASK, [0]), "from 1 to 255"),
+    ((IMAGE, MASK[None]), "needs `objects`"),
+    ((IMAGE, MASK[None], [1, 2]), "1 mask planes for 2 objects"),
+])
+def test_unusable_input_is_named_and_changes_nothing(tiny_network, clip, inputs, message):
+    frames, truth = clip
+    undisturbed = play(InferenceCore(tiny_network), frames[:7], {0: truth[0]})
+    core = InferenceCore(tiny_network)
+    before = play(core, frames[:3], {0: truth[0]})
+    with pytest.raises(InputError, match=message):
+        core.step(*inputs)
+    after = play(core, frames[3:7], {})
+    assert all((one == other).all() for one, other in zip(undisturbed, before + after, strict=True))
+
+
+def test_probabilities_of_an_earlier_step_are_refused(tiny_network, clip):
+    frames, truth = clip
+    core = InferenceCore(tiny_network)
+    prob = core.step(frames[0], truth[0])
+    core.delete_objects([1])
+    with pytest.raises(InputError, match="latest step"):
+        core.to_mask(prob)

@@ -1,0 +1,67 @@
+"""Whole videos against the published implementation's probabilities and masks, with the recipe's weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_core import InferenceCore
+from tests.conftest import SHARED
+
+EXCERPT = Path(__file__).parents[1] / "data" / "parity_excerpt.npz"
+CASES = SHARED / "parity" / "inference"
+
+
+def runs():
+    """(file, run) of every reference video; those outside the repository only where they exist."""
+    files = [EXCERPT, *sorted(CASES.glob("[abc]_*.npz"))]
+    for file in files:
+        for run, settings in json.loads(file.with_suffix(".json").read_text())["runs"].items():
+            if "crash" not in settings:
+                yield pytest.param(file, run, id=f"{file.stem}:{run}")
+
+
+@pytest.mark.parametrize("file, run", list(runs()))
+def test_masks_are_the_published_ones(base_network, file, run):
+    case = json.loads(file.with_suffix(".json").read_text())
+    settings = case["runs"][run]
+    with np.load(file) as arrays:
+        frames, truth, masks = arrays["frames"], arrays["gt_masks"], arrays[f"index:{run}"]
+        exact = dict(zip(settings["f32_frames"], arrays[f"prob_f32:{run}"].swapaxes(0, 1), strict=True))
+        coarse = arrays[f"prob_f16:{run}"].astype(np.float32) if f"prob_f16:{run}" in arrays else None
+    core = InferenceCore(base_network, settings["mode"], settings["mem_every"], settings["top"],
+                         include_last=settings.get("include_last", False))
+    labels = settings.get("labels", {"0": list(range(1, case["objects"] + 1))})
+    wanted = settings.get("req_frames", range(len(frames)))
+
+    for index, frame in enumerate(frames):
+        labelled = labels.get(str(index))
+        mask = np.where(np.isin(truth[index], labelled), truth[index], 0) if labelled else None
+        prob = core.step(frame, mask, end=index == len(frames) - 1, needs_output=index in wanted)
+        if index not in wanted:
+            continue
+        ours = np.zeros((case["objects"] + 1, *frame.shape[:2]), np.float32)
+        ours[[0, *core.objects]] = prob.numpy()
+        if index in exact:
+            assert np.abs(ours - exact[index]).max() <= 1e-4
+        if coarse is not None:
+            assert np.abs(ours - coarse[:, index]).max() <= 1e-3
+        second, first = np.sort(ours, axis=0)[-2:]
+        assert not ((core.to_mask(prob).numpy() != masks[index]) & (first - second > 1e-3)).any()
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="reference results are not here")
+def test_where_the_published_code_crashes_ours_tracks(base_network):
+    """A top-k larger than the memory: ours lets every position count."""
+    file = CASES / "a_topk_too_large.npz"
+    case = json.loads(file.with_suffix(".json").read_text())
+    with np.load(file) as arrays:
+        frames, truth = arrays["frames"], arrays["gt_masks"]
+    for settings in case["runs"].values():
+        core = InferenceCore(base_network, settings["mode"] or "two-frames-compress", settings["mem_every"],
+                             settings["top"])
+        for index, frame in enumerate(frames):
+            prob = core.step(frame, truth[0] if index == 0 else None)
+        assert prob.isfinite().all()
+        assert set(np.unique(core.to_mask(prob))) <= {0, 1}

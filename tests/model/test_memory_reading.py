@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from model import memory_reading
+from model.memory_reading import affinity, read_all, read_top_k
+
+
+@pytest.fixture
+def memory():
+    torch.manual_seed(0)
+    return torch.randn(8, 30), torch.randn(8, 50), torch.randn(50, 6)
+
+
+def test_affinity_is_the_negative_squared_distance_up_to_a_term_per_query(memory):
+    query, key, _ = memory
+    distance = torch.cdist(query.T, key.T).square() / 8 ** 0.5
+    difference = affinity(query, key) + distance
+    assert torch.allclose(difference, difference[:, :1].expand_as(difference), atol=1e-4)
+
+
+def test_reading_everything_is_reading_the_top_k_of_all(memory):
+    query, key, value = memory
+    everything = read_all(query[None], key[None], value.T[None, None])[0, 0].T
+    assert torch.allclose(read_top_k(query, key, value, 50), everything, atol=1e-5)
+    assert torch.allclose(read_top_k(query, key, value, 1000), everything, atol=1e-5)
+
+
+def test_only_the_top_k_are_read(memory):
+    query, key, value = memory
+    nearest, position = affinity(query, key).topk(3)
+    expected = (nearest.softmax(-1)[..., None] * value[position]).sum(1)
+    assert torch.allclose(read_top_k(query, key, value, 3), expected, atol=1e-5)
+
+
+def test_tiles_change_nothing(memory, monkeypatch):
+    query, key, value = memory
+    whole = read_top_k(query, key, value, 5)
+    monkeypatch.setattr(memory_reading, "TILE", 100)
+    assert torch.allclose(read_top_k(query, key, value, 5), whole, atol=1e-6)

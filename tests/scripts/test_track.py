@@ -1,0 +1,351 @@
+"""track.py through its command line."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import track
+from dataset import synthetic
+from inference_core import InferenceCore
+from tests.conftest import ROOT
+from util import track_output
+from util.errors import run_script
+from util.image_io import davis_palette, write_mask
+from util.video import VideoWriter
+
+
+def run(*arguments):
+    return run_script(track.get_args_parser(), track.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def inputs(clip, tmp_path_factory):
+    """frames/ of JPEGs with names of their own, clip.mp4 and first.png, of 12 frames."""
+    folder = tmp_path_factory.mktemp("inputs")
+    frames, truth = clip[0][:12], clip[1][:12]
+    (folder / "frames").mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / "frames" / f"img_{index + 5}.jpg", quality=95)
+    video = VideoWriter(folder / "clip.mp4", (100, 72), 24)
+    for frame in frames:
+        video.write(frame)
+    video.close()
+    write_mask(folder / "first.png", truth[0])
+    write_mask(folder / "later.png", truth[6] * (truth[6] == 2))
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def decoded(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def one_line_error(capsys, *parts):
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1 and all(str(part) in lines[0] for part in parts), lines
+    return True
+
+
+def test_folder_of_frames(inputs, tiny_checkpoint, tmp_path, capsys):
+    code = run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out")
+    assert code == 0
+    assert names(tmp_path / "out") == ["masks", "overlay.mp4", "summary.json"]
+    masks = sorted((tmp_path / "out" / "masks").iterdir(), key=lambda path: int(path.stem[4:]))
+    assert [mask.name for mask in masks] == [f"img_{number}.png" for number in range(5, 17)]
+    with Image.open(masks[0]) as first, Image.open(inputs / "first.png") as given:
+        assert first.mode == "P" and first.size == (100, 72)
+        assert first.getpalette()[:9] == davis_palette()[:3].ravel().tolist()
+        assert (np.array(first) == np.array(given)).all()
+    assert "wrote 12 masks" in capsys.readouterr().out
+
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["complete"] and summary["settings"]["mode"] == "two-frames-compress"
+    assert len(summary["frames"]) == 12 and len(summary["model"]["sha256"]) == 64
+    assert summary["speed"]["network"]["p95_ms"] >= summary["speed"]["network"]["p50_ms"] > 0
+    ids = np.array(Image.open(masks[-1]))
+    last = summary["frames"][-1]
+    assert last["name"] == "img_16"
+    for known, statistics in last["objects"].items():
+        here = ids == int(known)
+        assert statistics["area"] == here.sum()
+        if here.any():
+            left, top, right, bottom = statistics["box"]
+            assert here[top:bottom, left:right].sum() == here.sum()
+            assert 1 / 3 < statistics["confidence"] <= 1
+    assert len(decoded(tmp_path / "out" / "overlay.mp4")) == 12
+
+
+def test_video_file(inputs, tiny_checkpoint, tmp_path):
+    assert run("--video", inputs / "clip.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path) == 0
+    assert names(tmp_path / "masks") == [f"{number:05d}.png" for number in range(12)]
+    with av.open(str(tmp_path / "overlay.mp4")) as overlay:
+        stream = overlay.streams.video[0]
+        assert (stream.width, stream.height, stream.average_rate) == (100, 72, 24)
+        assert stream.codec_context.name == "h264" and stream.pix_fmt == "yuv420p"
+
+
+def test_what_the_core_gives_is_what_is_written(inputs, tiny_network, tiny_checkpoint, tmp_path):
+    run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+        "--output", tmp_path, "--no-overlay", "--save-scores", "--top", "20", "--mem_every", "2")
+    core = InferenceCore(tiny_network, top_k=20, mem_every=2)
+    for number in range(5, 17):
+        frame = np.array(Image.open(inputs / "frames" / f"img_{number}.jpg"))
+        prob = core.step(frame, np.array(Image.open(inputs / "first.png")) if number == 5 else None)
+        written = np.array(Image.open(tmp_path / "masks" / f"img_{number}.png"))
+        assert (written == core.to_mask(prob).numpy()).all()
+        with np.load(tmp_path / "scores" / f"img_{number}.npz") as scores:
+            assert scores["objects"].tolist() == [1, 2]
+            assert np.abs(scores["prob"] / 255 - prob.numpy()).max() < 0.5 / 255 + 1e-5
+    assert not (tmp_path / "overlay.mp4").exists()
+
+
+@pytest.mark.parametrize("video", ["frames/img_*.jpg", "files"])
+def test_globs_and_files_come_in_natural_order(inputs, tiny_checkpoint, tmp_path, video):
+    videos = sorted((inputs / "frames").iterdir()) if video == "files" else [inputs / video]
+    assert run("--video", *videos, "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [frame["name"] for frame in summary["frames"]] == [f"img_{number}" for number in range(5, 17)]
+
+
+def test_masks_at_several_frames(inputs, tiny_checkpoint, tmp_path, clip):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    shutil.copy(inputs / "first.png", folder / "img_7.png")
+    shutil.copy(inputs / "later.png", folder / "img_11.png")
+    forms = {
+        "folder": ["--mask", folder],
+        "pairs": ["--mask", f"img_7:{inputs / 'first.png'}", f"img_11:{inputs / 'later.png'}"],
+        "repeated": ["--mask", f"2:{inputs / 'first.png'}", "--mask", f"6:{inputs / 'later.png'}"],
+    }
+    results = {}
+    for form, arguments in forms.items():
+        assert run("--video", inputs / "frames", *arguments, "--model", tiny_checkpoint,
+                   "--output", tmp_path / form) == 0
+        results[form] = [file.read_bytes() for file in sorted((tmp_path / form / "masks").iterdir())]
+    # No output before the first label, but the overlay shows all frames.
+    assert len(results["folder"]) == 10
+    assert len(decoded(tmp_path / "folder" / "overlay.mp4")) == 12
+    assert results["folder"] == results["pairs"] == results["repeated"]
+    corrected = np.array(Image.open(tmp_path / "folder" / "masks" / "img_11.png"))
+    assert ((corrected == 2) == (clip[1][6] == 2)).all()
+
+
+def test_video_on_standard_input(inputs, tmp_path):
+    """In a process of its own; the checkpoint is of the published network, since that process knows no other."""
+    from model import PRESETS, RDE
+    torch.manual_seed(0)
+    torch.save(RDE(PRESETS["base"]).state_dict(), tmp_path / "base.pth")
+    stream = tmp_path / "clip.mkv"
+    with av.open(str(stream), "w", format="matroska") as container:
+        output = container.add_stream("libx264", rate=24)
+        output.width, output.height, output.pix_fmt = 100, 72, "yuv420p"
+        for frame in decoded(inputs / "clip.mp4"):
+            container.mux(output.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(output.encode())
+    with open(stream, "rb") as pipe:
+        done = subprocess.run([sys.executable, str(ROOT / "track.py"), "--video", "-",
+                               "--mask", str(inputs / "first.png"), "--model", str(tmp_path / "base.pth"),
+                               "--output", str(tmp_path / "out")], stdin=pipe, capture_output=True, text=True,
+                              check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(names(tmp_path / "out" / "masks")) == 12
+
+
+def test_binary_grey_mask_is_one_object(inputs, tiny_checkpoint, tmp_path):
+    mask = np.zeros((72, 100), np.uint8)
+    mask[10:40, 20:60] = 255
+    Image.fromarray(mask).save(tmp_path / "binary.png")
+    assert run("--video", inputs / "frames", "--mask", tmp_path / "binary.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out") == 0
+    first = np.array(Image.open(tmp_path / "out" / "masks" / "img_5.png"))
+    assert (first == mask // 255).all()
+
+
+def test_larger_frames_are_computed_at_the_size_asked_for(inputs, tiny_checkpoint, tmp_path):
+    for size, expected in ((48, 48), (480, None), (0, None)):
+        run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+            "--output", tmp_path, "--size", size)
+        assert json.loads((tmp_path / "summary.json").read_text())["settings"]["size"] == expected
+        assert Image.open(tmp_path / "masks" / "img_9.png").size == (100, 72)
+
+
+def test_rerun_starts_anew(inputs, tiny_checkpoint, tmp_path):
+    arguments = ["--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output", tmp_path]
+    run("--video", inputs / "clip.mp4", *arguments, "--save-scores")
+    run("--video", inputs / "frames", *arguments, "--no-overlay")
+    assert names(tmp_path) == ["masks", "summary.json"]
+    assert all(name.startswith("img_") for name in names(tmp_path / "masks"))
+
+
+def test_files_of_others_are_never_removed(inputs, tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    shutil.copy(inputs / "first.png", tmp_path / "masks" / "img_5.png")
+    arguments = ["--video", inputs / "frames", "--model", tiny_checkpoint, "--output", tmp_path]
+    assert run(*arguments, "--mask", inputs / "first.png") == 2
+    assert one_line_error(capsys, "choose another --output")
+    assert run(*arguments, "--mask", tmp_path / "masks") == 2
+    assert names(tmp_path / "masks") == ["img_5.png"]
+
+
+@pytest.fixture
+def bad(inputs, tmp_path, tiny_network):
+    """Unusable files by name."""
+    Image.fromarray(np.zeros((50, 60), np.uint8) + 1).save(tmp_path / "small.png")
+    Image.fromarray(np.zeros((72, 100, 3), np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.zeros((72, 100), np.uint8)).save(tmp_path / "empty.png")
+    Image.fromarray(np.full((72, 100), 256, np.uint16)).save(tmp_path / "id256.png")
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "cut.png").write_bytes((inputs / "first.png").read_bytes()[:-40])
+    (tmp_path / "cut.mp4").write_bytes((inputs / "clip.mp4").read_bytes()[:600])
+    state = tiny_network.state_dict()
+    del state["key_comp.bias"]
+    torch.save(state, tmp_path / "missing.pth")
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    torch.save(np.random.default_rng(0), tmp_path / "code.pth")
+    return tmp_path
+
+
+@pytest.mark.parametrize("changed, parts", [
+    ({"--video": "none.mp4"}, ["none.mp4", "no such file"]),
+    ({"--video": "text.mp4"}, ["text.mp4", "not a readable video"]),
+    ({"--video": "cut.mp4"}, ["cut.mp4"]),
+    ({"--video": "nothing"}, ["nothing", "no image"]),
+    ({"--video": "*.gone"}, ["no image matches"]),
+    ({"--mask": "none.png"}, ["none.png", "no such file"]),
+    ({"--mask": "small.png"}, ["small.png", "60×50", "100×72"]),
+    ({"--mask": "rgb.png"}, ["rgb.png", "indexed or grey", "RGB"]),
+    ({"--mask": "empty.png"}, ["empty.png", "no object"]),
+    ({"--mask": "id256.png"}, ["id256.png", "256", "1 to 255"]),
+    ({"--mask": "text.png"}, ["text.png", "not a readable image"]),
+    ({"--mask": "cut.png"}, ["cut.png", "damaged"]),
+    ({"--mask": "nothing"}, ["nothing", "no PNG"]),
+    ({"--model": "none.pth"}, ["none.pth", "no such file"]),
+    ({"--model": "missing.pth"}, ["missing.pth", "key_comp.bias"]),
+    ({"--model": "other.pth"}, ["other.pth", "another network"]),
+    ({"--model": "code.pth"}, ["code.pth", "refused"]),
+])
+def test_bad_input_is_one_line_and_nothing_is_written(inputs, bad, tiny_checkpoint, capsys, changed, parts):
+    values = {"--video": inputs / "frames", "--mask": inputs / "first.png", "--model": tiny_checkpoint,
+              "--output": bad / "out"}
+    values |= {option: bad / name for option, name in changed.items()}
+    assert run(*[part for pair in values.items() for part in pair]) == 2
+    assert one_line_error(capsys, *parts)
+    assert not (bad / "out").exists()
+
+
+@pytest.mark.parametrize("mask, parts", [
+    ("img_99:{first}", ["img_99", "img_5", "img_16"]),
+    ("12:{first}", ["no frame is called 12"]),
+    ("{first} 0:{first}", ["has a mask already"]),
+])
+def test_masks_of_no_frame(inputs, tiny_checkpoint, tmp_path, capsys, mask, parts):
+    assert run("--video", inputs / "frames", "--mask", *mask.format(first=inputs / "first.png").split(),
+               "--model", tiny_checkpoint, "--output", tmp_path) == 2
+    assert one_line_error(capsys, *parts)
+
+
+def test_options_that_do_not_go_together(inputs, tiny_checkpoint, tmp_path, capsys):
+    frames, first = inputs / "frames", inputs / "first.png"
+    for arguments, part in ((["--video", frames], "both"), (["--mask", first], "both"),
+                            (["--video", frames, "--mask", first], "--model"),
+                            (["--example", "--video", frames, "--mask", first], "--example"),
+                            (["--video", frames, "--mask", first, "--model", tiny_checkpoint,
+                              "--device", "cuda:77"], "cuda:77")):
+        assert run(*arguments, "--output", tmp_path) == 2
+        assert one_line_error(capsys, part)
+
+
+def test_damaged_frame_in_the_middle_keeps_what_is_finished(inputs, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(inputs / "frames", tmp_path / "frames")
+    broken = tmp_path / "frames" / "img_10.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert run("--video", tmp_path / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out") == 2
+    assert one_line_error(capsys, "img_10.jpg", "damaged", "5 finished masks")
+    assert names(tmp_path / "out" / "masks") == sorted(f"img_{number}.png" for number in range(5, 10))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert not summary["complete"] and len(summary["frames"]) == 5
+    assert len(decoded(tmp_path / "out" / "overlay.mp4")) == 5
+
+
+def test_frame_of_another_size_in_the_middle(inputs, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(inputs / "frames", tmp_path / "frames")
+    Image.new("RGB", (90, 72)).save(tmp_path / "frames" / "img_8.jpg")
+    assert run("--video", tmp_path / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out") == 2
+    assert one_line_error(capsys, "img_8.jpg", "90×72", "100×72", "3 finished masks")
+
+
+def test_full_disk_keeps_what_is_finished(inputs, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    written = []
+
+    def write(path, ids):
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        write_mask(path, ids)
+
+    monkeypatch.setattr(track_output, "write_mask", write)
+    assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path) == 2
+    assert one_line_error(capsys, "No space left", "4 finished masks")
+    assert len(names(tmp_path / "masks")) == 4
+    assert not json.loads((tmp_path / "summary.json").read_text())["complete"]
+
+
+def test_interrupted_run_says_what_is_finished(inputs, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    step, steps = InferenceCore.step, []
+
+    def interrupted(self, *arguments, **options):
+        steps.append(0)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(InferenceCore, "step", interrupted)
+    assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path) == 130
+    assert "6 finished masks" in capsys.readouterr().err
+    assert len(names(tmp_path / "masks")) == 6
+    assert len(decoded(tmp_path / "overlay.mp4")) == 6
+
+
+def test_example(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    small = synthetic.write_example
+    monkeypatch.setattr(track, "write_example", lambda folder: small(folder, (48, 64), 4))
+    assert run("--model", tiny_checkpoint, "--output", tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "object 1: J 0." in out and "object 2: J 0." in out
+    assert len(names(tmp_path / "example" / "masks")) == 4
+    # A second run, now as the option that names it.
+    assert run("--example", "--model", tiny_checkpoint, "--output", tmp_path) == 0
+
+
+def test_untrained_example_says_so(tmp_path, capsys, monkeypatch):
+    small = synthetic.write_example
+    monkeypatch.setattr(track, "write_example", lambda folder: small(folder, (32, 48), 2))
+    assert run("--output", tmp_path) == 0
+    assert "UNTRAINED" in capsys.readouterr().err
+
+
+def test_without_scikit_image_the_example_says_what_to_install(tmp_path, capsys, monkeypatch, tiny_checkpoint):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert run("--example", "--model", tiny_checkpoint, "--output", tmp_path) == 2
+    assert one_line_error(capsys, "pip install scikit-image")

@@ -1,0 +1,135 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from util.errors import InputError
+from util.image_io import atomic_path, davis_palette, read_image, read_mask, write_mask
+from util.overlay import draw_overlay
+from util.pipeline import Background, mark_last, prefetch
+from util.timing import Latencies
+
+
+def test_palette_is_that_of_davis():
+    palette = davis_palette()
+    assert palette[:6].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128]]
+    assert palette[255].tolist() == [224, 224, 192]
+
+
+def test_mask_survives_writing_and_reading(tmp_path):
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    write_mask(tmp_path / "m.png", ids)
+    assert (read_mask(tmp_path / "m.png") == ids).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.png"]
+
+
+def test_grey_masks(tmp_path):
+    ids = np.array([[0, 3], [255, 1]], np.uint8)
+    Image.fromarray(ids).save(tmp_path / "grey.png")
+    assert (read_mask(tmp_path / "grey.png") == ids).all()
+    Image.fromarray(ids > 2).save(tmp_path / "bits.png")
+    assert (read_mask(tmp_path / "bits.png") == (ids > 2)).all()
+    Image.fromarray(ids.astype(np.uint16)).save(tmp_path / "deep.png")
+    assert (read_mask(tmp_path / "deep.png") == ids).all()
+
+
+def test_turned_photograph_is_read_upright(tmp_path):
+    image = Image.new("RGB", (20, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (20, 10, 3)
+
+
+def test_nothing_half_written_takes_a_file_s_place(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_unreadable_images(tmp_path):
+    (tmp_path / "a.png").write_text("text")
+    for path, message in ((tmp_path / "a.png", "not a readable image"), (tmp_path / "b.png", "no such file"),
+                          (tmp_path, "a folder")):
+        with pytest.raises(InputError, match=message):
+            read_image(path)
+
+
+def test_overlay_leaves_the_background_alone():
+    frame = np.full((20, 20, 3), 100, np.uint8)
+    ids = np.zeros((20, 20), np.uint8)
+    assert (draw_overlay(frame, ids) == frame).all()
+    ids[5:15, 5:15] = 2
+    overlay = draw_overlay(frame, ids)
+    assert (overlay[:3] == 100).all()
+    assert overlay[10, 10].tolist() == [55, 113, 55]
+
+
+def test_prefetch_keeps_order_and_runs_ahead_only_so_far():
+    produced = []
+
+    def items():
+        for number in range(10):
+            produced.append(number)
+            yield number
+
+    received = []
+    for item in prefetch(items(), depth=3):
+        time.sleep(0.005)
+        assert len(produced) <= item + 1 + 3
+        received.append(item)
+    assert received == list(range(10))
+
+
+def test_prefetch_raises_after_what_came_before():
+    def items():
+        yield 1
+        raise InputError("broken")
+
+    received = []
+    with pytest.raises(InputError, match="broken"):
+        for item in mark_last(prefetch(items())):
+            received.append(item)
+    assert received == [(1, False)]
+
+
+def test_last_item_is_marked():
+    assert list(mark_last("abc")) == [("a", False), ("b", False), ("c", True)]
+    assert list(mark_last([])) == []
+
+
+def test_background_keeps_order_and_bounds_the_queue():
+    gate, done = threading.Event(), []
+    background = Background(depth=2)
+    background.submit(gate.wait)
+    background.submit(done.append, 1)
+    threading.Timer(0.05, gate.set).start()
+    background.submit(done.append, 2)
+    assert gate.is_set()
+    background.wait()
+    background.close()
+    assert done == [1, 2]
+
+
+def test_background_error_comes_out():
+    background = Background()
+    background.submit(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        background.wait()
+    background.close()
+
+
+def test_percentiles_are_within_one_percent():
+    values = np.random.default_rng(0).lognormal(-4, 1, 5000)
+    latencies = Latencies()
+    assert latencies.percentile(50) == 0
+    for value in values:
+        latencies.add(value)
+    for percent in (5, 50, 95):
+        assert latencies.percentile(percent) == pytest.approx(np.percentile(values, percent), rel=0.02)
+    assert latencies.summary()["frames_per_second"] == pytest.approx(1 / values.mean(), rel=1e-2)
