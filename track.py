@@ -134,7 +134,7 @@ def track(args, network, frames, masks, folder):
                 _track_frame(core, name, frame, mask, last, output, network_time)
                 count += 1
                 bar.increment()
-            output.finish(_report(count, time.perf_counter() - start, network_time, device, frames.size))
+            output.finish(_report(count, time.perf_counter() - start, network_time, device))
     except (InputError, OSError, KeyboardInterrupt) as error:
         raise _with_finished(error, output) from error
     finally:
@@ -149,7 +149,7 @@ def track(args, network, frames, masks, folder):
 
 def _track_frame(core, name, frame, mask, last, output, network_time):
     start = time.perf_counter()
-    prob = core.step(torch.from_numpy(frame.copy()), mask, end=last)
+    prob = core.step(frame, mask, end=last)
     if not core.objects:
         output.add(name, frame, None, None, None, [])
         return
@@ -160,7 +160,7 @@ def _track_frame(core, name, frame, mask, last, output, network_time):
     output.add(name, frame, ids, prob.amax(0).cpu().numpy(), scores, core.objects)
 
 
-def _report(count, seconds, network_time, device, size):
+def _report(count, seconds, network_time, device):
     end_to_end = {"frames_per_second": round(count / seconds, 2), "seconds": round(seconds, 2)}
     return {
         "speed": {"end_to_end": end_to_end, "network": network_time.summary()},

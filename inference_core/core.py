@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from inference_core.memory import MODES, ObjectMemory, compresses
 from model.network import aggregate
-from util.errors import InputError
+from util.errors import InputError, pixels
 
 STRIDE = 16
 MEAN = (0.485, 0.456, 0.406)
@@ -152,14 +152,14 @@ class InferenceCore:
             raise InputError(f"a float image lies in [0, 1]; the largest value here is {image.max():g}")
         frame_size = tuple(image.shape[-2:])
         if self._frame_size not in (None, frame_size):
-            raise InputError(f"a frame of {_size(frame_size)} in a video of {_size(self._frame_size)}")
+            raise InputError(f"a frame of {pixels(frame_size[::-1])} in a video of {pixels(self._frame_size[::-1])}")
         return image
 
     def _checked_mask(self, mask, objects, frame_size):
         """Planes O×H×W and their ids."""
         mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(mask)
         if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
-            raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {_size(frame_size)}")
+            raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
         if objects is not None:
             ids = [int(known) for known in objects]
         elif mask.ndim == 2:
@@ -250,7 +250,3 @@ def _shorter_side(size, length):
     if height <= width:
         return length, int(length * width / height)
     return int(length * height / width), length
-
-
-def _size(size):
-    return f"{size[1]}×{size[0]}"

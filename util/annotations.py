@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from util.errors import InputError
+from util.errors import InputError, pixels
 from util.image_io import read_mask
 
 
@@ -15,8 +15,9 @@ def find_masks(values, frames):
     holds no object, or belongs to no frame.
     """
     masks = {}
+    names = set(frames.names or ())
     for key, file in (pair for value in values for pair in _pairs(value)):
-        frame = _frame(key, file, frames)
+        frame = _frame(key, file, frames, names)
         if frame in masks:
             raise InputError(f"{file}: frame {frame} has a mask already, {masks[frame]}")
         masks[frame] = file
@@ -30,7 +31,7 @@ def read_mask_for(file, size):
     """The mask uint8 H×W for frames of `size` (width, height); raises InputError if it does not fit."""
     ids = read_mask(file)
     if ids.shape[::-1] != tuple(size):
-        raise InputError(f"{file}: the mask has {ids.shape[1]}×{ids.shape[0]} pixels, the frames {size[0]}×{size[1]}")
+        raise InputError(f"{file}: the mask has {pixels(ids.shape[::-1])} pixels, the frames {pixels(size)}")
     if not ids.any():
         raise InputError(f"{file}: no object in this mask, all of it is 0")
     return ids
@@ -50,11 +51,11 @@ def _pairs(value):
     return [(None, path)]
 
 
-def _frame(key, file, frames):
-    if frames.names is not None:
+def _frame(key, file, frames, names):
+    if names:
         if key is None:
             return frames.names[0]
-        if key in frames.names:
+        if key in names:
             return key
         if key.isdigit() and int(key) < frames.length and str(int(key)) == key:
             return frames.names[int(key)]

@@ -12,6 +12,11 @@ class InputError(ValueError):
     """
 
 
+def pixels(size):
+    """(width, height) as messages show it."""
+    return f"{size[0]}×{size[1]}"
+
+
 def run_script(parser, main, argv=None):
     """Parse `argv`, call `main(args)` and return the exit code of a command line script.
 

@@ -2,12 +2,13 @@
 
 import glob
 import re
+from collections import Counter
 from pathlib import Path
 
 import av
 import numpy as np
 
-from util.errors import InputError
+from util.errors import InputError, pixels
 from util.image_io import IMAGE_SUFFIXES, read_image
 
 DEFAULT_RATE = 25
@@ -53,19 +54,17 @@ class ImageFrames:
         self.names = [file.stem for file in self._files]
         self.length = len(self._files)
         self.rate = DEFAULT_RATE
-        repeated = next((name for name in self.names if self.names.count(name) > 1), None) \
-            if len(set(self.names)) < self.length else None
-        if repeated is not None:
-            raise InputError(f"two images are named {repeated}; a frame's name must be its own")
-        height, width = read_image(self._files[0]).shape[:2]
-        self.size = (width, height)
+        name, times = Counter(self.names).most_common(1)[0]
+        if times > 1:
+            raise InputError(f"{times} images are named {name}; a frame's name must be its own")
+        self._first = read_image(self._files[0])
+        self.size = self._first.shape[1::-1]
 
     def __iter__(self):
-        for file in self._files:
-            image = read_image(file)
-            if image.shape[1::-1] != self.size:
-                raise InputError(f"{file}: {_by(image.shape[1::-1])} pixels, the first frame has {_by(self.size)}")
-            yield file.stem, image
+        yield self.names[0], self._first
+        self._first = None
+        for file in self._files[1:]:
+            yield file.stem, _of_size(self.size, read_image(file), file)
 
 
 class VideoFrames:
@@ -98,7 +97,7 @@ class VideoFrames:
         try:
             for frame in self._container.decode(stream):
                 image = frame.to_ndarray(format="rgb24")
-                yield np.rot90(image, frame.rotation // 90) if frame.rotation else image
+                yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
                 number += 1
         except av.error.FFmpegError as error:
             raise InputError(f"{self._title}: damaged after frame {number - 1} ({error.strerror})") from None
@@ -111,10 +110,7 @@ class VideoFrames:
         yield self.name(0), self._first
         self._first = None
         for number, image in enumerate(self._frames, 1):
-            if image.shape[1::-1] != self.size:
-                raise InputError(f"{self._title}: frame {number} has {_by(image.shape[1::-1])} pixels, "
-                                 f"the first one {_by(self.size)}")
-            yield self.name(number), image
+            yield self.name(number), _of_size(self.size, image, f"{self._title}, frame {number}")
 
 
 class VideoWriter:
@@ -141,13 +137,15 @@ class VideoWriter:
 
 
 
+def _of_size(size, image, title):
+    if image.shape[1::-1] != size:
+        raise InputError(f"{title}: {pixels(image.shape[1::-1])} pixels, the first frame has {pixels(size)}")
+    return image
+
+
 def _is_image(path):
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _natural(name):
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _by(size):
-    return f"{size[0]}×{size[1]}"
