@@ -34,18 +34,22 @@ def mark_last(items):
 
 
 class Background:
-    """Runs jobs in order in a thread. A job's exception is raised by a later `submit` or by `wait`."""
+    """Runs jobs in order in a thread.
+
+    A job's exception is raised by a later `submit` or by `wait`; jobs queued after it are dropped.
+    """
 
     def __init__(self, depth=4):
         self._pool = ThreadPoolExecutor(1)
         self._depth = depth
         self._jobs = deque()
+        self._failed = False
 
     def submit(self, job, *args):
         """Queue job(*args), waiting while `depth` jobs are queued."""
         while len(self._jobs) >= self._depth:
             self._jobs.popleft().result()
-        self._jobs.append(self._pool.submit(job, *args))
+        self._jobs.append(self._pool.submit(self._run, job, args))
 
     def wait(self):
         """Wait until every job is done."""
@@ -55,3 +59,12 @@ class Background:
     def close(self):
         """Finish what is queued, whatever comes of it."""
         self._pool.shutdown()
+
+    def _run(self, job, args):
+        if self._failed:
+            return
+        try:
+            job(*args)
+        except BaseException:
+            self._failed = True
+            raise

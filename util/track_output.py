@@ -1,5 +1,6 @@
 """What tracking one video writes: masks, overlay, scores, summary."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -34,6 +35,8 @@ class TrackOutput:
         self.finished = 0
         self._size, self._rate, self._header = size, rate, header
         self._report = {}
+        self._frames_part = self.folder / ".summary.json.part"
+        self._video_part = self.folder / ".overlay.mp4.part"
 
     def __enter__(self):
         remove_earlier_results(self.folder)
@@ -43,8 +46,7 @@ class TrackOutput:
         # From here on the folder is known as ours, even if the process is killed.
         with atomic_path(self.summary) as temporary:
             temporary.write_text(json.dumps({**self._header, "complete": False}, indent=1) + "\n")
-        self._frames_path = self.folder / ".summary.json.part"
-        self._frames = open(self._frames_path, "w")
+        self._frames = open(self._frames_part, "w")
         self._frames.write(json.dumps(self._header, indent=1)[:-2] + ',\n "frames": [')
         self._files, self._drawing = Background(), Background()
         self._video = None
@@ -70,21 +72,18 @@ class TrackOutput:
     def __exit__(self, kind, error, traceback):
         self._files.close()
         self._drawing.close()
+        # After a first error (the disk is full, say) a second one would only hide it.
+        failure = error
         try:
             self._close_video()
-            self._close_summary(complete=error is None)
-        except OSError:
-            # After a first error (the disk is full, say) a second one would only hide it.
-            if error is None:
-                raise
-        finally:
-            self._frames.close()
-            self._frames_path.unlink(missing_ok=True)
-            self._part.unlink(missing_ok=True)
-
-    @property
-    def _part(self):
-        return self.folder / ".overlay.mp4.part"
+        except OSError as problem:
+            failure = failure or problem
+        try:
+            self._close_summary(complete=failure is None)
+        except OSError as problem:
+            failure = failure or problem
+        if failure is not error:
+            raise failure
 
     def _write_frame(self, name, ids, confidence, prob, objects):
         write_mask(self.masks / f"{name}.png", ids)
@@ -97,19 +96,27 @@ class TrackOutput:
 
     def _draw(self, frame, ids):
         if self._video is None:
-            self._video = VideoWriter(self._part, self._size, self._rate)
+            self._video = VideoWriter(self._video_part, self._size, self._rate)
         self._video.write(frame if ids is None else draw_overlay(frame, ids))
 
     def _close_video(self):
-        if self._video is not None:
+        if self._video is None:
+            return
+        try:
             self._video.close()
-            os.replace(self._part, self.overlay)
+            os.replace(self._video_part, self.overlay)
+        finally:
+            self._video_part.unlink(missing_ok=True)
 
     def _close_summary(self, complete):
-        rest = {**self._report, "complete": complete}
-        self._frames.write("\n ],\n" + json.dumps(rest, indent=1)[2:] + "\n")
-        self._frames.close()
-        os.replace(self._frames_path, self.summary)
+        try:
+            self._frames.write("\n ],\n" + json.dumps({**self._report, "complete": complete}, indent=1)[2:] + "\n")
+            self._frames.close()
+            os.replace(self._frames_part, self.summary)
+        finally:
+            with contextlib.suppress(OSError):
+                self._frames.close()
+            self._frames_part.unlink(missing_ok=True)
 
 
 def remove_earlier_results(folder):

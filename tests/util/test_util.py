@@ -117,11 +117,15 @@ def test_background_keeps_order_and_bounds_the_queue():
 
 
 def test_background_error_comes_out():
-    background = Background()
+    background, gate, done = Background(), threading.Event(), []
+    background.submit(gate.wait)
     background.submit(lambda: 1 / 0)
+    background.submit(done.append, "later")
+    gate.set()
     with pytest.raises(ZeroDivisionError):
         background.wait()
     background.close()
+    assert not done
 
 
 def test_percentiles_are_within_one_percent():
