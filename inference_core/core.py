@@ -12,7 +12,6 @@ from util.errors import InputError, pixels
 STRIDE = 16
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-AMP_DTYPES = {"cpu": torch.bfloat16}
 
 
 class InferenceCore:
@@ -45,8 +44,9 @@ class InferenceCore:
             usable = ", ".join(name for name in MODES if not compresses(name))
             raise InputError(f"mode {mode} needs SAM and this network has none (an STCN checkpoint?); "
                              f"usable modes: {usable}")
-        for name, number in (("mem_every", mem_every), ("top_k", top_k), ("chunk_size", chunk_size)):
-            if number < 1:
+        numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size}
+        for name, number in numbers.items():
+            if number is not None and number < 1:
                 raise InputError(f"{name} is {number}, it must be at least 1")
         self.network = network
         self.mode = mode
@@ -59,7 +59,7 @@ class InferenceCore:
         device = self._device.type
         self._precision = contextlib.nullcontext
         if amp:
-            dtype = AMP_DTYPES.get(device, torch.float16)
+            dtype = torch.bfloat16 if device == "cpu" else torch.float16
             self._precision = lambda: torch.autocast(device, dtype=dtype)
         self.reset()
 
@@ -104,6 +104,8 @@ class InferenceCore:
             mask, ids = self._checked_mask(mask, objects, frame_size)
         self._frame_size = frame_size
 
+        # Counting from the last memory frame serves both protocols: with all objects annotated in the first frame,
+        # as in DAVIS, these are the multiples of mem_every; in YouTube-VOS a late annotation starts anew.
         self._since_memory += 1
         annotated = mask is not None
         due = bool(self._groups) and self._since_memory >= self.mem_every and not end

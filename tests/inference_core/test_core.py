@@ -247,7 +247,7 @@ def test_networks_that_cannot_track_are_refused():
         InferenceCore(without_sam, mode)
 
 
-@pytest.mark.parametrize("options", [{"mode": "fast"}, {"mem_every": 0}, {"top_k": 0}, {"chunk_size": 0}])
+@pytest.mark.parametrize("options", [{"mode": "fast"}, {"mem_every": 0}, {"top_k": 0}, {"chunk_size": 0}, {"size": 0}])
 def test_impossible_settings_are_refused(tiny_network, options):
     with pytest.raises(InputError):
         InferenceCore(tiny_network, **options)
