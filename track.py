@@ -15,7 +15,6 @@ scores/NAME.npz. Frames, masks and results stream: a long video needs no more me
 """
 
 import argparse
-import hashlib
 import platform
 import sys
 import time
@@ -26,11 +25,11 @@ import torch
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
 from inference_core import InferenceCore
-from model import PRESETS, RDE, load_network
-from model.checkpoint import preset_name
-from util.annotations import find_masks, read_mask_for
+from model import PRESETS, RDE
+from model.checkpoint import file_sha256, preset_name
+from util.annotations import find_masks
 from util.errors import InputError, run_script
-from util.hyper_para import add_inference_options, core_settings, device_name, pick_device
+from util.hyper_para import add_inference_options, core_settings, device_name, network_for, pick_device
 from util.image_io import read_mask
 from util.pipeline import mark_last, prefetch
 from util.progress import progress_bar
@@ -65,9 +64,7 @@ def main(args):
         raise InputError("a video needs both --video and --mask; neither of them runs the built-in example")
     frames = open_frames(args.video)
     masks = find_masks(args.mask, frames)
-    if args.model is None:
-        raise InputError("no weights: --model CHECKPOINT is needed for a video")
-    network = load_network(args.model, pick_device(args.device))
+    network = network_for(args)
     output = Path(args.output)
     _refuse_to_overwrite([*args.video, *masks.values()], output)
     track(args, network, frames, masks, output)
@@ -76,14 +73,13 @@ def main(args):
 
 def run_example(args):
     """Render a clip, track it, and compare with the truth."""
-    device = pick_device(args.device)
     if args.model is None:
         torch.manual_seed(0)
-        network = RDE(PRESETS["base"]).to(device).eval()
+        network = RDE(PRESETS["base"]).to(pick_device(args.device)).eval()
         print("The weights are UNTRAINED: without --model this example shows that everything runs, "
               "and its masks mean nothing.", file=sys.stderr)
     else:
-        network = load_network(args.model, device)
+        network = network_for(args)
     output = Path(args.output) / "example"
     truth = write_example(output / "input")
     frames = open_frames([str(output / "input" / "frames")])
@@ -130,7 +126,7 @@ def track(args, network, frames, masks, folder):
             for (name, frame), last in mark_last(prefetch(frames)):
                 mask = waiting.pop(name, None)
                 if mask is not None:
-                    mask = read_mask_for(mask, frames.size)
+                    mask = read_mask(mask, frames.size)
                 _track_frame(core, name, frame, mask, last, output, network_time)
                 count += 1
                 bar.increment()
@@ -172,11 +168,7 @@ def _model_entry(path, network):
     entry = {"file": path, "preset": preset_name(network.config)}
     if path is None:
         return {**entry, "weights": "untrained"}
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {**entry, "sha256": digest.hexdigest()}
+    return {**entry, "sha256": file_sha256(path)}
 
 
 def _with_finished(error, output):

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from util.errors import InputError, pixels
+from util.errors import InputError
 from util.image_io import read_mask
 
 
@@ -23,18 +23,9 @@ def find_masks(values, frames):
         masks[frame] = file
     for file in masks.values():
         # Read once more when its turn comes: a long video may have many masks.
-        read_mask_for(file, frames.size)
+        if not read_mask(file, frames.size).any():
+            raise InputError(f"{file}: no object in this mask, all of it is 0")
     return masks
-
-
-def read_mask_for(file, size):
-    """The mask uint8 H×W for frames of `size` (width, height); raises InputError if it does not fit."""
-    ids = read_mask(file)
-    if ids.shape[::-1] != tuple(size):
-        raise InputError(f"{file}: the mask has {pixels(ids.shape[::-1])} pixels, the frames {pixels(size)}")
-    if not ids.any():
-        raise InputError(f"{file}: no object in this mask, all of it is 0")
-    return ids
 
 
 def _pairs(value):

@@ -1,11 +1,13 @@
 """Options that several scripts share, and what they stand for."""
 
+import os
 import platform
 import re
 
 import torch
 
 from inference_core import MODES
+from model import load_network
 from util.errors import InputError
 
 
@@ -24,17 +26,37 @@ def add_inference_options(parser, mem_every=3, top=40):
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
 
 
+def add_evaluation_options(parser, size=0, **defaults):
+    """The options of every script that evaluates on a benchmark."""
+    add_inference_options(parser, **defaults)
+    parser.add_argument("--output", required=True, help="folder for the results")
+    parser.add_argument("--size", type=int, default=size, metavar="PIXELS",
+                        help="compute with the shorter side at this; 0: frames as they are (%(default)s)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of each process on the CPU (all cores)")
+    parser.add_argument("--save-scores", action="store_true",
+                        help="write probabilities, uint8, one npz a frame, into OUTPUT_scores")
+    parser.add_argument("--zip", action="store_true", help="write OUTPUT.zip for the benchmark's server")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of other settings")
+
+
 def core_settings(args):
     """The arguments of InferenceCore that `add_inference_options` asked for."""
     return {"mode": args.mode, "mem_every": args.mem_every, "top_k": args.top,
             "include_last": args.include_last, "amp": args.amp}
 
 
+def network_for(args):
+    """The network of --model on --device. Raises InputError where there is none."""
+    if args.model is None:
+        raise InputError("no weights: give --model CHECKPOINT")
+    return load_network(args.model, pick_device(args.device))
+
+
 def pick_device(name):
     """The torch.device called `name`; "auto" is the fastest there is. Raises InputError if it is not there."""
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from util.errors import InputError
+from util.errors import InputError, pixels
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -60,11 +60,12 @@ def read_image(path):
             raise InputError(f"{path}: damaged image ({error})") from None
 
 
-def read_mask(path):
+def read_mask(path, size=None):
     """The object ids of a mask file: uint8 H×W, 0 is background.
 
     An indexed PNG gives its indices, a grey one its values; a grey mask of 0 and 255 alone is one object,
-    id 1. Raises InputError for colour images, ids above 255, and files that cannot be decoded.
+    id 1. Raises InputError for colour images, ids above 255, files that cannot be decoded, and masks that do
+    not have the `size` (width, height) of the frames.
     """
     with _open(path) as image:
         if image.mode not in ("1", "L", "P", "I", "I;16"):
@@ -74,6 +75,8 @@ def read_mask(path):
             ids = np.asarray(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path}: damaged image ({error})") from None
+    if size is not None and ids.shape[::-1] != tuple(size):
+        raise InputError(f"{path}: the mask has {pixels(ids.shape[::-1])} pixels, the frames {pixels(size)}")
     if ids.max() > 255:
         raise InputError(f"{path}: object id {ids.max()}, ids go from 1 to 255")
     ids = ids.astype(np.uint8)
@@ -82,9 +85,30 @@ def read_mask(path):
     return ids
 
 
-def write_mask(path, ids):
-    """Write uint8 H×W ids as an indexed PNG with the DAVIS palette, atomically."""
+def read_palette(path):
+    """The colours of an indexed PNG, uint8 256×3; those of DAVIS for a file without."""
+    with _open(path) as image:
+        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    if not len(colours):
+        return davis_palette()
+    return np.concatenate([colours, davis_palette()[len(colours):]])
+
+
+def write_mask(path, ids, palette=None):
+    """Write uint8 H×W ids as an indexed PNG, with the DAVIS palette unless told otherwise, atomically."""
     image = Image.fromarray(ids)
-    image.putpalette(davis_palette().tobytes())
+    image.putpalette((davis_palette() if palette is None else palette).tobytes())
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+def write_grey(path, values):
+    """Write uint8 H×W values as a grey PNG, atomically."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(values).save(temporary, format="PNG")
+
+
+def write_scores(path, prob, objects):
+    """Write probabilities uint8 (objects + 1)×H×W, background first, and the objects' ids as NPZ, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, prob=prob, objects=np.array(objects, np.uint8))

@@ -19,6 +19,22 @@ def prefetch(items, depth=4):
             yield item
 
 
+def read_ahead(function, items, threads, depth=8):
+    """Yield function(item) for each item, in order, computed up to `depth` ahead in several threads."""
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > depth:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
+
+
 def mark_last(items):
     """Yield (item, is it the last one). An exception comes after all items before it."""
     iterator = iter(items)
@@ -34,13 +50,13 @@ def mark_last(items):
 
 
 class Background:
-    """Runs jobs in order in a thread.
+    """Runs jobs in a thread, in order, or in several.
 
     A job's exception is raised by a later `submit` or by `wait`; jobs queued after it are dropped.
     """
 
-    def __init__(self, depth=4):
-        self._pool = ThreadPoolExecutor(1)
+    def __init__(self, depth=4, threads=1):
+        self._pool = ThreadPoolExecutor(threads)
         self._depth = depth
         self._jobs = deque()
         self._failed = False

@@ -29,6 +29,18 @@ class Latencies:
         self.count += 1
         self.total += seconds
 
+    def state(self):
+        """All that was added, as a few numbers that JSON can hold; for `merge`."""
+        return {"count": self.count, "total": self.total,
+                "bins": {int(position): int(self._bins[position]) for position in np.flatnonzero(self._bins)}}
+
+    def merge(self, state):
+        """Add what another one gave as its `state`, also after a way through JSON."""
+        self.count += state["count"]
+        self.total += state["total"]
+        for position, times in state["bins"].items():
+            self._bins[int(position)] += times
+
     def percentile(self, percent):
         """The duration in seconds that `percent` of all stay below; 0 without any."""
         if not self.count:

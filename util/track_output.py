@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
-from util.image_io import atomic_path, write_mask
+from util.image_io import atomic_path, write_mask, write_scores
 from util.overlay import draw_overlay
 from util.pipeline import Background
 from util.video import VideoWriter
@@ -88,8 +88,7 @@ class TrackOutput:
     def _write_frame(self, name, ids, confidence, prob, objects):
         write_mask(self.masks / f"{name}.png", ids)
         if prob is not None:
-            with atomic_path(self.scores / f"{name}.npz") as temporary, open(temporary, "wb") as file:
-                np.savez_compressed(file, prob=prob, objects=np.array(objects, np.uint8))
+            write_scores(self.scores / f"{name}.npz", prob, objects)
         record = {"name": name, "objects": object_statistics(ids, confidence, objects)}
         self._frames.write(("," if self.finished else "") + "\n  " + json.dumps(record))
         self.finished += 1

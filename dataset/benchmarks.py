@@ -1,0 +1,141 @@
+"""Where a benchmark's frames and masks lie, and what its server expects: one declaration each."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from util.errors import InputError
+from util.image_io import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One video of a benchmark."""
+
+    name: str
+
+    frames: tuple
+    """Image files in order; a frame's name is the file's stem."""
+
+    masks: dict
+    """{frame: mask file}. Only an object's first mask is ever looked at."""
+
+    wanted: frozenset = None
+    """Names of the frames whose masks are asked for; None: all from the first mask on."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What distinguishes the evaluation of one benchmark from that of another."""
+
+    title: str
+
+    find: Callable
+    """(root, split) to the list of Sequences. Raises InputError naming what is missing."""
+
+    splits: tuple = ("val",)
+
+    size: int = 0
+    """Shorter side at which frames are computed; 0: their own."""
+
+    folder: str = ""
+    """Folder below the output, and in the submitted archive, that holds the sequences."""
+
+    binary: bool = False
+    """One foreground object whatever the ids; masks are written as grey 0 and 255."""
+
+
+def find_davis_2017(root, split):
+    return _find_davis(root, 2017, {"val": ("trainval", "val"), "testdev": ("test-dev", "test-dev")}[split])
+
+
+def find_davis_2016(root, split):
+    return _find_davis(root, 2016, ("trainval", "val"))
+
+
+def _find_davis(root, year, names):
+    part, subset = names
+    listing = Path("ImageSets") / str(year) / f"{subset}.txt"
+    home = _home(root, [part, ".", f"2017/{part}"], [listing, "JPEGImages/480p", "Annotations/480p"])
+    sequences = []
+    for name in (home / listing).read_text().split():
+        frames = _images(home / "JPEGImages" / "480p" / name)
+        first = home / "Annotations" / "480p" / name / f"{frames[0].stem}.png"
+        if not first.exists():
+            raise InputError(f"{first}: the mask of the first frame is missing")
+        # The other masks, where there are any, are what the results are scored with.
+        sequences.append(Sequence(name, frames, {frames[0].stem: first}))
+    if not sequences:
+        raise InputError(f"{home / listing}: names no sequence")
+    return sequences
+
+
+def find_youtube(root, split):
+    """All frames where they are there, else every fifth; asked for are those that meta.json names."""
+    home = _home(root, [split, "."], ["JPEGImages", "Annotations", "meta.json"])
+    every = [Path(root) / folder / f"{split}_all_frames" / "JPEGImages"
+             for folder in ("all_frames", ".", "..", "../all_frames")]
+    images = next((folder for folder in every if folder.is_dir()), home / "JPEGImages")
+    try:
+        videos = json.loads((home / "meta.json").read_text())["videos"]
+        wanted = {name: frozenset(frame for thing in video["objects"].values() for frame in thing["frames"])
+                  for name, video in videos.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{home / 'meta.json'}: not the meta.json of YouTube-VOS "
+                         f"({type(error).__name__}: {error})") from None
+    sequences = []
+    for name in sorted(videos):
+        frames = _images(images / name)
+        missing = sorted(wanted[name] - {frame.stem for frame in frames})
+        if missing:
+            raise InputError(f"{images / name}: {missing[0]} is missing, one of {len(missing)} frames of meta.json")
+        sequences.append(Sequence(name, frames, _masks(home / "Annotations" / name), wanted[name]))
+    return sequences
+
+
+def find_folders(root, split=None):
+    """Any folders in the layout of DAVIS or YouTube-VOS (also LVOS, MOSE, Long Videos), or a single sequence."""
+    home = _home(root, ["."], ["JPEGImages", "Annotations"])
+    images, annotations = home / "JPEGImages", home / "Annotations"
+    for resolution in ("480p", "Full-Resolution"):
+        if (images / resolution).is_dir() and (annotations / resolution).is_dir():
+            images, annotations = images / resolution, annotations / resolution
+            break
+    names = sorted(folder.name for folder in images.iterdir() if folder.is_dir())
+    if not names:
+        return [Sequence(Path(root).resolve().name, _images(images), _masks(annotations))]
+    return [Sequence(name, _images(images / name), _masks(annotations / name)) for name in names]
+
+
+def _home(root, folders, needed):
+    """The first of root/folders that holds what is needed."""
+    for folder in folders:
+        home = Path(root) / folder
+        if all((home / part).exists() for part in needed):
+            return home
+    places = " or ".join(str(Path(root) / folder) for folder in folders)
+    raise InputError(f"{root}: expected {', '.join(map(str, needed))} in {places}")
+
+
+def _images(folder):
+    files = sorted(file for file in folder.glob("*")
+                   if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."))
+    if not files:
+        raise InputError(f"{folder}: no frames")
+    return tuple(files)
+
+
+def _masks(folder):
+    masks = {file.stem: file for file in sorted(folder.glob("*.png")) if not file.name.startswith(".")}
+    if not masks:
+        raise InputError(f"{folder}: no masks")
+    return masks
+
+
+BENCHMARKS = {
+    "davis17": Benchmark("DAVIS 2017", find_davis_2017, ("val", "testdev")),
+    "davis16": Benchmark("DAVIS 2016", find_davis_2016, binary=True),
+    "youtube": Benchmark("YouTube-VOS", find_youtube, ("valid", "test"), size=480, folder="Annotations"),
+    "generic": Benchmark("folders", find_folders, size=480),
+}

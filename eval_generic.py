@@ -1,0 +1,33 @@
+"""Track the sequences of any folder in the layout of DAVIS or YouTube-VOS: long videos, LVOS, MOSE, your own.
+
+    python eval_generic.py --long_video_path long_video --output prediction/long --model W.pth --mem_every 5
+    python eval_generic.py --long_video_path MOSE/valid --output prediction/mose --model W.pth --zip
+
+The folder holds JPEGImages/SEQUENCE/FRAME.jpg and Annotations/SEQUENCE/FRAME.png (with or without 480p/ between), or
+one sequence without folders of its own. Of each object only the first mask is used, so that a full ground truth may
+lie there. Interrupted, the same command goes on with the sequences that are not finished.
+"""
+
+import argparse
+import sys
+
+from dataset.benchmarks import BENCHMARKS
+from util.errors import run_script
+from util.evaluator import evaluate
+from util.hyper_para import add_evaluation_options
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(prog="eval_generic.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long_video_path", required=True, help="folder with JPEGImages and Annotations")
+    add_evaluation_options(parser, size=BENCHMARKS["generic"].size, top=40)
+    return parser
+
+
+def main(args):
+    return evaluate(args, BENCHMARKS["generic"], args.long_video_path, "val")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))

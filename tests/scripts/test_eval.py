@@ -1,0 +1,334 @@
+"""The evaluation scripts through their command lines, on small datasets in the benchmarks' trees."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eval_davis
+import eval_davis_2016
+import eval_generic
+import eval_youtube
+from inference_core import InferenceCore
+from tests.conftest import ROOT, SHARED
+from tests.trees import davis_tree, folder_bytes, write_sequence, youtube_tree
+from util.errors import run_script
+from util.evaluator import share
+
+
+def run(script, *arguments):
+    return run_script(script.get_args_parser(), script.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def davis(clip, tmp_path_factory):
+    return davis_tree(tmp_path_factory.mktemp("davis"), clip)
+
+
+@pytest.fixture(scope="module")
+def youtube(clip, tmp_path_factory):
+    return youtube_tree(tmp_path_factory.mktemp("youtube"), clip)
+
+
+@pytest.fixture(scope="module")
+def davis_results(davis, tiny_checkpoint, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "davis"
+    assert run(eval_davis, "--davis_path", davis, "--output", output, "--model", tiny_checkpoint, "--zip") == 0
+    return output
+
+
+def expected(network, files, masks, wanted=None, **settings):
+    """{frame: ids} of the core itself."""
+    core, results = InferenceCore(network, **settings), {}
+    for file in files:
+        name = file.stem
+        prob = core.step(np.array(Image.open(file)), masks.get(name), end=file == files[-1])
+        if core.objects and (wanted is None or name in wanted):
+            results[f"{name}.png"] = core.to_mask(prob).numpy()
+    return results
+
+
+def read(folder):
+    return {path.name: np.array(Image.open(path)) for path in sorted(folder.iterdir())}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+def test_davis_2017(davis, davis_results, tiny_network):
+    assert sorted(path.name for path in davis_results.iterdir()) == [
+        ".evaluation", "bear", "camel", "dog", "speed.json"]
+    home = davis / "trainval"
+    for name in ("bear", "camel", "dog"):
+        first = np.array(Image.open(home / "Annotations" / "480p" / name / "00000.png"))
+        files = sorted((home / "JPEGImages" / "480p" / name).iterdir())
+        assert same(read(davis_results / name), expected(tiny_network, files, {"00000": first}))
+    with Image.open(davis_results / "bear" / "00003.png") as mask:
+        assert mask.mode == "P" and mask.getpalette()[3:6] == [128, 0, 0]
+    with zipfile.ZipFile(f"{davis_results}.zip") as archive:
+        assert archive.namelist() == [f"{name}/{number:05d}.png" for name in ("bear", "camel", "dog")
+                                      for number in range(6)]
+    speed = json.loads((davis_results / "speed.json").read_text())
+    assert speed["frames"] == 18 and speed["precision"] == "float32" and speed["objects"] == "2"
+    assert speed["network"]["p95_ms"] >= speed["network"]["p50_ms"] > 0
+
+
+@pytest.mark.parametrize("root", ["trainval", "..", "."])
+def test_davis_root_is_found(davis, tiny_checkpoint, tmp_path, root):
+    if root == "..":
+        (tmp_path / "DAVIS").mkdir()
+        (tmp_path / "DAVIS" / "2017").symlink_to(davis)
+        path = tmp_path / "DAVIS"
+    else:
+        path = davis / root
+    assert run(eval_davis, "--davis_path", path, "--output", tmp_path / "out", "--model", tiny_checkpoint,
+               "--repeat", "0", "--mode", "gt") == 0
+
+
+def test_davis_2017_test_dev(davis, tiny_checkpoint, tmp_path):
+    assert run(eval_davis, "--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint,
+               "--split", "testdev", "--mode", "two-frames-compress", "--mem_every", "3", "--top", "40", "--amp") == 0
+    assert len(folder_bytes(tmp_path)) == 18
+
+
+def test_davis_2016(davis, tiny_network, tiny_checkpoint, tmp_path):
+    """One foreground object, written as grey 0 and 255; --split is accepted since a printed command has it."""
+    assert run(eval_davis_2016, "--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint,
+               "--mode", "two-frames-compress", "--mem_every", "3", "--top", "40", "--split", "testdev") == 0
+    home = davis / "trainval"
+    first = np.array(Image.open(home / "Annotations" / "480p" / "dog" / "00000.png"))
+    files = sorted((home / "JPEGImages" / "480p" / "dog").iterdir())
+    binary = {"00000": (first > 0).astype(np.uint8)}
+    masks = {name: ids * 255 for name, ids in expected(tiny_network, files, binary).items()}
+    assert same(read(tmp_path / "dog"), masks)
+    with Image.open(tmp_path / "dog" / "00000.png") as mask:
+        assert mask.mode == "L"
+
+
+def test_youtube_writes_what_meta_json_asks_for(youtube, tiny_network, tiny_checkpoint, tmp_path):
+    output = tmp_path / "out"
+    assert run(eval_youtube, "--yv_path", youtube, "--output", output, "--model", tiny_checkpoint, "--size", "0",
+               "--mode", "two-frames-compress", "--mem_every", "4", "--top", "20", "--zip") == 0
+    every = youtube / "all_frames" / "valid_all_frames"
+    for name in ("0043f083b5", "00f88c4f0a"):
+        masks = {path.stem: np.array(Image.open(path)) for path in (every / "Annotations" / name).iterdir()}
+        wanted = expected(tiny_network, sorted((every / "JPEGImages" / name).iterdir()), masks,
+                          {"00000", "00005", "00010", "00015"}, mem_every=4, top_k=20)
+        assert same(read(output / "Annotations" / name), wanted)
+    late = read(output / "Annotations" / "00f88c4f0a")
+    assert 9 not in late["00005.png"] and {3, 9} <= set(np.unique(late["00010.png"]))
+    with zipfile.ZipFile(f"{output}.zip") as archive:
+        assert len(archive.namelist()) == 8
+        assert all(name.startswith("Annotations/0") for name in archive.namelist())
+
+
+def test_youtube_all_frames_and_every_fifth(youtube, tiny_checkpoint, tmp_path):
+    arguments = ["--model", tiny_checkpoint, "--size", "0"]
+    run(eval_youtube, "--yv_path", youtube, "--output", tmp_path / "all", "--output_all", *arguments)
+    assert len(folder_bytes(tmp_path / "all")) == 32
+    assert run(eval_youtube, "--yv_path", youtube / "valid", "--output", tmp_path / "valid", *arguments) == 0
+    shutil.copytree(youtube / "valid", tmp_path / "fifth" / "valid")
+    run(eval_youtube, "--yv_path", tmp_path / "fifth", "--output", tmp_path / "five", *arguments)
+    assert len(folder_bytes(tmp_path / "five")) == 8
+
+
+def test_frames_are_computed_at_480_lines_by_default(youtube, tiny_checkpoint, tmp_path):
+    run(eval_youtube, "--yv_path", youtube, "--output", tmp_path, "--model", tiny_checkpoint, "--mode", "gt")
+    assert json.loads((tmp_path / "speed.json").read_text())["computed_at"] == 480
+    assert read(tmp_path / "Annotations" / "0043f083b5")["00005.png"].shape == (72, 100)
+
+
+@pytest.mark.parametrize("layout", ["davis", "youtube", "single"])
+def test_generic_folders_use_each_object_s_first_mask_only(clip, tiny_network, tiny_checkpoint, tmp_path, layout):
+    """A full ground truth may lie there; reading more of it would be cheating."""
+    frames, truth = clip[0][:6], clip[1][:6]
+    between = "480p" if layout == "davis" else "."
+    name = "." if layout == "single" else "video"
+    images, annotations = (tmp_path / "data" / part / between for part in ("JPEGImages", "Annotations"))
+    if layout == "single":
+        write_sequence(tmp_path / "data", tmp_path / "x", "JPEGImages", frames, {})
+        write_sequence(tmp_path / "y", tmp_path / "data", "Annotations", [], {})
+        from util.image_io import write_mask
+        for index, mask in enumerate(truth):
+            write_mask(annotations / f"{index:05d}.png", mask)
+    else:
+        write_sequence(images, annotations, name, frames, dict(enumerate(truth)))
+    assert run(eval_generic, "--long_video_path", tmp_path / "data", "--output", tmp_path / "out",
+               "--model", tiny_checkpoint, "--size", "0", "--save-scores") == 0
+    found = tmp_path / "out" / ("data" if layout == "single" else "video")
+    assert same(read(found), expected(tiny_network, sorted((images / name).glob("*.jpg")), {"00000": truth[0]}))
+    assert len(list((tmp_path / "out_scores").rglob("*.npz"))) == 6
+
+
+def test_late_objects_of_a_generic_folder(clip, tiny_network, tiny_checkpoint, tmp_path):
+    frames, truth = clip[0][:6], clip[1][:6].copy()
+    truth[:3][truth[:3] == 2] = 0
+    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", frames, dict(enumerate(truth)))
+    run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint,
+        "--size", "0")
+    masks = {"00000": truth[0], "00003": truth[3] * (truth[3] == 2)}
+    files = sorted((tmp_path / "JPEGImages" / "video").iterdir())
+    assert same(read(tmp_path / "out" / "video"), expected(tiny_network, files, masks))
+
+
+def test_bad_sequence_does_not_stop_the_rest(davis, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(davis / "trainval", tmp_path / "trainval")
+    frame = tmp_path / "trainval" / "JPEGImages" / "480p" / "bear" / "00003.jpg"
+    frame.write_bytes(frame.read_bytes()[:200])
+    mask = tmp_path / "trainval" / "Annotations" / "480p" / "dog" / "00000.png"
+    Image.fromarray(np.ones((9, 9), np.uint8)).save(mask)
+    assert run(eval_davis, "--davis_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint,
+               "--zip") == 1
+    captured = capsys.readouterr()
+    assert "bear: " in captured.err and "00003.jpg" in captured.err
+    assert "dog: " in captured.err and "9×9 pixels, the frames 100×72" in captured.err
+    assert "wrote 1 of 3 sequences" in captured.out
+    assert len(read(tmp_path / "out" / "camel")) == 6
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_finished_sequences_are_not_computed_again(davis, davis_results, tiny_checkpoint, tmp_path, capsys,
+                                                   monkeypatch):
+    output = tmp_path / "out"
+    shutil.copytree(davis_results, output)
+    before = folder_bytes(output)
+    (output / "camel" / "00002.png").unlink()
+    steps, step = [], InferenceCore.step
+    monkeypatch.setattr(InferenceCore, "step", lambda self, *a, **k: steps.append(0) or step(self, *a, **k))
+    arguments = ["--davis_path", davis, "--output", output, "--model", tiny_checkpoint]
+    assert run(eval_davis, *arguments) == 0
+    assert "2 of 3 sequences are finished already" in capsys.readouterr().out
+    assert len(steps) == 6 and folder_bytes(output) == before
+
+
+def test_results_of_other_settings_are_refused(davis, davis_results, tiny_checkpoint, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(davis_results, output)
+    before = folder_bytes(output)
+    arguments = ["--davis_path", davis, "--output", output, "--model", tiny_checkpoint, "--top", "20"]
+    assert run(eval_davis, *arguments) == 2
+    assert "top_k 40, this run has 20" in capsys.readouterr().err
+    assert folder_bytes(output) == before
+    assert run(eval_davis, *arguments, "--overwrite") == 0
+    assert folder_bytes(output).keys() == before.keys()
+
+
+@pytest.mark.parametrize("script, option, parts", [
+    (eval_davis, "--davis_path", ["ImageSets/2017/val.txt", "JPEGImages/480p", "trainval"]),
+    (eval_davis_2016, "--davis_path", ["ImageSets/2016/val.txt"]),
+    (eval_youtube, "--yv_path", ["meta.json", "valid"]),
+    (eval_generic, "--long_video_path", ["JPEGImages", "Annotations"]),
+])
+def test_missing_trees_are_explained(tiny_checkpoint, tmp_path, capsys, script, option, parts):
+    assert run(script, option, tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(part in error for part in [*parts, "expected"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_repeat_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsys):
+    """The published script loads loosely, and a wrong --repeat goes unnoticed."""
+    assert run(eval_davis, "--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint,
+               "--repeat", "2") == 2
+    assert "repeat 0, --repeat says 2" in capsys.readouterr().err
+
+
+def test_work_is_shared_by_cost(davis):
+    from dataset.benchmarks import BENCHMARKS, Sequence
+    sequences = BENCHMARKS["davis17"].find(davis, "val")
+    longer = Sequence("longer", sequences[0].frames * 3, sequences[0].masks)
+    assert share([*sequences, longer], 2) == [["longer"], ["bear", "camel", "dog"]]
+    assert share(sequences, 1) == [["bear", "camel", "dog"]]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from tests import conftest
+import eval_davis
+from util.errors import run_script
+sys.exit(run_script(eval_davis.get_args_parser(), eval_davis.main))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """eval_davis.py that knows the tests' network."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(root=str(ROOT)))
+    return path
+
+
+@pytest.mark.slow
+def test_killed_runs_end_as_an_unbroken_one(davis, davis_results, tiny_checkpoint, tmp_path, script):
+    output = tmp_path / "davis"
+    command = [sys.executable, script, "--davis_path", davis, "--output", output, "--model", tiny_checkpoint, "--zip"]
+    command = [str(part) for part in command]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while len(list(output.glob("*/*.png"))) < 8 and killed.poll() is None and time.time() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "davis.zip").exists()
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert folder_bytes(output) == folder_bytes(davis_results)
+    assert (tmp_path / "davis.zip").read_bytes() == davis_results.with_name("davis.zip").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same(davis, davis_results, tiny_checkpoint, tmp_path, script):
+    output = tmp_path / "davis"
+    threads = str(torch.get_num_threads())
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29555", str(script),
+         "--davis_path", str(davis), "--output", str(output), "--model", str(tiny_checkpoint), "--zip",
+         "--threads", threads],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    assert done.returncode == 0, done.stderr
+    assert folder_bytes(output) == folder_bytes(davis_results)
+    assert (tmp_path / "davis.zip").read_bytes() == davis_results.with_name("davis.zip").read_bytes()
+    assert json.loads((output / "speed.json").read_text())["processes"] == 2
+
+
+CASES = SHARED / "parity" / "inference"
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="reference results are not here")
+@pytest.mark.parametrize("case, run_name, script", [
+    ("b_padding", "two-frames-compress", eval_davis), ("c_youtube", "req", eval_youtube)])
+def test_published_masks_through_the_command_line(base_network, tmp_path, case, run_name, script):
+    settings = json.loads((CASES / f"{case}.json").read_text())["runs"][run_name]
+    with np.load(CASES / f"{case}.npz") as arrays:
+        frames, truth = arrays["frames"], arrays["gt_masks"]
+        prob, golden = arrays[f"prob_f16:{run_name}"], arrays[f"index:{run_name}"]
+    labels = {int(index): ids for index, ids in settings.get("labels", {"0": [1]}).items()}
+    masks = {index: np.where(np.isin(truth[index], ids), truth[index], 0) for index, ids in labels.items()}
+    between = "480p" if script is eval_davis else "."
+    home = tmp_path / "valid"
+    write_sequence(home / "JPEGImages" / between, home / "Annotations" / between, "video", frames, masks, suffix="png")
+    if script is eval_davis:
+        (home / "ImageSets" / "2017").mkdir(parents=True)
+        (home / "ImageSets" / "2017" / "val.txt").write_text("video\n")
+    wanted = settings.get("req_frames", range(len(frames)))
+    asked = {"objects": {"1": {"frames": [f"{index:05d}" for index in wanted]}}}
+    (home / "meta.json").write_text(json.dumps({"videos": {"video": asked}}))
+    torch.save(base_network.state_dict(), tmp_path / "w.pth")
+    root = "--davis_path" if script is eval_davis else "--yv_path"
+    assert run(script, root, home, "--output", tmp_path / "out", "--model", tmp_path / "w.pth", "--size", "0",
+               "--mode", settings["mode"], "--mem_every", settings["mem_every"], "--top", settings["top"]) == 0
+    found = read(next((tmp_path / "out").rglob("video")))
+    assert len(found) == len(wanted)
+    for index in wanted:
+        second, first = np.sort(prob[:, index].astype(np.float32), axis=0)[-2:]
+        assert not ((found[f"{index:05d}.png"] != golden[index]) & (first - second > 2e-3)).any()

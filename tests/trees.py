@@ -1,0 +1,59 @@
+"""Small datasets in the benchmarks' own directory trees."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from util.image_io import write_mask
+
+
+def write_sequence(images, annotations, name, frames, masks, step=1, suffix="jpg"):
+    """frames T×H×W×3 and {index: mask} as images/NAME/00000.jpg and annotations/NAME/00000.png."""
+    for folder in (images / name, annotations / name):
+        folder.mkdir(parents=True)
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(images / name / f"{index * step:05d}.{suffix}", quality=95)
+        if index in masks:
+            write_mask(annotations / name / f"{index * step:05d}.png", masks[index])
+
+
+def davis_tree(root, clip, names=("bear", "camel", "dog"), length=6):
+    """DAVIS/2017: trainval with val.txt of 2016 and 2017 and every mask, test-dev with first masks alone."""
+    frames, truth = clip
+    for part, listings, masked in (("trainval", ("2016/val", "2017/val"), length), ("test-dev", ("2017/test-dev",), 1)):
+        home = root / part
+        for number, name in enumerate(names):
+            shown = slice(number, number + length)
+            write_sequence(home / "JPEGImages" / "480p", home / "Annotations" / "480p", name, frames[shown],
+                           dict(enumerate(truth[shown][:masked])))
+        for listing in listings:
+            path = home / "ImageSets" / f"{listing}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(names) + "\n")
+    return root
+
+
+def youtube_tree(root, clip):
+    """YouTube: valid with every fifth frame, all_frames, two videos; in the second, ids 3 and 9, the 9 late."""
+    frames, truth = clip[0][:16], clip[1][:16]
+    valid, every = root / "valid", root / "all_frames" / "valid_all_frames"
+    ids = np.array([0, 3, 9], np.uint8)
+    labels = {"0043f083b5": {0: truth[0]},
+              "00f88c4f0a": {0: (truth[0] == 1).astype(np.uint8) * 3, 10: ids[truth[10]] * (truth[10] == 2)}}
+    videos = {"0043f083b5": {1: [0, 5, 10, 15], 2: [0, 5, 10]}, "00f88c4f0a": {3: [0, 5, 10], 9: [10, 15]}}
+    meta = {}
+    for name, masks in labels.items():
+        write_sequence(every / "JPEGImages", every / "Annotations", name, frames, masks)
+        write_sequence(valid / "JPEGImages", valid / "Annotations", name, frames[::5],
+                       {index // 5: mask for index, mask in masks.items()}, step=5)
+        meta[name] = {"objects": {str(known): {"category": "x", "frames": [f"{index:05d}" for index in shown]}
+                                  for known, shown in videos[name].items()}}
+    (valid / "meta.json").write_text(json.dumps({"videos": meta}))
+    return root
+
+
+def folder_bytes(folder):
+    """{relative path: bytes} of the masks below a folder, hidden files left out."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
