@@ -1,0 +1,191 @@
+"""evaluation.check finds what is planted."""
+
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation import check
+from tests.trees import davis_tree, youtube_tree
+from util.errors import run_script
+from util.image_io import read_mask, write_grey, write_mask
+
+
+def run(*arguments):
+    return run_script(check.get_args_parser(), check.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def davis(clip, tmp_path_factory):
+    return davis_tree(tmp_path_factory.mktemp("davis"), clip)
+
+
+@pytest.fixture(scope="module")
+def youtube(clip, tmp_path_factory):
+    return youtube_tree(tmp_path_factory.mktemp("youtube"), clip)
+
+
+@pytest.fixture
+def results(davis, tmp_path):
+    """Flawless results: the ground truth."""
+    folder = tmp_path / "results"
+    shutil.copytree(davis / "trainval" / "Annotations" / "480p", folder)
+    (folder / ".evaluation").mkdir()
+    (folder / "speed.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def youtube_results(clip, tmp_path):
+    folder = tmp_path / "youtube" / "Annotations"
+    for name, ids in (("0043f083b5", (0, 1, 2)), ("00f88c4f0a", (0, 3, 9))):
+        (folder / name).mkdir(parents=True)
+        for index in (0, 5, 10, 15):
+            mask = np.array(ids, np.uint8)[clip[1][index]]
+            mask[(mask == 9) & (index < 10)] = 0
+            write_mask(folder / name / f"{index:05d}.png", mask)
+    return folder.parent
+
+
+def packed(folder, path, prefix=""):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, prefix + str(file.relative_to(folder)))
+    return path
+
+
+def test_flawless_results(davis, youtube, results, youtube_results, tmp_path, capsys):
+    assert run("--dataset", "davis17", "--root", davis, "--results", results) == 0
+    archive = packed(results, tmp_path / "davis.zip")
+    assert run("--dataset", "davis17", "--root", davis, "--results", archive) == 0
+    assert run("--dataset", "youtube19", "--root", youtube, "--results", youtube_results) == 0
+    archive = packed(youtube_results, tmp_path / "packed.zip")
+    assert run("--dataset", "youtube18", "--root", youtube, "--results", archive) == 0
+    assert capsys.readouterr().out.count("fine") == 4
+
+
+def test_flawless_results_of_davis_2016(davis, results):
+    for file in results.rglob("*.png"):
+        write_grey(file, (read_mask(file) > 0) * np.uint8(255))
+    assert run("--dataset", "davis16", "--root", davis, "--results", results) == 0
+
+
+def remove_sequence(folder):
+    shutil.rmtree(folder / "camel")
+
+
+def add_sequence(folder):
+    shutil.copytree(folder / "camel", folder / "cow")
+
+
+def remove_frame(folder):
+    (folder / "camel" / "00003.png").unlink()
+
+
+def add_frame(folder):
+    shutil.copy(folder / "camel" / "00003.png", folder / "camel" / "00099.png")
+
+
+def rename_frame(folder):
+    (folder / "camel" / "00003.png").rename(folder / "camel" / "3.png")
+
+
+def resize(folder):
+    write_mask(folder / "camel" / "00003.png", np.ones((36, 50), np.uint8))
+
+
+def colour(folder):
+    Image.new("RGB", (100, 72)).save(folder / "camel" / "00003.png")
+
+
+def grey(folder):
+    write_grey(folder / "camel" / "00003.png", np.ones((72, 100), np.uint8))
+
+
+def jpeg(folder):
+    Image.new("L", (100, 72)).save(folder / "camel" / "00003.png", format="JPEG")
+
+
+def cut(folder):
+    file = folder / "camel" / "00003.png"
+    file.write_bytes(file.read_bytes()[:80])
+
+
+def strange_id(folder):
+    write_mask(folder / "camel" / "00003.png", np.full((72, 100), 7, np.uint8))
+
+
+def empty(folder):
+    for file in (folder / "camel").iterdir():
+        write_mask(file, np.zeros((72, 100), np.uint8))
+
+
+def deeper(folder):
+    shutil.move(folder / "camel", folder / "x" / "camel")
+
+
+@pytest.mark.parametrize("fault, parts", [
+    (remove_sequence, ["camel: missing"]),
+    (add_sequence, ["cow: not a sequence of DAVIS 2017"]),
+    (remove_frame, ["camel/00003.png: missing"]),
+    (add_frame, ["camel/00099.png: not asked for"]),
+    (rename_frame, ["camel/00003.png: missing", "camel/3.png: not asked for"]),
+    (resize, ["camel/00003.png: has 50×36 pixels, the frame 100×72"]),
+    (colour, ["camel/00003.png: is of mode RGB"]),
+    (grey, ["camel/00003.png: is of mode L"]),
+    (jpeg, ["camel/00003.png: is a JPEG"]),
+    (cut, ["camel/00003.png: cannot be read"]),
+    (strange_id, ["camel/00003.png: object 7, which no first mask has"]),
+    (empty, ["camel: all masks are empty"]),
+    (deeper, ["camel: missing", "x: 6 files where SEQUENCE/FRAME.png is expected"]),
+])
+def test_planted_faults_are_found_and_nothing_else(davis, results, capsys, fault, parts):
+    fault(results)
+    assert run("--dataset", "davis17", "--root", davis, "--results", results) == 1
+    findings = capsys.readouterr().out.splitlines()[:-1]
+    assert len(findings) == len(parts)
+    assert all(any(part in finding for finding in findings) for part in parts), findings
+
+
+def test_archive_with_an_outer_folder(davis, results, tmp_path, capsys):
+    archive = packed(results, tmp_path / "a.zip", "prediction/")
+    assert run("--dataset", "davis17", "--root", davis, "--results", archive) == 1
+    assert "prediction: 18 files where SEQUENCE/FRAME.png is expected" in capsys.readouterr().out
+
+
+def test_youtube_archive_without_its_folder(youtube, youtube_results, tmp_path, capsys):
+    archive = packed(youtube_results / "Annotations", tmp_path / "a.zip")
+    assert run("--dataset", "youtube", "--root", youtube, "--results", archive) == 1
+    assert "put the sequences into Annotations" in capsys.readouterr().out
+
+
+def test_archive_with_foreign_and_dangerous_paths(davis, results, tmp_path, capsys):
+    archive = packed(results, tmp_path / "a.zip")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("__MACOSX/x/y", b"")
+        opened.writestr("../../evil.png", b"")
+    assert run("--dataset", "davis17", "--root", davis, "--results", archive) == 1
+    out = capsys.readouterr().out
+    assert "__MACOSX: hidden files" in out and "../../evil.png: an archive with such a path" in out
+
+
+def test_object_before_its_first_mask(youtube, youtube_results, capsys):
+    write_mask(youtube_results / "Annotations" / "00f88c4f0a" / "00005.png", np.full((72, 100), 9, np.uint8))
+    assert run("--dataset", "youtube", "--root", youtube, "--results", youtube_results) == 1
+    assert "00005.png: object 9, which has its first mask only later" in capsys.readouterr().out
+
+
+def test_davis_2016_values(davis, results, capsys):
+    assert run("--dataset", "davis16", "--root", davis, "--results", results) == 1
+    assert "is of mode P; write a grey PNG of 0 and 255" in capsys.readouterr().out
+
+
+def test_nothing_to_check(davis, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name in ("a.txt", "empty", "none"):
+        assert run("--dataset", "davis17", "--root", davis, "--results", tmp_path / name) == 2
+    assert run("--dataset", "davis17", "--split", "train", "--root", davis, "--results", tmp_path) == 2
+    assert "there are val, testdev" in capsys.readouterr().err
