@@ -6,12 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from inference_core.memory import MODES, ObjectMemory, compresses
-from model.network import aggregate
+from model.network import aggregate, normalise
 from util.errors import InputError, pixels
 
 STRIDE = 16
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 class InferenceCore:
@@ -55,7 +53,6 @@ class InferenceCore:
         self.size = size
         self.chunk_size = chunk_size
         self._device = next(network.parameters()).device
-        self._mean, self._std = (torch.tensor(x, device=self._device).view(1, 3, 1, 1) for x in (MEAN, STD))
         device = self._device.type
         self._precision = contextlib.nullcontext
         if amp:
@@ -181,9 +178,7 @@ class InferenceCore:
 
     def _prepared(self, image):
         """1×3×H'×W' normalised, resized and padded to multiples of 16, and the padding (left, right, ...)."""
-        scale = 255 if image.dtype == torch.uint8 else 1
-        image = image.to(self._device).float().div(scale).unsqueeze(0)
-        image = (image - self._mean) / self._std
+        image = normalise(image.to(self._device)).unsqueeze(0)
         if self.size is not None:
             # No antialiasing, as in the environment of the published results.
             image = F.interpolate(image, size=_shorter_side(image.shape[-2:], self.size), mode="bicubic",

@@ -9,6 +9,15 @@ from model.encoders import KeyEncoder, KeyProjection, ValueEncoder
 from model.sam import SAM
 
 EPSILON = 1e-7
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(image):
+    """What the network sees: ...×3×H×W RGB, uint8 or float in [0, 1], to zero mean and unit variance on ImageNet."""
+    mean, std = (torch.tensor(x, device=image.device).view(3, 1, 1) for x in (MEAN, STD))
+    scale = 255 if image.dtype == torch.uint8 else 1
+    return (image.float() / scale - mean) / std
 
 
 def aggregate(prob):

@@ -1,0 +1,204 @@
+"""One training step, forward: from a batch to its loss. One function for static images, one for videos.
+
+A batch is a dict of tensors (B images or videos, T frames):
+    rgb       B×T×3×H×W   uint8 RGB
+    gt        B×T×1×H×W   0/1 mask of the first object; `sec_gt` that of the second
+    pgt       B×…×1×H×W   perturbed mask of the first object in the first frame; `sec_pgt` that of the second
+    cls_gt    B×T×H×W     classes: 0 background, 1, 2
+    selector  B×2         is there a first, a second object?
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from model.losses import (
+    bootstrap_fraction,
+    bootstrapped_cross_entropy,
+    consistency,
+    halving_sum,
+    intersection_and_union,
+)
+from model.memory_reading import read_all
+from model.network import aggregate, normalise
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights and schedule of the losses; the defaults are the paper's."""
+
+    klloss_weight: float = 10
+    decoder_f2_weight: float = 10
+    decoder_f4_weight: float = 10
+    temperature: float = 1
+    start_warm: int = 20000
+    end_warm: int = 70000
+    top_p: float = 0.15
+
+
+class TrainingStep(nn.Module):
+    """The forward pass of a step as one module.
+
+    DistributedDataParallel synchronises gradients once per call of the module that it wraps, and a step calls the
+    network's parts many times: so it wraps this.
+    """
+
+    def __init__(self, network, settings):
+        super().__init__()
+        self.network = network
+        self.settings = settings
+
+    def forward(self, batch, iteration):
+        """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at."""
+        step = static_step if self.network.config.single_object else video_step
+        frames = step(self.network, batch)
+        return combine(frames, batch, iteration, self.settings)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step's forward pass gives to the losses."""
+
+    logits: dict
+    """{frame: B×(O+1)×H×W}, the supervised outputs."""
+
+    consistencies: dict
+    """{name of the loss: (student, teacher)}, each B×O×C×h×w."""
+
+
+def static_step(network, batch):
+    """Stage 0: three views of an image, one object, frame by frame into a growing memory."""
+    features = _encode_frames(network, batch)
+    clean, perturbed = batch["gt"][:, 0].float(), batch["pgt"][:, 0].float()
+    value, clean_value = (network.encode_value(features.image(0), features.f16(0), mask) for mask in (perturbed, clean))
+    values, logits = [value], {}
+    for frame in (1, 2):
+        readout = _read(features, frame, range(frame), values)
+        logits[frame] = _segment(network, features, frame, readout)
+        if frame == 1:
+            values.append(_encode_prediction(network, features, frame, logits[frame]))
+    return Outcome(logits, {"klloss_loss": (value, clean_value)})
+
+
+def video_step(network, batch):
+    """Stages 1 to 3: five frames, two objects; frames 2 and 4 are read from the embedding, guided by the full memory."""
+    features = _encode_frames(network, batch)
+    selector = batch["selector"]
+    clean = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
+    perturbed = torch.cat([batch["pgt"][:, 0], batch["sec_pgt"][:, 0]], 1).float()
+    value, clean_value = (network.encode_value(features.image(0), features.f16(0), mask) for mask in (perturbed, clean))
+    values, logits = [value], {}
+
+    logits[1] = _segment(network, features, 1, _read(features, 1, [0], values), selector)
+    values.append(_encode_prediction(network, features, 1, logits[1]))
+
+    embedding = _aggregate(network, (features.key(0), values[0]), (features.key(1), values[1]))
+    thin_2, guide_2 = _read_embedding(features, 2, embedding), _read(features, 2, [0, 1], values)
+    logits[2] = _segment(network, features, 2, thin_2, selector)
+    # The memory takes the guide's mask, which the embedding's errors do not reach.
+    values.append(_encode_prediction(network, features, 2, _segment(network, features, 2, guide_2, selector)))
+
+    logits[3] = _segment(network, features, 3, _read(features, 3, [0, 1, 2], values), selector)
+    values.append(_encode_prediction(network, features, 3, logits[3]))
+
+    for frame in (2, 3):
+        embedding = _aggregate(network, embedding, (features.key(frame), values[frame]))
+    thin_4, guide_4 = _read_embedding(features, 4, embedding), _read(features, 4, [0, 1, 2, 3], values)
+    logits[4] = _segment(network, features, 4, thin_4, selector)
+    return Outcome(logits, {
+        "klloss_loss": (value, clean_value),
+        "df2_distillation": _decoder_inputs(features, 2, thin_2, guide_2),
+        "df4_distillation": _decoder_inputs(features, 4, thin_4, guide_4),
+    })
+
+
+def combine(outcome, batch, iteration, settings):
+    """The losses of an Outcome; see TrainingStep.forward."""
+    selector = batch.get("selector")
+    classes = batch["cls_gt"].long()
+    fraction = bootstrap_fraction(iteration, settings.start_warm, settings.end_warm, settings.top_p)
+    scalars, images = {"p": fraction}, {}
+    frame_losses = []
+    for frame, logits in outcome.logits.items():
+        frame_losses.append(bootstrapped_cross_entropy(logits, classes[:, frame], fraction, selector))
+        scalars[f"loss_{frame}"] = frame_losses[-1]
+        images[f"mask_{frame}"] = logits.detach().softmax(1)[:, 1:]
+    total = halving_sum(frame_losses)
+    weights = {"klloss_loss": settings.klloss_weight, "df2_distillation": settings.decoder_f2_weight,
+               "df4_distillation": settings.decoder_f4_weight}
+    for name, (student, teacher) in outcome.consistencies.items():
+        scalars[name] = weights[name] * consistency(student, teacher, settings.temperature)
+        total = total + scalars[name]
+    scalars["total_loss"] = total
+    for prefix, truth, channel in (("", "gt", 0), ("sec_", "sec_gt", 1)):
+        if truth in batch:
+            counts = [intersection_and_union(mask[:, channel], batch[truth][:, int(name[-1]), 0] > 0.5)
+                      for name, mask in images.items()]
+            scalars[f"hide_iou/{prefix}i"], scalars[f"hide_iou/{prefix}u"] = map(sum, zip(*counts, strict=True))
+    return total, {name: value.detach() if torch.is_tensor(value) else value for name, value in scalars.items()}, images
+
+
+class _Features:
+    """Images and what the key encoder gives for all frames at once, taken apart by frame."""
+
+    def __init__(self, images, features):
+        self._images, self._features = images, features
+
+    def image(self, frame):
+        return self._images[:, frame]
+
+    def key(self, frame):
+        return self._features[0][:, frame]
+
+    def f16(self, frame):
+        return self._features[2][:, frame]
+
+    def decoder(self, frame):
+        """f16_thin, f8, f4."""
+        return tuple(self._features[index][:, frame] for index in (1, 3, 4))
+
+
+def _encode_frames(network, batch):
+    images = normalise(batch["rgb"])
+    features = network.encode_key(images.flatten(0, 1))
+    return _Features(images, [feature.unflatten(0, images.shape[:2]) for feature in features])
+
+
+def _read(features, frame, memory, values):
+    """Readout B×O×V×h×w of a frame from the frames in `memory`, all positions."""
+    keys = torch.cat([features.key(index).flatten(2) for index in memory], 2)
+    values = torch.cat([values[index].flatten(3) for index in memory], 3)
+    query = features.key(frame)
+    return read_all(query.flatten(2), keys, values).unflatten(3, query.shape[2:])
+
+
+def _read_embedding(features, frame, embedding):
+    key, value = embedding
+    query = features.key(frame)
+    return read_all(query.flatten(2), key.flatten(2), value.flatten(3)).unflatten(3, query.shape[2:])
+
+
+def _segment(network, features, frame, readout, selector=None):
+    """Logits B×(O+1)×H×W of background and objects."""
+    prob = network.decode(readout, *features.decoder(frame)).float().sigmoid()
+    if selector is not None:
+        prob = prob * selector[:, :, None, None]
+    return aggregate(prob)
+
+
+def _encode_prediction(network, features, frame, logits):
+    return network.encode_value(features.image(frame), features.f16(frame), logits.softmax(1)[:, 1:])
+
+
+def _aggregate(network, old, new):
+    """SAM on (key B×C×h×w, value B×O×V×h×w) pairs."""
+    sam = network.mem_compress
+    value = sam.aggregate_value(old[1].flatten(0, 1), new[1].flatten(0, 1))
+    return sam.aggregate_key(old[0], new[0]), value.unflatten(0, old[1].shape[:2])
+
+
+def _decoder_inputs(features, frame, *readouts):
+    """Each readout with the frame's f16_thin beside it, B×O×2V×h×w."""
+    thin = features.decoder(frame)[0].unsqueeze(1)
+    return tuple(torch.cat([readout, thin.expand_as(readout)], 2) for readout in readouts)
