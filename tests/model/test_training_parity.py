@@ -1,0 +1,101 @@
+"""A training step against the published implementation's losses, gradients and updates, with the recipe's weights."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from model import NetworkConfig
+from model.training_step import LossSettings, TrainingStep
+from tests.conftest import SHARED, recipe_network
+from util.schedule import learning_rate
+
+CASES = SHARED / "parity" / "training"
+pytestmark = pytest.mark.skipif(not CASES.exists(), reason="reference results are not here")
+STAGES = {0: NetworkConfig(single_object=True, sam=False), 3: NetworkConfig()}
+
+# Its gradient is zero by construction: a constant added to all keys changes no affinity's softmax.
+ZERO_GRADIENT = "key_proj.key_proj.bias"
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def case(request):
+    stage = request.param
+    with np.load(CASES / f"stage{stage}.npz") as arrays:
+        golden = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    names = ("gt", "sec_gt", "pgt", "sec_pgt", "cls_gt", "selector")
+    batch = {name: golden[name] for name in names if name in golden}
+    batch["rgb"] = golden["frames"].permute(0, 1, 4, 2, 3)
+    return stage, json.loads((CASES / f"stage{stage}.json").read_text()), golden, batch
+
+
+def training_step(stage, reference, changes=()):
+    options = {**reference["para"], **dict(changes)}
+    settings = LossSettings(**{field.name: options[field.name] for field in dataclasses.fields(LossSettings)})
+    return TrainingStep(recipe_network(STAGES[stage]).requires_grad_(True), settings)
+
+
+def l2(tensor):
+    # In float32 the norm of a large tensor alone is off by more than the tolerance.
+    return tensor.double().norm().item()
+
+
+PHASES = ["plain", "ramp", "warm", "edge_start", "edge_end", "kl_heavy", "kl_heavy_temperature2"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_losses_gradients_and_update(case, phase):
+    stage, reference, golden, batch = case
+    expected = reference["results"][phase]
+    step = training_step(stage, reference, expected.get("para_override", {}).items())
+    loss, scalars, images = step(batch, expected["it"])
+    for name, value in expected["losses"].items():
+        assert float(scalars[name]) == pytest.approx(value, rel=1e-5), name
+    for name, masks in images.items():
+        assert (masks[:, :1] - golden[name]).abs().max() < 1e-4
+        if f"sec_{name}" in golden:
+            assert (masks[:, 1:] - golden[f"sec_{name}"]).abs().max() < 1e-4
+    if "grad" not in expected:
+        return
+
+    loss.backward()
+    parameters = dict(step.network.named_parameters())
+    assert parameters.keys() == expected["grad"].keys()
+    total = sum(l2(parameter.grad) ** 2 for parameter in parameters.values()) ** 0.5
+    assert total == pytest.approx(expected["total_grad_l2"], rel=1e-4)
+    for name, parameter in parameters.items():
+        gradient = expected["grad"][name]
+        if gradient["l2"] > 1e-6 and not (stage == 0 and name == ZERO_GRADIENT):
+            assert l2(parameter.grad) == pytest.approx(gradient["l2"], rel=2e-3), name
+
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    torch.optim.Adam(step.network.parameters(), lr=1e-4, weight_decay=1e-7).step()
+    for name, parameter in parameters.items():
+        if expected["grad"][name]["l2"] > 1e-6 and not (stage == 0 and name == ZERO_GRADIENT):
+            change = l2(parameter.detach() - before[name])
+            assert change == pytest.approx(expected["adam_step_l2"][name], rel=1e-2), name
+
+
+def test_three_steps(case):
+    stage, reference, _, batch = case
+    step = training_step(stage, reference)
+    optimizer = torch.optim.Adam(step.network.parameters(), lr=1e-6, weight_decay=1e-7)
+    totals = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss, _, _ = step(batch, 10)
+        loss.backward()
+        optimizer.step()
+        totals.append(loss.item())
+    assert totals == pytest.approx(reference["three_steps"]["lr_1e-06"]["golden"], rel=1e-5)
+
+
+def test_learning_rates():
+    curves = json.loads((CASES / "lr_curves.json").read_text())
+    base, steps, gamma = curves["base_lr"], curves["steps"], curves["gamma"]
+    for name, warm_up in (("MultiStepLR", 0), ("WarmupMultiStepLR_warmup_iters_10", 10),
+                          ("WarmupMultiStepLR_warmup_iters_20", 20)):
+        ours = [learning_rate(iteration, base, steps, gamma, warm_up) for iteration in range(100)]
+        assert ours == pytest.approx(curves[name], rel=1e-9)
