@@ -47,9 +47,10 @@ def file_sha256(path):
     return digest.hexdigest()
 
 
-def _read(path):
+def read_checkpoint(path):
+    """What is stored at `path`, tensors and plain values alone. Raises InputError if it cannot be read as that."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -61,6 +62,10 @@ def _read(path):
         raise InputError(f"{path}: not a checkpoint of tensors alone: {reason}") from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise InputError(f"{path}: damaged or not a torch file ({_first_line(error)})") from None
+
+
+def _read(path):
+    state = read_checkpoint(path)
     if isinstance(state, dict) and isinstance(state.get("network"), dict):
         state = state["network"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -1,0 +1,78 @@
+"""Checkpoints of a training: everything that the next iteration depends on."""
+
+import random
+import re
+
+import numpy as np
+import torch
+
+from model.checkpoint import read_checkpoint
+from util.errors import InputError
+from util.image_io import atomic_path
+
+
+def save(folder, iteration, network, optimizer, scaler, options, *, keep):
+    """Write model_N.pth (the bare network) and model_N_checkpoint.pth; of the latter the last `keep` stay."""
+    state = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        # The next sample and the schedules follow from the iteration.
+        "iteration": iteration,
+        "options": options,
+        "rng": rng_state(),
+    }
+    for name, content in ((f"model_{iteration}.pth", state["network"]), (f"model_{iteration}_checkpoint.pth", state)):
+        with atomic_path(folder / name) as temporary:
+            torch.save(content, temporary)
+    for _, old in numbered(folder)[:-keep]:
+        old.unlink()
+
+
+def numbered(folder):
+    """[(iteration, checkpoint file)] of a run, the earliest first."""
+    files = [(re.fullmatch(r"model_(\d+)_checkpoint\.pth", file.name), file) for file in folder.glob("*.pth")]
+    return sorted((int(match[1]), file) for match, file in files if match)
+
+
+def latest(out_root, name):
+    """The newest checkpoint of the runs called <date>_<name> below `out_root`, or None."""
+    runs = [run for run in out_root.glob(f"*_{name}") if re.fullmatch(r"[\d-]+_[\d-]+_" + re.escape(name), run.name)]
+    checkpoints = [(iteration, run.name, file) for run in runs for iteration, file in numbered(run)]
+    return max(checkpoints)[2] if checkpoints else None
+
+
+def restore(path, network, optimizer, scaler):
+    """Put a checkpoint's content into place; returns its iteration. Raises InputError if it is none."""
+    state = read_checkpoint(path)
+    lacking = {"network", "optimizer", "scaler", "iteration", "rng"} - state.keys()
+    if lacking:
+        raise InputError(f"{path}: a network without the rest of a training ({', '.join(sorted(lacking))} missing); "
+                         "--load_network starts a new training from it")
+    try:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: of another network than this run's ({str(error).splitlines()[0]})") from None
+    scaler.load_state_dict(state["scaler"])
+    set_rng_state(state["rng"])
+    return state["iteration"]
+
+
+def rng_state():
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_rng_state(state):
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])

@@ -1,0 +1,75 @@
+"""What a training writes about itself: TensorBoard, JSON lines, console."""
+
+import json
+import platform
+import sys
+import time
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from torch.utils.tensorboard import SummaryWriter
+
+from util.overlay import draw_overlay
+
+
+class TrainLog:
+    """Logs of one run into its folder (None: console only).
+
+        events.out.tfevents…   TensorBoard: scalars, and images of predictions
+        log.jsonl              the same scalars, a line each time
+        config.json            options, versions, total batch
+    """
+
+    def __init__(self, folder, config, iterations, start):
+        self.folder = folder
+        self._iterations, self._start = iterations, start
+        self._began = time.perf_counter()
+        self._writer = None
+        if folder is not None:
+            self._writer = SummaryWriter(folder, purge_step=start)
+            versions = {"python": platform.python_version(), "torch": torch.__version__,
+                        "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
+            (folder / "config.json").write_text(json.dumps({**config, "versions": versions}, indent=1) + "\n")
+
+    def scalars(self, iteration, values):
+        """values: {name: number} after this iteration."""
+        if self._writer:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, iteration)
+            with open(self.folder / "log.jsonl", "a") as file:
+                file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        done = iteration - self._start
+        left = (time.perf_counter() - self._began) / done * (self._iterations - iteration)
+        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in (
+            "total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait"))
+        print(f"{iteration}/{self._iterations} {shown} left {_duration(left)}", file=sys.stderr)
+
+    def images(self, iteration, batch, masks):
+        """One row per frame of the first sample: frame with the truth, frame with the prediction."""
+        if self._writer:
+            self._writer.add_image("truth and prediction", montage(batch, masks), iteration, dataformats="HWC")
+            self._writer.flush()
+
+    def close(self):
+        if self._writer:
+            self._writer.close()
+
+
+def montage(batch, masks):
+    """uint8 picture of the first sample; masks {mask_FRAME: B×O×H×W probabilities}."""
+    rows = []
+    for name, prob in masks.items():
+        frame = int(name.rsplit("_", 1)[1])
+        image = batch["rgb"][0, frame].permute(1, 2, 0).cpu().numpy()
+        truth = batch["cls_gt"][0, frame].to(torch.uint8).cpu().numpy()
+        best, index = prob[0].float().max(0)
+        found = torch.where(best > 0.5, index + 1, 0).to(torch.uint8).cpu().numpy()
+        rows.append(np.hstack([draw_overlay(np.ascontiguousarray(image), ids) for ids in (truth, found)]))
+    return np.vstack(rows)
+
+
+def _duration(seconds):
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
