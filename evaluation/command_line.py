@@ -34,8 +34,8 @@ def add_scoring_options(parser, decay=True):
         parser.add_argument(
             "--official_decay",
             choices=DECAY_RULES[1:],
-            help="repeat the official toolkit's wrong decay of sequences with more than 255 scored frames, as "
-            "it comes out with NumPy 1 or 2",
+            help="repeat the official toolkit's wrong decay of sequences with more than 255 scored frames, "
+            "as it comes out with NumPy 1 or 2",
         )
 
 
@@ -105,14 +105,9 @@ def evaluate_davis_2017(args, print_objects):
         print(f"\n---------- Per sequence results for {args.set} ----------")
         print_table(header, rows)
     if args.report:
-        write_report(
-            args.report,
-            f"DAVIS 2017, {args.set}, {args.task}",
-            scores,
-            dict(zip(GLOBAL_HEADER, row, strict=True)),
-            {"results": Path(args.results_path).resolve().name, "decay": rule, "task": args.task},
-            rule,
-        )
+        summary = dict(zip(GLOBAL_HEADER, row, strict=True))
+        settings = {"results": Path(args.results_path).resolve().name, "task": args.task, "decay": rule}
+        write_report(args.report, f"DAVIS 2017, {args.set}", scores, summary, settings, rule)
     print(f"\nTotal time:{time.monotonic() - start}")
     say_written([global_path, objects_path, args.report])
     return scores

@@ -10,6 +10,7 @@ from evaluation.scoring import VOID, Clip, ObjectScore, Rules, raise_problems, s
 from util.errors import InputError
 
 MAX_PROPOSALS = 20  # of the unsupervised task
+BINARY_VALUE = 255  # of the object in masks of DAVIS 2016
 UNSUPERVISED_2019 = ("test-dev", "test-challenge")  # their unsupervised lists came out two years later
 
 
@@ -21,7 +22,7 @@ def read_set(davis_path, year, name):
     path = Path(davis_path) / "ImageSets" / str(year) / f"{name}.txt"
     if not path.is_file():
         sets = sorted(p.stem for p in path.parent.glob("*.txt"))
-        hint = f"sets there: {', '.join(sets)}" if sets else "is --davis_path the folder with ImageSets in it?"
+        hint = f"sets there: {', '.join(sets)}" if sets else "--davis_path is the folder with ImageSets in it"
         raise InputError(f"{path}: no such set ({hint})")
     lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
     if not lines:
@@ -153,8 +154,9 @@ def _check_ids(clips, results, limits, reason):
     for clip, frames, limit in zip(clips, results, limits, strict=True):
         for t, frame in enumerate(frames):
             if frame.highest_prediction > limit:
-                path, found = clip.prediction[t], frame.highest_prediction
-                hint = " (masks of 0 and 255 are scored by evaluation/2016/evaluation.py)" if found == 255 else ""
-                text = f"object id {found} is beyond the ground truth's, {reason} {limit}{hint}"
-                problems.append((path, f"{path}: {text}"))
+                found = frame.highest_prediction
+                fault = f"object id {found} is beyond the ground truth's, {reason} {limit}"
+                if found == BINARY_VALUE:
+                    fault += " (masks of 0 and 255 are scored by evaluation/2016/evaluation.py)"
+                problems.append((clip.prediction, t, fault))
     raise_problems(problems)

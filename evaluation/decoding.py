@@ -1,8 +1,8 @@
 """Object ids out of mask files, fast.
 
 Half the time of scoring goes into decoding PNG files. The indexed and grey files that everybody writes are
-read here: their chunks by hand and their pixels with one call of inflate. Everything else (interlaced, 16 bit,
-scaled grey, other formats) goes to Pillow and gives what `numpy.array(PIL.Image.open(path))` gives.
+read here: their chunks by hand and their pixels with one call of inflate. Everything else (interlaced, 16
+bit, scaled grey, other formats) goes to Pillow and gives what `numpy.array(PIL.Image.open(path))` gives.
 """
 
 import struct
@@ -19,7 +19,7 @@ except ImportError:
     from zlib import decompress
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _INDEXED = 0, 3
+_USUAL_BITS = {0: (1, 8), 3: (1, 2, 4, 8)}  # by colour type: grey (Pillow scales 2 and 4 bit), indexed
 _NONE, _SUB, _UP = range(3)  # row filters
 
 
@@ -46,7 +46,7 @@ def _read_plain_png(data):
     if data[:8] != _SIGNATURE or data[12:16] != b"IHDR":
         return None
     width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if interlaced or not (colour == _INDEXED and bits <= 8 or colour == _GREY and bits in (1, 8)):
+    if interlaced or bits not in _USUAL_BITS.get(colour, ()):
         return None
     parts = []
     position = 8
@@ -55,10 +55,10 @@ def _read_plain_png(data):
         if kind == b"IEND":
             break
         if kind == b"IDAT":
-            content = data[position + 8 : position + 8 + size]
-            if zlib.crc32(content, zlib.crc32(kind)) != struct.unpack_from(">I", data, position + 8 + size)[0]:
+            end = position + 8 + size
+            if zlib.crc32(data[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
                 raise zlib.error("wrong checksum")
-            parts.append(content)
+            parts.append(data[position + 8 : end])
         position += size + 12
     stream = parts[0] if len(parts) == 1 else b"".join(parts)
     row_bytes = (width * bits + 7) // 8

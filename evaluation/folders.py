@@ -25,7 +25,7 @@ def a_few(names):
 
 
 def check_predictions(results, wanted, what, other_sets=None):
-    """Raise InputError unless the folder `results` holds every wanted prediction; the message names all missing.
+    """Raise InputError unless the folder `results` holds every wanted file, naming all that are missing.
 
     wanted: per sequence the names of the files. what: what the sequences are called in messages, "val of
     DAVIS". other_sets: per name of another set its sequences, to tell the user whose results these are.
@@ -52,7 +52,7 @@ def check_predictions(results, wanted, what, other_sets=None):
                 runs[-1].append(folder / name)
         texts += [name_files(run) for run in runs if run]
     if texts:
-        raise InputError(f"{count} predictions are missing: {', '.join(texts)}")
+        raise InputError(f"missing predictions ({count}): {', '.join(texts)}")
 
 
 def _explain_foreign_folder(results, found, wanted, what, other_sets):

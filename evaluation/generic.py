@@ -4,9 +4,9 @@
     python evaluation/generic.py --ground_truth A --results_path B --strict --all_frames --report report.html
 
 Both hold a folder of indexed or grey PNG files per sequence; frames belong together by file name and ground
-truth may be sparse. Scored are the sequences that are in both folders, every annotated frame but the first and
-the last, and each object of the ground truth from the frame on in which it is first seen on either side: the
-rules of vos-benchmark. There is no void: 255 is an object like any other. Writes results.csv into R, in
+truth may be sparse. Scored are the sequences that are in both folders, every annotated frame but the first
+and the last, and each object of the ground truth from the frame on in which it is first seen on either side:
+the rules of vos-benchmark. There is no void: 255 is an object like any other. Writes results.csv into R, in
 percent.
 """
 
@@ -35,12 +35,12 @@ def get_args_parser():
     parser.add_argument("--ground_truth", type=Path, required=True)
     parser.add_argument("--results_path", type=Path, required=True)
     parser.add_argument("--images", type=Path, help="folder of JPEG frames per sequence, for the report")
-    parser.add_argument("--strict", action="store_true", help="all sequences of the ground truth must be there")
+    parser.add_argument("--strict", action="store_true", help="every sequence must have results")
     parser.add_argument("--all_frames", action="store_true", help="score the first and the last frame, too")
     parser.add_argument(
         "--ignore_extra_ids",
         action="store_true",
-        help="score results with ids that the ground truth does not have, where they cost nothing by themselves",
+        help="accept ids that the ground truth does not have; by themselves they cost nothing",
     )
     add_scoring_options(parser, decay=False)
     return parser
@@ -80,14 +80,14 @@ def find_clips(args):
 
 
 def check_ids(clip, masks, frames, known):
-    """The (path, fault) of every frame with ids that no frame of the ground truth has."""
+    """(predictions, t, fault) of every frame t with ids that no frame of the ground truth has."""
     suspects = {
         t: ids for t, frame in enumerate(frames) if (ids := {k for k, _ in frame.values if k not in known})
     }
     if suspects:  # an id may still be in the two frames that are not scored
         known = known.union(*(set(np.unique(read_ids(path)).tolist()) for path in (masks[0], masks[-1])))
     return [
-        (clip.prediction[t], f"{clip.prediction[t]}: no ground truth has object id {min(ids - known)}")
+        (clip.prediction, t, f"object id {min(ids - known)} is in no frame of the ground truth")
         for t, ids in suspects.items()
         if ids - known
     ]
@@ -111,7 +111,7 @@ def score_objects(clips, all_masks, args):
 
 
 def percent(j, f):
-    return [f"{100 * value:5.1f}" for value in ((j + f) / 2, j, f)]
+    return [f"{100 * value:.1f}" for value in ((j + f) / 2, j, f)]
 
 
 def main(args):
@@ -119,18 +119,24 @@ def main(args):
     scores = score_objects(*find_clips(args), args)
     means = [(np.mean(score.j), np.mean(score.f)) for score in scores]
     j, f = (float(np.mean(values)) for values in zip(*means, strict=True))
-    rows = [["Global score", "", *percent(j, f)]]
-    rows += [[score.sequence, score.label, *percent(*pair)] for score, pair in zip(scores, means, strict=True)]
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{'sequence':{width}},obj,  J&F,    J,    F"]
-    lines += [f"{name:{width}},{label:3},{','.join(values)}" for name, label, *values in rows]
+    width = max(len(name) for name in ("Global score", *(score.sequence for score in scores)))
+    lines = [
+        f"{'sequence':{width}},obj,  J&F,    J,    F",
+        f"{'Global score':{width}},   , {', '.join(percent(j, f))}",
+    ]
+    for score, (own_j, own_f) in zip(scores, means, strict=True):
+        values = [value.rjust(5) for value in percent(own_j, own_f)]
+        lines.append(f"{score.sequence:{width}},{score.label},{','.join(values)}")
     path = args.results_path / "results.csv"
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     if args.report:
-        settings = {"ground truth": args.ground_truth.resolve().name, "results": args.results_path.resolve().name}
-        settings["frames"] = "all" if args.all_frames else "all but the first and the last"
+        settings = {
+            "ground truth": args.ground_truth.resolve().name,
+            "results": args.results_path.resolve().name,
+            "frames": "all" if args.all_frames else "all but the first and the last",
+        }
         summary = {"J&F-Mean": (j + f) / 2, "J-Mean": j, "F-Mean": f}
         write_report(args.report, "Two folders of masks", scores, summary, settings)
     say_written([path, args.report])

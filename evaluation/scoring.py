@@ -18,7 +18,13 @@ import cv2
 import numpy as np
 
 from evaluation.decoding import read_ids
-from evaluation.measures import boundary_accuracy, boundary_radius, compare_regions, make_region, region_similarity
+from evaluation.measures import (
+    boundary_accuracy,
+    boundary_radius,
+    compare_regions,
+    make_region,
+    region_similarity,
+)
 from util.errors import InputError
 from util.progress import progress_bar
 
@@ -54,7 +60,7 @@ class FrameScore(NamedTuple):
     ground_truth_ids: tuple
     highest_prediction: int
     shape: tuple  # height, width
-    problem: str  # why the frame cannot be scored, "" if it can
+    problem: str  # "path: why the frame cannot be scored", "" if it can
 
 
 @dataclass(frozen=True)
@@ -76,15 +82,15 @@ class ObjectScore:
 
 
 def score_frame(ground_truth_path, prediction_path, objects, rules):
-    """Score one frame: a FrameScore. `objects`: the ids of the ground truth to score, None for all there are."""
+    """Score one frame: a FrameScore. `objects`: the ids to score, None for all that either mask holds."""
     try:
         ground_truth, prediction = read_ids(ground_truth_path), read_ids(prediction_path)
     except InputError as error:
         return FrameScore({}, (), 0, (), str(error))
     if ground_truth.shape != prediction.shape:
-        height, width = prediction.shape
-        expected = f"the ground truth has {ground_truth.shape[1]}×{ground_truth.shape[0]}"
-        return FrameScore({}, (), 0, (), f"{prediction_path}: {width}×{height} pixels, {expected}")
+        found, expected = (f"{width}×{height}" for height, width in (prediction.shape, ground_truth.shape))
+        fault = f"{prediction_path}: {found} pixels, the ground truth has {expected}"
+        return FrameScore({}, (), 0, (), fault)
     if rules.binary:
         ground_truth, prediction = (ground_truth > 0).view(np.uint8), (prediction > 0).view(np.uint8)
     highest = int(prediction.max())
@@ -220,29 +226,30 @@ def _check_frames(clips, results):
         shape = next((frame.shape for frame in frames if frame.shape), ())
         for t, frame in enumerate(frames):
             if frame.problem:
-                problems.append((clip.prediction[t], frame.problem))
+                path, fault = frame.problem.split(": ", 1)
+                side = clip.prediction if path == str(clip.prediction[t]) else clip.ground_truth
+                problems.append((side, t, fault))
             elif frame.shape != shape:
                 found, first = (f"{width}×{height}" for height, width in (frame.shape, shape))
-                path = clip.ground_truth[t]
-                problems.append((path, f"{path}: {found} pixels, the sequence's first frame has {first}"))
+                fault = f"{found} pixels, the sequence's first frame has {first}"
+                problems.append((clip.ground_truth, t, fault))
     raise_problems(problems)
 
 
 def raise_problems(problems):
-    """Raise one InputError for a list of (path, "path: what is wrong"); nothing happens if it is empty.
+    """Raise one InputError for a list of (paths, t, what is wrong with paths[t]); nothing if it is empty.
 
-    Neighbouring files of one folder with the same fault are named together.
+    Files that follow each other in a sequence and have the same fault are named together.
     """
     if not problems:
         return
-    groups = []
-    for path, text in problems:
-        fault = text.removeprefix(f"{path}: ")
-        if groups and groups[-1][1] == fault and groups[-1][0][-1].parent == path.parent:
-            groups[-1][0].append(path)
+    runs = []
+    for paths, t, fault in problems:
+        if runs and runs[-1][0] is paths and runs[-1][2] == t and runs[-1][3] == fault:
+            runs[-1][2] = t + 1
         else:
-            groups.append(([path], fault))
-    texts = [f"{name_files(paths)}: {fault}" for paths, fault in groups]
+            runs.append([paths, t, t + 1, fault])
+    texts = [f"{name_files(paths[start:end])}: {fault}" for paths, start, end, fault in runs]
     count = f"{len(problems)} files cannot be scored: " if len(problems) > 1 else ""
     raise InputError(count + "; ".join(texts))
 

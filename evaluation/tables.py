@@ -13,7 +13,7 @@ UINT8_FRAMES = 256  # from so many frames on the official decay is not the decay
 
 
 def global_scores(scores, decay_rule):
-    """The seven numbers of GLOBAL_HEADER: means over all objects of all sequences, which all weigh the same."""
+    """The seven numbers of GLOBAL_HEADER: means over all objects of all sequences, of equal weight."""
     # One column at a time: a mean along the first axis of a table would add up in another order.
     j, f = (
         [float(np.mean(column)) for column in zip(*statistics, strict=True)]
@@ -47,7 +47,8 @@ def note_decay(scores, decay_rule):
     else:
         text = f"J-Decay of {longest.name} is given as {ours} like the official code's, it really is "
         text += f"{decay(longest.j):.3f}"
-    print(f"note: {frames} scored frames, the official decay wraps from {UINT8_FRAMES} on; {text}", file=sys.stderr)
+    reason = f"{frames} scored frames, the official decay wraps from {UINT8_FRAMES} on"
+    print(f"note: {reason}; {text}", file=sys.stderr)
 
 
 def write_csv(path, header, rows):

@@ -63,14 +63,8 @@ def main(args):
     print_table(header, rows)
     if args.report:
         settings = {"results": args.results_path.resolve().name, "decay": rule}
-        write_report(
-            args.report,
-            f"DAVIS 2016, {args.set}",
-            scores,
-            dict(zip(GLOBAL_HEADER, row, strict=True)),
-            settings,
-            rule,
-        )
+        summary = dict(zip(GLOBAL_HEADER, row, strict=True))
+        write_report(args.report, f"DAVIS 2016, {args.set}", scores, summary, settings, rule, binary=True)
     say_written([global_path, sequences_path, args.report])
 
 

@@ -50,9 +50,8 @@ def main(args):
     print(csv_text(*object_rows(scores, rule)), end="")
     if args.report:
         settings = {"submission": submission.resolve().name, "decay": rule}
-        write_report(
-            args.report, f"DAVIS 2017, {SET}", scores, dict(zip(GLOBAL_HEADER, row, strict=True)), settings, rule
-        )
+        summary = dict(zip(GLOBAL_HEADER, row, strict=True))
+        write_report(args.report, f"DAVIS 2017, {SET}", scores, summary, settings, rule)
     say_written([args.output / "scores.txt", args.report])
 
 

@@ -3,9 +3,9 @@
     python evaluation/2017/evaluation_ours.py --results_path R --davis_path D
     python evaluation/2017/evaluation_ours.py --results_path R --davis_path D --set train --report report.html
 
-R holds a folder of indexed PNG files per sequence; the first and last frame of each are not scored. D is the
-folder that has ImageSets, Annotations and, for the report, JPEGImages in it. Writes global_results-SET.csv and
-per-sequence_results-SET.csv into R.
+R holds a folder of indexed PNG files per sequence; the first and last frame of each are not scored. D is
+the folder that has ImageSets, Annotations and, for the report, JPEGImages in it. Writes
+global_results-SET.csv and per-sequence_results-SET.csv into R.
 """
 
 import argparse
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from PIL import Image, ImageDraw
 
-from evaluation.command_line import add_davis_2017_options, evaluate_davis_2017
+from evaluation.command_line import add_davis_2017_options, evaluate_davis_2017, say_written
 from util.errors import run_script
 
 PLOT_SIZE = 720, 360
@@ -30,7 +30,7 @@ def get_args_parser():
     )
     add_davis_2017_options(parser, default_task="semi-supervised")
     parser.add_argument(
-        "--show", action="store_true", help="one plot of J and F over time per object, NAME.tiff in this folder"
+        "--show", action="store_true", help="plot J and F over time, one NAME.tiff per object in this folder"
     )
     return parser
 
@@ -58,7 +58,7 @@ def main(args):
     if args.show:
         for score in scores:
             save_plot(score)
-        print(f"written: {len(scores)} plots, {scores[0].name}.tiff and so on, in this folder", file=sys.stderr)
+        say_written([f"{score.name}.tiff" for score in scores])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
     python evaluation/youtube/evaluation.py --results_path R --yv_path YouTube --split valid_with_masks \
         --seen YouTube/train/meta.json
 
-Ground truth is YouTube/SPLIT/Annotations/VIDEO/FRAME.png and YouTube/SPLIT/meta.json, R holds VIDEO/FRAME.png
-or Annotations/VIDEO/FRAME.png. Masks of the published validation sets are not public, this is for parts held
-out from training. An object is scored in its frames of meta.json after the first; without meta.json in those in
-which the ground truth shows it. The overall score is the mean of J and F on seen and on unseen categories, each
-a mean over objects; the server's own code is not public. Writes global_results-SPLIT.csv and
-per-sequence_results-SPLIT.csv into R.
+Ground truth is YouTube/SPLIT/Annotations/VIDEO/FRAME.png and YouTube/SPLIT/meta.json, R holds
+VIDEO/FRAME.png or Annotations/VIDEO/FRAME.png. The published validation sets have no public masks but the
+first ones: this is for videos held out from training. An object is scored in its frames of meta.json after
+the first, without meta.json in those in which the ground truth shows it. The overall score is the mean of J
+and F on seen and on unseen categories, each a mean over objects; the server's own code is not public. Writes
+global_results-SPLIT.csv and per-sequence_results-SPLIT.csv into R.
 """
 
 import argparse
@@ -34,11 +34,11 @@ def get_args_parser():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--yv_path", type=Path, default="YouTube", help="folder with the split in it (YouTube)")
-    parser.add_argument("--split", default="valid", help="folder with Annotations and meta.json in it (valid)")
+    parser.add_argument("--yv_path", type=Path, default="YouTube", help="folder with the split (YouTube)")
+    parser.add_argument("--split", default="valid", help="folder with Annotations, meta.json (valid)")
     parser.add_argument("--results_path", type=Path, required=True)
     parser.add_argument(
-        "--seen", type=Path, help="seen categories: the training split's meta.json, or a text file, one per line"
+        "--seen", type=Path, help="seen categories: the training split's meta.json, or a text file of lines"
     )
     parser.add_argument("--include_first", action="store_true", help="score an object's first frame, too")
     parser.add_argument(
@@ -123,11 +123,11 @@ def score_objects(clips, meta, args):
     scores, categories, problems = [], [], []
     for clip, frames in zip(clips, results, strict=True):
         objects = meta[clip.name]
-        for path, frame in zip(clip.prediction, frames, strict=True):
+        for t, frame in enumerate(frames):
             extra = {j for _, j in frame.values} - set(objects) - set(frame.ground_truth_ids)
             if extra:
                 ids = ", ".join(map(str, objects))
-                problems.append((path, f"{path}: object id {min(extra)}, the video's objects are {ids}"))
+                problems.append((clip.prediction, t, f"object id {min(extra)}, the objects are {ids}"))
         for k, (category, own) in objects.items():
             chosen = [clip.frames.index(frame) for frame in own[0 if args.include_first else 1 :]]
             if chosen:
