@@ -60,7 +60,8 @@ span.j, span.f { font-weight: 600; }
 .panels { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; margin-top: 8px; }
 .panels img { width: 100%; height: auto; display: block; border-radius: 4px; }
 .panels div { font-size: 12px; color: var(--soft); }
-.facts td:first-child { color: var(--soft); width: 220px; } .facts td { text-align: left; white-space: normal; }
+.facts td { text-align: left; white-space: normal; }
+.facts td:first-child { color: var(--soft); width: 220px; }
 """
 
 
@@ -90,9 +91,9 @@ def write_report(path, title, scores, summary, settings, decay_rule="correct", b
         '<h2>Over time: <span class="j">J</span> and <span class="f">F</span></h2>',
         f'<div class="charts">{"".join(map(_chart, scores))}</div>',
         f"<h2>The {len(worst)} worst frames</h2>",
-        f'<p class="soft">The lowest J&amp;F, at most {WORST_PER_OBJECT} frames of an object. The yellow frame '
-        "on the left is the part that the other two show; the prediction has the outline of the ground truth "
-        "on it.</p>",
+        f'<p class="soft">The lowest J&amp;F, at most {WORST_PER_OBJECT} frames of an object. The yellow box '
+        "on the left is the part that the other two pictures show. The white line is the outline of the ground "
+        "truth, on the prediction, too.</p>",
         f'<div class="worst">{"".join(_worst_frame(score, t, binary) for score, t in worst)}</div>',
         "<h2>Settings and versions</h2>",
         f'<table class="facts">{"".join(_fact(*item) for item in facts.items())}</table>',
@@ -139,17 +140,21 @@ def _table(scores, decay_rule):
     for sequence in dict.fromkeys(score.sequence for score in scores):
         own = [score for score in scores if score.sequence == sequence]
         statistics = [
-            [*object_statistics(score.j, decay_rule), *object_statistics(score.f, decay_rule)] for score in own
+            [number for values in (score.j, score.f) for number in object_statistics(values, decay_rule)]
+            for score in own
         ]
         frames = [len(score.j) for score in own]
-        link = f'<a href="#{html.escape(own[0].name)}">{html.escape(sequence)}</a>'
-        rows.append(_row("sequence", link, np.mean(statistics, axis=0), max(frames)))
-        if own[0].label:
+        rows.append(_row("sequence", _link(own[0], sequence), np.mean(statistics, axis=0), max(frames)))
+        if len(own) > 1:
             rows += [
-                _row("object", f'<a href="#{html.escape(score.name)}">{html.escape(score.label)}</a>', row, count)
-                for score, row, count in zip(own, statistics, frames, strict=True)
+                _row("object", _link(score, f"object {score.label}"), numbers, count)
+                for score, numbers, count in zip(own, statistics, frames, strict=True)
             ]
     return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+
+
+def _link(score, text):
+    return f'<a href="#{html.escape(score.name)}">{html.escape(text)}</a>'
 
 
 def _row(kind, name, statistics, frames):
@@ -246,7 +251,7 @@ def _overlaid(photo, mask, colour, outline):
     picture[mask] = (0.45 * picture[mask] + 0.55 * np.array(colour)).astype(np.uint8)
     shape = (mask if outline is None else outline).astype(np.uint8)
     contours, _ = cv2.findContours(shape, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(picture, contours, -1, (255, 255, 255), max(photo.shape[1] // 600, 1))
+    return cv2.drawContours(picture, contours, -1, (255, 255, 255), max(photo.shape[1] // 400, 1))
 
 
 def _data_uri(picture):
