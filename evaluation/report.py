@@ -92,7 +92,7 @@ def write_report(path, title, scores, summary, settings, decay_rule="correct", b
         f'<div class="charts">{"".join(map(_chart, scores))}</div>',
         f"<h2>The {len(worst)} worst frames</h2>",
         f'<p class="soft">The lowest J&amp;F, at most {WORST_PER_OBJECT} frames of an object. The yellow box '
-        "on the left is the part that the other two pictures show. The white line is the outline of the ground "
+        "on the left is the part that the other two show. The white line is the outline of the ground "
         "truth, on the prediction, too.</p>",
         f'<div class="worst">{"".join(_worst_frame(score, t, binary) for score, t in worst)}</div>',
         "<h2>Settings and versions</h2>",

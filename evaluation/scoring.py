@@ -168,7 +168,7 @@ def _keep_freed_memory():
 def _start_worker():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # for processes that are not copies of this one
     _keep_freed_memory()
 
 
@@ -205,19 +205,20 @@ def score_clips(clips, objects, rules, workers):
 
 
 def _map_in_processes(tasks, workers):
-    if workers <= 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        _keep_freed_memory()
-        try:
+    threads = cv2.getNumThreads()
+    # Also where processes do the work: this ends OpenCV's threads, without which its copies would hang.
+    cv2.setNumThreads(1)
+    try:
+        if workers <= 1:
+            _keep_freed_memory()
             yield from map(_score_task, tasks)
-        finally:
-            cv2.setNumThreads(threads)
-        return
-    # Forking takes milliseconds, a fresh interpreter with NumPy and OpenCV a third of a second.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(workers, _start_worker) as pool:
-        yield from pool.imap(_score_task, tasks)
+        else:
+            # Forking takes milliseconds, a fresh interpreter with NumPy and OpenCV a third of a second.
+            context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+            with context.Pool(workers, _start_worker) as pool:
+                yield from pool.imap(_score_task, tasks)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _check_frames(clips, results):

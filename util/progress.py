@@ -15,6 +15,7 @@ def progress_bar(total, label):
     if total is None:
         widgets = [f"{label} ", progressbar.Counter(), " ", progressbar.Timer()]
     return progressbar.ProgressBar(
+        fd=sys.stderr,
         max_value=progressbar.UnknownLength if total is None else total,
         widgets=widgets,
         is_terminal=interactive,
