@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 import pytest
-from tests.evaluation.conftest import scores_root
 
 from evaluation.command_line import score_davis_2017
 from evaluation.decoding import read_ids
@@ -20,6 +19,7 @@ from evaluation.measures import (
     region_similarity,
 )
 from evaluation.tables import GLOBAL_HEADER, global_scores
+from tests.evaluation.conftest import scores_root
 
 OFFICIAL = {  # name: (ground truth, predictions, set, task)
     "semi_short": ("DAVIS", "pred/short", "test-challenge", "semi-supervised"),
