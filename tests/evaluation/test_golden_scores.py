@@ -1,4 +1,4 @@
-"""Everything the official toolkit and vos-benchmark compute for the reference cases, equal to the last bit."""
+"""Everything the official toolkit and vos-benchmark compute for the reference cases, to the last bit."""
 
 import argparse
 import json

@@ -97,7 +97,9 @@ def test_boundary_pixels_within_the_radius_are_counted_exactly(masks, radius):
     assert (counts.boundary_ground_truth, counts.boundary_prediction) == (outline.sum(), other.sum())
 
 
-@pytest.mark.parametrize("shape, radius", [((480, 854), 8), ((480, 910), 9), ((1080, 1920), 18), ((60, 106), 1)])
+@pytest.mark.parametrize(
+    "shape, radius", [((480, 854), 8), ((480, 910), 9), ((1080, 1920), 18), ((60, 106), 1)]
+)
 def test_radius_is_eight_thousandths_of_the_diagonal_rounded_up(shape, radius):
     assert boundary_radius(*shape) == radius
 

@@ -61,10 +61,10 @@ def test_report_has_tables_curves_worst_frames_and_versions(davis, run):
     page = make_report(davis, run)
     assert page.tags.count("svg") == 2 and page.tags.count("polyline") == 4
     assert page.tags.count("img") == 3
-    for text in ("a<b", "object 2", "J&F-Mean", "a<b_2, frame 00006", "NumPy", np.__version__, "decay", "correct"):
+    for text in ("a<b", "object 2", "J&F-Mean", "a<b_2, frame 00006", "decay", "correct", np.__version__):
         assert text in page.text
     means = re.findall(r"a<b_2J (0\.\d+)", page.text)
-    assert means == [dict((row[0], row[1]) for row in davis.csv("per-sequence"))["a<b_2"]]
+    assert means == [{row[0]: row[1] for row in davis.csv("per-sequence")}["a<b_2"]]
 
 
 def test_worst_frame_shows_ground_truth_and_prediction_in_colour(davis, run):

@@ -99,7 +99,8 @@ def test_unsupervised_without_scipy_says_what_to_install(davis, run, monkeypatch
 def test_dots_in_frame_names_are_left_out(davis, run):
     """Kept: the prediction for 00.01.png is 0001.png."""
     davis.add("clip", MOVING, MOVING)
-    for folder, names in ((davis.root / "Annotations/480p", ("00.01", "00.02", "00.03")), (davis.results, ())):
+    truth = davis.root / "Annotations" / "480p"
+    for folder, names in ((truth, ("00.01", "00.02", "00.03")), (davis.results, ())):
         for path in (folder / "clip").iterdir():
             path.unlink()
         for name in names:
@@ -246,7 +247,10 @@ def test_davis_2016_reads_the_lists_of_the_original_release(davis, run):
 def youtube(tmp_path):
     """Two videos: in `one`, object 1 from frame 0 and 3 from frame 10 on; in `two`, object 2."""
     frames = ["00000", "00005", "00010", "00015"]
-    truth = {"one": [square(2, 2 + t) for t in range(4)], "two": [square(2, 2 + t, value=2) for t in range(4)]}
+    truth = {
+        "one": [square(2, 2 + t) for t in range(4)],
+        "two": [square(2, 2 + t, value=2) for t in range(4)],
+    }
     for t in (2, 3):
         truth["one"][t] = np.maximum(truth["one"][t], square(20, 30, value=3))
     objects = {
@@ -269,7 +273,8 @@ def youtube(tmp_path):
 
 
 def youtube_arguments(folder, *more):
-    return ["--yv_path", folder / "YouTube", "--split", "held_out", "--results_path", folder / "results", *more]
+    results = folder / "results"
+    return ["--yv_path", folder / "YouTube", "--split", "held_out", "--results_path", results, *more]
 
 
 def youtube_scores(folder):
@@ -290,8 +295,9 @@ def test_youtube_scores_an_object_only_where_it_is_annotated_after_its_first_fra
 
 
 def test_youtube_overall_weighs_seen_and_unseen_categories_alike(youtube, run):
+    empty = np.zeros((32, 48), np.uint8)
     for name in ("00005", "00010", "00015"):
-        write_indexed(youtube / "results" / "Annotations" / "two" / f"{name}.png", np.zeros((32, 48), np.uint8))
+        write_indexed(youtube / "results" / "Annotations" / "two" / f"{name}.png", empty)
     run("youtube/evaluation", *youtube_arguments(youtube, "--seen", youtube / "seen.txt"))
     assert youtube_scores(youtube) == {
         "Overall": 0.75, "J-seen": 1, "J-unseen": 0.5, "F-seen": 1, "F-unseen": 0.5,
