@@ -6,7 +6,7 @@ import numpy as np
 
 from evaluation.decoding import read_ids
 from evaluation.folders import a_few, check_predictions, list_masks
-from evaluation.scoring import VOID, Clip, ObjectScore, Rules, raise_problems, score_clips
+from evaluation.scoring import VOID, Clip, Rules, object_score, raise_problems, score_clips
 from util.errors import InputError
 
 MAX_PROPOSALS = 20  # of the unsupervised task
@@ -134,14 +134,6 @@ def score_unsupervised(clips, first_masks, workers):
             object_score(clip, str(k), int(i) + 1, int(j) + 1, frames) for k, (j, i) in enumerate(chosen, 1)
         ]
     return scores
-
-
-def object_score(clip, label, ground_truth_id, prediction_id, frames, chosen=None):
-    """Collect one object's values over the frames of its clip (or the `chosen` indices of them)."""
-    chosen = range(len(frames)) if chosen is None else chosen
-    values = [frames[t].values.get((ground_truth_id, prediction_id), (1.0, 1.0)) for t in chosen]
-    j, f = np.array(values, np.float64).reshape(-1, 2).T.copy()
-    return ObjectScore(clip.name, label, clip, tuple(chosen), ground_truth_id, prediction_id, j, f)
 
 
 def _check_any_object(counts, first_masks):

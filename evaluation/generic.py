@@ -19,11 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from evaluation.command_line import add_scoring_options, check_workers, say_written
-from evaluation.davis import object_score
 from evaluation.decoding import read_ids
 from evaluation.folders import a_few, check_predictions, list_folders, list_masks
 from evaluation.report import write_report
-from evaluation.scoring import Clip, Rules, raise_problems, score_clips
+from evaluation.scoring import Clip, Rules, object_score, raise_problems, score_clips
 from util.errors import InputError, run_script
 from util.image_io import atomic_path
 

@@ -100,8 +100,10 @@ def score_frame(ground_truth_path, prediction_path, objects, rules):
     elif rules.void == "background" and ground_truth.max() == VOID:
         ground_truth = ground_truth * (ground_truth != VOID)
     radius = boundary_radius(*ground_truth.shape)
-    score = _score_all_pairs if rules.proposals else _score_by_id
-    values, present = score(ground_truth, prediction, objects, rules.proposals, radius)
+    if rules.proposals:
+        values, present = _score_all_pairs(ground_truth, prediction, objects, rules.proposals, radius)
+    else:
+        values, present = _score_by_id(ground_truth, prediction, objects, radius)
     return FrameScore(values, present, highest, ground_truth.shape, "")
 
 
@@ -120,7 +122,7 @@ def _pair_values(ground_truth, prediction):
     return region_similarity(counts.intersection, counts.union), boundary_accuracy(counts)
 
 
-def _score_by_id(ground_truth, prediction, objects, _, radius):
+def _score_by_id(ground_truth, prediction, objects, radius):
     values, present = {}, []
     both = _crop_around(ground_truth | prediction)
     if both is None:
@@ -202,6 +204,14 @@ def score_clips(clips, objects, rules, workers):
     results = [list(itertools.islice(remaining, len(clip.frames))) for clip in clips]
     _check_frames(clips, results)
     return results
+
+
+def object_score(clip, label, ground_truth_id, prediction_id, frames, chosen=None):
+    """Collect one object's values over the frames of its clip (or the `chosen` indices of them)."""
+    chosen = range(len(frames)) if chosen is None else chosen
+    values = [frames[t].values.get((ground_truth_id, prediction_id), (1.0, 1.0)) for t in chosen]
+    j, f = np.array(values, np.float64).reshape(-1, 2).T.copy()
+    return ObjectScore(clip.name, label, clip, tuple(chosen), ground_truth_id, prediction_id, j, f)
 
 
 def _map_in_processes(tasks, workers):

@@ -21,11 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from evaluation.command_line import add_scoring_options, check_workers, say_written
-from evaluation.davis import object_score
 from evaluation.decoding import read_ids
 from evaluation.folders import check_predictions, list_folders, list_masks
 from evaluation.report import write_report
-from evaluation.scoring import VOID, Clip, Rules, raise_problems, score_clips
+from evaluation.scoring import VOID, Clip, Rules, object_score, raise_problems, score_clips
 from evaluation.tables import print_table, write_csv
 from util.errors import InputError, run_script
 
