@@ -14,9 +14,9 @@ from PIL import Image
 from util.errors import InputError
 
 try:  # ten times faster where it is installed: pip install zlib-ng
-    from zlib_ng.zlib_ng import decompress
+    from zlib_ng import zlib_ng as inflate
 except ImportError:
-    from zlib import decompress
+    inflate = zlib
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _USUAL_BITS = {0: (1, 8), 3: (1, 2, 4, 8)}  # by colour type: grey (Pillow scales 2 and 4 bit), indexed
@@ -36,7 +36,7 @@ def read_ids(path):
         raise InputError(f"{path}: no such file") from None
     try:
         ids = _read_plain_png(data)
-    except (zlib.error, struct.error) as error:
+    except (zlib.error, inflate.error, struct.error) as error:
         raise InputError(f"{path}: damaged PNG ({error})") from None
     return _read_with_pillow(path) if ids is None else ids
 
@@ -64,7 +64,7 @@ def _read_plain_png(data):
     row_bytes = (width * bits + 7) // 8
     # Only the bare deflate stream: the checksums of the chunks vouch for the file already, and the one
     # over the decoded pixels would cost a sixth of the time.
-    raw = decompress(stream[2:], -15, height * (row_bytes + 1))
+    raw = inflate.decompress(stream[2:], -15, height * (row_bytes + 1))
     if len(raw) < height * (row_bytes + 1):
         raise zlib.error("too few pixels")
     rows = np.frombuffer(raw, np.uint8, height * (row_bytes + 1)).reshape(height, row_bytes + 1)
