@@ -1,0 +1,59 @@
+"""J&F of a DAVIS 2017 test-dev submission as the challenge server scores it.
+
+    python evaluation/2017/evaluation_codalab.py INPUT OUTPUT
+
+INPUT/ref is the folder with ImageSets and Annotations, INPUT/res the unpacked submission with the sequence
+folders at its top. Prints both tables as CSV and writes OUTPUT/scores.txt.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from evaluation.command_line import add_scoring_options, check_workers, decay_rule, say_written
+from evaluation.davis import davis_clips, read_set, score_semi_supervised
+from evaluation.report import write_report
+from evaluation.tables import GLOBAL_HEADER, csv_text, global_scores, note_decay, object_rows
+from util.errors import run_script
+from util.image_io import atomic_path
+
+SET = "test-dev"
+KEYS = ("GlobalMean", "JMean", "JRecall", "JDecay", "FMean", "FRecall", "FDecay")
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("input", type=Path, help="folder with ref and res in it")
+    parser.add_argument("output", type=Path, help="folder for scores.txt, made if need be")
+    add_scoring_options(parser)
+    return parser
+
+
+def main(args):
+    check_workers(args)
+    reference, submission = args.input / "ref", args.input / "res"
+    clips, first_masks = davis_clips(reference, submission, read_set(reference, 2017, SET), SET)
+    scores = score_semi_supervised(clips, first_masks, args.workers)
+    rule = decay_rule(args)
+    note_decay(scores, rule)
+    row = global_scores(scores, rule)
+    args.output.mkdir(parents=True, exist_ok=True)
+    with atomic_path(args.output / "scores.txt") as temporary:
+        temporary.write_text("".join(f"{key}: {value:f}\n" for key, value in zip(KEYS, row, strict=True)))
+    print("----------------Global results in CSV---------------")
+    print(csv_text(GLOBAL_HEADER, [row]))
+    print("\n------------Per sequence results in CSV-------------")
+    print(csv_text(*object_rows(scores, rule)), end="")
+    if args.report:
+        settings = {"submission": submission.resolve().name, "decay": rule}
+        summary = dict(zip(GLOBAL_HEADER, row, strict=True))
+        write_report(args.report, f"DAVIS 2017, {SET}", scores, summary, settings, rule)
+    say_written([args.output / "scores.txt", args.report])
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))

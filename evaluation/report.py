@@ -1,0 +1,263 @@
+"""A report on scores as one HTML file that needs nothing else: tables, curves over time, the worst frames."""
+
+import base64
+import html
+import platform
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import __version__ as pillow_version
+
+from evaluation.decoding import read_ids
+from evaluation.measures import object_statistics
+from util.image_io import atomic_path, read_image
+
+WORST_FRAMES = 12
+WORST_PER_OBJECT = 2
+WORST_APART = 10  # frames between two of the same object: neighbours show the same failure
+PANEL_WIDTH = 360  # pixels of the embedded pictures
+CROP_AT_LEAST = 1 / 3  # of the frame's width and height, so that one still sees where the object is
+JPEG_QUALITY = 82
+CHART_WIDTH, CHART_HEIGHT, CHART_LEFT, CHART_FOOT = 330, 120, 24, 16
+
+GROUND_TRUTH_COLOUR, PREDICTION_COLOUR, CROP_COLOUR = (34, 197, 94), (239, 68, 68), (250, 204, 21)
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c2330; --soft: #667085; --line: #dfe3ea;
+  --panel: #f6f7f9; --j: #2563eb; --f: #d97706; }
+@media (prefers-color-scheme: dark) { :root { --paper: #12161d; --ink: #e6e9ef; --soft: #97a1b2;
+  --line: #2b323e; --panel: #1a2029; --j: #6ea0ff; --f: #f5a742; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 28px 24px 60px; background: var(--paper);
+  color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 12px; }
+p { margin: 4px 0 12px; } .soft { color: var(--soft); }
+.tiles { display: flex; flex-wrap: wrap; gap: 10px; margin: 18px 0; }
+.tile { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 10px 16px; }
+.tile b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--soft); font-size: 13px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; font-size: 13px; }
+th:first-child, td:first-child { text-align: left; }
+tr.sequence td { font-weight: 600; background: var(--panel); }
+tr.object td:first-child { padding-left: 28px; }
+td.bar { width: 130px; padding-right: 0; }
+td.bar i { display: block; height: 9px; border-radius: 3px; background: var(--j); }
+a { color: inherit; text-decoration-color: var(--line); text-underline-offset: 3px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 14px; }
+figure { margin: 0; background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
+  padding: 10px 12px; }
+figcaption { font-size: 13px; display: flex; justify-content: space-between; gap: 12px; flex-wrap: wrap; }
+svg { display: block; width: 100%; height: auto; margin-top: 6px; }
+svg text { fill: var(--soft); font-size: 10px; } svg .grid { stroke: var(--line); }
+svg polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
+.j { color: var(--j); stroke: var(--j); } .f { color: var(--f); stroke: var(--f); }
+span.j, span.f { font-weight: 600; }
+.worst { display: grid; gap: 14px; }
+.panels { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; margin-top: 8px; }
+.panels img { width: 100%; height: auto; display: block; border-radius: 4px; }
+.panels div { font-size: 12px; color: var(--soft); }
+.facts td { text-align: left; white-space: normal; }
+.facts td:first-child { color: var(--soft); width: 220px; }
+"""
+
+
+def write_report(path, title, scores, summary, settings, decay_rule="correct", binary=False):
+    """Write the report on a list of ObjectScores to `path`, atomically.
+
+    summary: {name: number} of the whole. settings: {name: text}. binary: objects are all that is not 0.
+    """
+    objects = len(scores)
+    clips = len({score.sequence for score in scores})
+    frames = sum(len(score.frames) for score in scores)
+    facts = {
+        **settings,
+        "scored": f"{frames} object frames, {objects} objects, {clips} sequences",
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "Python": platform.python_version(),
+        "NumPy, OpenCV, Pillow": f"{np.__version__}, {cv2.__version__}, {pillow_version}",
+    }
+    worst = worst_frames(scores)
+    body = [
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="soft">{clips} sequences, {objects} objects. J is region similarity, F boundary accuracy '
+        "(Perazzi et al., CVPR 2016), both from 0 to 1.</p>",
+        f'<div class="tiles">{"".join(_tile(*item) for item in summary.items())}</div>',
+        "<h2>Sequences and objects</h2>",
+        _table(scores, decay_rule),
+        '<h2>Over time: <span class="j">J</span> and <span class="f">F</span></h2>',
+        f'<div class="charts">{"".join(map(_chart, scores))}</div>',
+        f"<h2>The {len(worst)} worst frames</h2>",
+        f'<p class="soft">The lowest J&amp;F, at most {WORST_PER_OBJECT} frames of an object. The yellow box '
+        "on the left is the part that the other two show. The white line is the outline of the ground "
+        "truth, on the prediction, too.</p>",
+        f'<div class="worst">{"".join(_worst_frame(score, t, binary) for score, t in worst)}</div>',
+        "<h2>Settings and versions</h2>",
+        f'<table class="facts">{"".join(_fact(*item) for item in facts.items())}</table>',
+    ]
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    page = f'<!DOCTYPE html>\n<html lang="en"><head>{head}{viewport}</head>\n<body>\n'
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_text(page + "\n".join(body) + "\n</body></html>\n", encoding="utf-8")
+
+
+def worst_frames(scores):
+    """The (ObjectScore, index into its frames) of the worst frames, worst first."""
+    order = sorted(
+        ((score.j[t] + score.f[t], n, t) for n, score in enumerate(scores) for t in range(len(score.j)))
+    )
+    chosen = []
+    for value, n, t in order:
+        same = [other for m, other in chosen if m == n]
+        apart = all(abs(other - t) >= WORST_APART for other in same)
+        if value < 2 and len(same) < WORST_PER_OBJECT and apart:
+            chosen.append((n, t))
+        if len(chosen) == WORST_FRAMES:
+            break
+    return [(scores[n], t) for n, t in chosen]
+
+
+def _tile(name, value):
+    return f'<div class="tile"><b>{_number(value)}</b><span>{html.escape(name)}</span></div>'
+
+
+def _number(value):
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def _fact(name, value):
+    return f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
+
+
+def _table(scores, decay_rule):
+    names = "J&amp;F", "J", "J recall", "J decay", "F", "F recall", "F decay", "frames"
+    header = f"<th></th><th></th>{''.join(f'<th>{name}</th>' for name in names)}"
+    rows = []
+    for sequence in dict.fromkeys(score.sequence for score in scores):
+        own = [score for score in scores if score.sequence == sequence]
+        statistics = [
+            [number for values in (score.j, score.f) for number in object_statistics(values, decay_rule)]
+            for score in own
+        ]
+        frames = [len(score.j) for score in own]
+        rows.append(_row("sequence", _link(own[0], sequence), np.mean(statistics, axis=0), max(frames)))
+        if len(own) > 1:
+            rows += [
+                _row("object", _link(score, f"object {score.label}"), numbers, count)
+                for score, numbers, count in zip(own, statistics, frames, strict=True)
+            ]
+    return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+
+
+def _link(score, text):
+    return f'<a href="#{html.escape(score.name)}">{html.escape(text)}</a>'
+
+
+def _row(kind, name, statistics, frames):
+    both = (statistics[0] + statistics[3]) / 2
+    cells = "".join(f"<td>{_number(value)}</td>" for value in (both, *statistics))
+    bar = f'<td class="bar"><i style="width:{100 * both:.1f}%"></i></td>'
+    return f'<tr class="{kind}"><td>{name}</td>{bar}{cells}<td>{frames}</td></tr>'
+
+
+def _chart(score):
+    width, height = CHART_WIDTH - CHART_LEFT - 6, CHART_HEIGHT - CHART_FOOT - 6
+
+    def across(t):
+        return CHART_LEFT + width * t / max(len(score.j) - 1, 1)
+
+    def down(value):
+        return 6 + height * (1 - value)
+
+    parts = []
+    for value in (0, 0.5, 1):
+        y = down(value)
+        parts.append(f'<line class="grid" x1="{CHART_LEFT}" x2="{CHART_LEFT + width}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{CHART_LEFT - 5}" y="{y + 3.5}" text-anchor="end">{value}</text>')
+    for t, anchor in ((0, "start"), (len(score.j) - 1, "end"))[: len(score.j)]:
+        frame = html.escape(score.clip.frames[score.frames[t]])
+        parts.append(f'<text x="{across(t)}" y="{CHART_HEIGHT - 3}" text-anchor="{anchor}">{frame}</text>')
+    for name, values in (("f", score.f), ("j", score.j)):
+        points = " ".join(f"{across(t):.1f},{down(value):.1f}" for t, value in enumerate(values))
+        parts.append(f'<polyline class="{name}" points="{points}"/>')
+        if len(values) == 1:
+            parts.append(f'<circle class="{name}" cx="{across(0)}" cy="{down(values[0])}" r="2"/>')
+    j, f = np.mean(score.j), np.mean(score.f)
+    caption = f'<b>{html.escape(score.name)}</b><span><span class="j">J {j:.3f}</span>'
+    caption += f' &nbsp; <span class="f">F {f:.3f}</span></span>'
+    label = html.escape(f"J and F of {score.name} over {len(score.j)} frames")
+    picture = f'<svg viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" role="img" aria-label="{label}">'
+    return (
+        f'<figure id="{html.escape(score.name)}"><figcaption>{caption}</figcaption>'
+        f"{picture}{''.join(parts)}</svg></figure>"
+    )
+
+
+def _worst_frame(score, t, binary):
+    clip, index = score.clip, score.frames[t]
+    truth, prediction = read_ids(clip.ground_truth[index]), read_ids(clip.prediction[index])
+    truth = truth > 0 if binary else truth == score.ground_truth_id
+    prediction = prediction > 0 if binary else prediction == score.prediction_id
+    has_photo = clip.images[index].is_file()
+    photo = read_image(clip.images[index]) if has_photo else np.full((*truth.shape, 3), 128, np.uint8)
+    if photo.shape[:2] != truth.shape:
+        photo = cv2.resize(photo, truth.shape[::-1], interpolation=cv2.INTER_AREA)
+    part = _part_around(truth | prediction)
+    pictures = (
+        ("frame" if has_photo else "no frame at hand", _framed(photo, part)),
+        ("ground truth", _overlaid(photo, truth, GROUND_TRUTH_COLOUR, None)[part]),
+        ("prediction", _overlaid(photo, prediction, PREDICTION_COLOUR, truth)[part]),
+    )
+    panels = "".join(
+        f'<div><img alt="{name}" src="{_data_uri(picture)}">{name}</div>' for name, picture in pictures
+    )
+    where = f"{score.name}, frame {clip.frames[index]}"
+    caption = f'<b>{html.escape(where)}</b><span><span class="j">J {score.j[t]:.3f}</span> &nbsp; '
+    caption += f'<span class="f">F {score.f[t]:.3f}</span></span>'
+    return f'<figure><figcaption>{caption}</figcaption><div class="panels">{panels}</div></figure>'
+
+
+def _part_around(mask):
+    """The slices of the part of a frame, of the frame's proportions, that shows a bool mask H×W well."""
+    height, width = mask.shape
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    if not w:
+        return slice(0, height), slice(0, width)
+    share = min(max(1.5 * w / width, 1.5 * h / height, CROP_AT_LEAST), 1)
+    part = []
+    for start, size, full in ((y, h, height), (x, w, width)):
+        length = round(share * full)
+        first = min(max(start + size // 2 - length // 2, 0), full - length)
+        part.append(slice(first, first + length))
+    return tuple(part)
+
+
+def _framed(photo, part):
+    photo = photo.copy()
+    rows, columns = part
+    if rows.stop - rows.start < photo.shape[0]:
+        corners = (columns.start, rows.start), (columns.stop - 1, rows.stop - 1)
+        cv2.rectangle(photo, *corners, CROP_COLOUR, max(photo.shape[1] // 250, 1))
+    return photo
+
+
+def _overlaid(photo, mask, colour, outline):
+    """The photo with a mask in colour and, in white, the outline of another one (None: its own)."""
+    picture = photo.copy()
+    picture[mask] = (0.45 * picture[mask] + 0.55 * np.array(colour)).astype(np.uint8)
+    shape = (mask if outline is None else outline).astype(np.uint8)
+    contours, _ = cv2.findContours(shape, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(picture, contours, -1, (255, 255, 255), max(photo.shape[1] // 400, 1))
+
+
+def _data_uri(picture):
+    height, width = picture.shape[:2]
+    size = PANEL_WIDTH, max(round(PANEL_WIDTH * height / width), 1)
+    interpolation = cv2.INTER_AREA if width > PANEL_WIDTH else cv2.INTER_LINEAR
+    picture = cv2.resize(picture, size, interpolation=interpolation)
+    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,94 @@
+"""The tables of scores: statistics over objects, CSV files and what is printed."""
+
+import math
+import sys
+
+import numpy as np
+
+from evaluation.measures import decay, object_statistics
+from util.image_io import atomic_path
+
+GLOBAL_HEADER = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+UINT8_FRAMES = 256  # from so many frames on the official decay is not the decay
+
+
+def global_scores(scores, decay_rule):
+    """The seven numbers of GLOBAL_HEADER: means over all objects of all sequences, of equal weight."""
+    # One column at a time: a mean along the first axis of a table would add up in another order.
+    j, f = (
+        [float(np.mean(column)) for column in zip(*statistics, strict=True)]
+        for statistics in (
+            [object_statistics(score.j, decay_rule) for score in scores],
+            [object_statistics(score.f, decay_rule) for score in scores],
+        )
+    )
+    return [(j[0] + f[0]) / 2, *j, *f]
+
+
+def object_rows(scores, decay_rule, statistics=False):
+    """Header and rows of the table of objects; with recall and decay if `statistics`."""
+    rows = []
+    for score in scores:
+        j, f = object_statistics(score.j, decay_rule), object_statistics(score.f, decay_rule)
+        rows.append([score.name, *j, *f] if statistics else [score.name, j[0], f[0]])
+    return ("Sequence", *(GLOBAL_HEADER[1:] if statistics else ("J-Mean", "F-Mean"))), rows
+
+
+def note_decay(scores, decay_rule):
+    """Say on standard error where our decay and the official one are not the same."""
+    longest = max(scores, key=lambda score: len(score.j))
+    frames = len(longest.j)
+    if frames < UINT8_FRAMES:
+        return
+    ours = f"{decay(longest.j, decay_rule):.3f}"
+    if decay_rule == "correct":
+        theirs = ", ".join(f"{decay(longest.j, rule):.3f} ({rule})" for rule in ("numpy1", "numpy2"))
+        text = f"J-Decay of {longest.name} is {ours}, the official code's {theirs}: --official_decay"
+    else:
+        text = f"J-Decay of {longest.name} is given as {ours} like the official code's, it really is "
+        text += f"{decay(longest.j):.3f}"
+    reason = f"{frames} scored frames, the official decay wraps from {UINT8_FRAMES} on"
+    print(f"note: {reason}; {text}", file=sys.stderr)
+
+
+def write_csv(path, header, rows):
+    """Write a table, numbers with three decimals, NaN as nothing; atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(csv_text(header, rows), newline="\n")
+
+
+def csv_text(header, rows):
+    """The text of write_csv."""
+    return "".join(",".join(map(_csv_field, row)) + "\n" for row in [header, *rows])
+
+
+def _csv_field(value):
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def print_table(header, rows):
+    """Print a table as pandas' to_string(index=False) does, which is what the official tools use."""
+    columns = [_printed_column(name, [row[i] for row in rows]) for i, name in enumerate(header)]
+    for line in zip(*columns, strict=True):
+        print(" ".join(line))
+
+
+def _printed_column(name, values):
+    if isinstance(values[0], str):
+        cells = [name, *values]
+    else:
+        finite = [abs(value) for value in values if value]
+        style = ".6e" if any(value < 1e-6 for value in finite) else ".6f"
+        cells = [f"{value:{style}}".replace("nan", "NaN") for value in values]
+        numbers = [i for i, value in enumerate(values) if not math.isnan(value)]
+        # Zeros that end all numbers of a column are not printed, save one after the point.
+        while style == ".6f" and numbers and all(cells[i].endswith("0") for i in numbers):
+            for i in numbers:
+                cells[i] = cells[i][:-1]
+        for i in numbers:
+            cells[i] += "0" if cells[i].endswith(".") else ""
+        cells = [f" {name}", *cells]
+    width = max(map(len, cells))
+    return [cell.rjust(width) for cell in cells]
