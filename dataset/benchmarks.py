@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.davis import read_set
 from util.errors import InputError
 from util.image_io import IMAGE_SUFFIXES
 
@@ -59,15 +60,13 @@ def _find_davis(root, year, names):
     listing = Path("ImageSets") / str(year) / f"{subset}.txt"
     home = _home(root, [part, ".", f"2017/{part}"], [listing, "JPEGImages/480p", "Annotations/480p"])
     sequences = []
-    for name in (home / listing).read_text().split():
+    for name in read_set(home, year, subset):
         frames = _images(home / "JPEGImages" / "480p" / name)
         first = home / "Annotations" / "480p" / name / f"{frames[0].stem}.png"
         if not first.exists():
             raise InputError(f"{first}: the mask of the first frame is missing")
         # The other masks, where there are any, are what the results are scored with.
         sequences.append(Sequence(name, frames, {frames[0].stem: first}))
-    if not sequences:
-        raise InputError(f"{home / listing}: names no sequence")
     return sequences
 
 

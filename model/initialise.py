@@ -60,8 +60,8 @@ def _trunk_weights(trunk, origin):
         try:
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
         except (URLError, OSError) as error:
-            raise InputError(f"the ImageNet weights of {trunk} could not be fetched ({error}): fetch {url} into a "
-                             "folder and give --backbone_weights FOLDER, or start with --backbone_weights none") from None
+            raise InputError(f"the ImageNet weights of {trunk} could not be fetched ({error}): put {url} into a folder "
+                             "and give --backbone_weights FOLDER, or start with --backbone_weights none") from None
     file = Path(origin) / Path(url).name
     if not file.is_file():
         raise InputError(f"{file}: no such file; --backbone_weights is imagenet, none, or a folder that holds it")

@@ -82,7 +82,7 @@ def static_step(network, batch):
 
 
 def video_step(network, batch):
-    """Stages 1 to 3: five frames, two objects; frames 2 and 4 are read from the embedding, guided by the full memory."""
+    """Stages 1 to 3: five frames, two objects; 2 and 4 are read from the embedding, guided by the full memory."""
     features = _encode_frames(network, batch)
     selector = batch["selector"]
     clean = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()

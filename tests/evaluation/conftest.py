@@ -25,12 +25,6 @@ def scores_root(name):
     return SHARED_SCORES
 
 
-@pytest.fixture(autouse=True)
-def progress_on_the_test_s_standard_error(monkeypatch):
-    """progressbar2 writes to the standard error of the time of its import; pytest may have closed it."""
-    monkeypatch.setattr(progressbar.utils.streams, "original_stderr", sys.stderr)
-
-
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Run a scoring script in this process: run("2017/evaluation_ours", *arguments) -> (code, out, err)."""
