@@ -158,16 +158,18 @@ class Run:
 
 def _run_all(run, core, sequences, everything, quiet):
     """Track the sequences; returns [(name, what went wrong)]."""
-    failures = []
+    failures, done = [], 0
     bar = None if quiet else progress_bar(sum(len(sequence.frames) for sequence in sequences), run.benchmark.title)
+    count = bar.increment if bar else lambda: None
     try:
         for sequence in sequences:
             try:
-                _run_sequence(run, core, sequence, everything)
+                _run_sequence(run, core, sequence, everything, count)
             except InputError as error:
                 failures.append((sequence.name, str(error).splitlines()[0]))
+            done += len(sequence.frames)
             if bar:
-                bar.increment(len(sequence.frames))
+                bar.update(done)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("finished sequences are kept; the same command goes on from here") from None
     finally:
@@ -176,7 +178,8 @@ def _run_all(run, core, sequences, everything, quiet):
     return failures
 
 
-def _run_sequence(run, core, sequence, everything):
+def _run_sequence(run, core, sequence, everything, count):
+    """Track one sequence and write its masks; `count` is called after each frame."""
     core.reset()
     folder = run.masks / sequence.name
     # What an interrupted run left of this sequence may not be what this one writes.
@@ -196,6 +199,7 @@ def _run_sequence(run, core, sequence, everything):
             mask, new = _new_objects(run, sequence, names[index], image, core)
             start = time.perf_counter()
             prob = core.step(image, mask, new, end=index == last, needs_output=names[index] in wanted)
+            count()
             if prob is None or not core.objects:
                 continue
             # Copying to the host waits for the device.

@@ -14,13 +14,3 @@ def learning_rate(iteration, base, steps, gamma, warm_up=0):
         rate *= (1 - progress) / warm_up + progress
     return rate
 
-
-# (fraction of the training, max_jump) from which on it holds: easy at first, and again at the end.
-MAX_JUMPS = ((0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25), (0.9, 5))
-MAX_JUMPS_BL30K = (*MAX_JUMPS[:-1], (0.8, 5))
-
-
-def max_jump(iteration, iterations, curriculum=MAX_JUMPS):
-    """The largest gap between successive frames of a training video at this iteration."""
-    reached = [jump for fraction, jump in curriculum if iteration >= fraction * iterations]
-    return reached[-1]

@@ -1,0 +1,46 @@
+"""The dataset of each training stage."""
+
+import sys
+
+from dataset.check import check_data
+from dataset.static import StaticDataset
+from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, usable_videos
+from dataset.video import VideoDataset, jump_curriculum
+from util.errors import InputError
+
+
+def training_dataset(args, rank=0, processes=1):
+    """The dataset that the options of train.py ask for. Raises InputError naming what is missing.
+
+    Videos that cannot be trained on are left out and reported once, by the first process.
+    """
+    perturb = (args.perturb_min, args.perturb_max)
+    if args.stage == 0:
+        return StaticDataset(find_pairs(args.static_root), seed=args.seed, perturb=perturb, size=args.crop)
+    videos, left_out = usable_videos(_videos(args))
+    if not videos:
+        name, why = next(iter(left_out.items()))
+        raise InputError(f"no video to train on: {len(left_out)} were left out, {name} since: {why}")
+    if left_out and rank == 0:
+        print(f"{len(left_out)} videos are left out: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()),
+              file=sys.stderr)
+    samples = args.iterations * args.accumulate * args.batch_size * processes
+    bl30k = args.stage == 1 and not args.video_root
+    curriculum = jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
+    return VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop)
+
+
+def check_training_data(args):
+    """Look at every file that training would read. Raises InputError naming all that cannot be used."""
+    data = find_pairs(args.static_root) if args.stage == 0 else _videos(args)
+    check_data(data)
+    print(f"{len(data)} {'images' if args.stage == 0 else 'videos'}: every file can be used")
+    return 0
+
+
+def _videos(args):
+    if args.video_root:
+        return find_videos(args.video_root)
+    if args.stage == 1:
+        return find_videos(args.bl_root)
+    return find_davis(args.davis_root) + find_youtube(args.yv_root)

@@ -1,0 +1,228 @@
+"""train.py through its command line, on a small dataset with the tests' network."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train
+from dataset.synthetic import render_clip
+from model import load_network
+from model.training_step import TrainingStep
+from tests.conftest import ROOT, photograph
+from tests.trees import davis_tree
+from util.errors import run_script
+
+COMMON = ["--preset", "tiny", "--crop", "64", "--num_workers", "0", "--no_amp", "--backbone_weights", "none",
+          "--batch_size", "2", "--log_interval", "1", "--save_interval", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Five images with their masks."""
+    root = tmp_path_factory.mktemp("static")
+    for number in range(5):
+        frame, ids = next(iter(render_clip(photograph(number), [photograph(number + 10)], (90, 120), 1, seed=number)))
+        Image.fromarray(frame).save(root / f"{number}.jpg")
+        Image.fromarray((ids > 0) * np.uint8(255)).save(root / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def videos(clip, tmp_path_factory):
+    """Three videos of eight frames, two objects each."""
+    return davis_tree(tmp_path_factory.mktemp("videos"), clip, length=8) / "trainval"
+
+
+def run(*arguments):
+    return run_script(train.get_args_parser(), train.main, [str(argument) for argument in [*COMMON, *arguments]])
+
+
+def folder_of(saves, name):
+    return next(saves.glob(f"*_{name}"))
+
+
+def log_of(saves, name):
+    return [json.loads(line) for line in (folder_of(saves, name) / "log.jsonl").read_text().splitlines()]
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_stage_0_then_stage_3(images, videos, tmp_path, capsys):
+    assert run("--stage", 0, "--static_root", images, "--id", "s0", "--iterations", 4, "--out_root", tmp_path,
+               "--image_interval", 2) == 0
+    first = folder_of(tmp_path, "s0")
+    assert sorted(file.name for file in first.glob("*.pth")) == [
+        "model_2.pth", "model_2_checkpoint.pth", "model_4.pth", "model_4_checkpoint.pth"]
+    assert any(file.name.startswith("events") for file in first.iterdir())
+    assert json.loads((first / "config.json").read_text())["total_batch"] == 2
+    rows = log_of(tmp_path, "s0")
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0].keys() >= {"total_loss", "loss_1", "loss_2", "klloss_loss", "iou", "lr", "seconds", "data_wait"}
+    assert load_network(first / "model_4.pth").config.single_object
+
+    assert run("--stage", 3, "--video_root", videos, "--id", "s03", "--iterations", 2, "--out_root", tmp_path,
+               "--load_network", first / "model_4.pth") == 0
+    network = load_network(folder_of(tmp_path, "s03") / "model_2.pth")
+    assert network.config.sam and not network.config.single_object
+    assert log_of(tmp_path, "s03")[0].keys() >= {"loss_4", "df2_distillation", "df4_distillation", "sec_iou"}
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_training_learns(images, tmp_path):
+    run("--stage", 0, "--static_root", images, "--id", "long", "--iterations", 30, "--out_root", tmp_path,
+        "--lr", 1e-3, "--save_interval", 100)
+    rows = log_of(tmp_path, "long")
+    assert np.mean([row["total_loss"] for row in rows[-5:]]) < 0.7 * np.mean([row["total_loss"] for row in rows[:3]])
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from tests import conftest
+import train
+from util.errors import run_script
+sys.exit(run_script(train.get_args_parser(), train.main))
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    """A command that runs train.py, knowing the tests' network, with COMMON options."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(root=str(ROOT)))
+    return [sys.executable, str(script), *COMMON]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 3])
+def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, videos, tmp_path, command):
+    """Bit for bit, across the border of an epoch (five images, three videos) and changes of the curriculum."""
+    data = ["--static_root", str(images)] if stage == 0 else ["--video_root", str(videos)]
+    command = [*command, "--stage", str(stage), *data, "--iterations", "10", "--steps", "7", "--num_workers", "2",
+               "--resume", "auto"]
+    whole, broken = ([*command, "--id", "x", "--out_root", str(tmp_path / name)] for name in ("whole", "broken"))
+    subprocess.run(whole, check=True, capture_output=True)
+    killed = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.time() + 120
+    while not list((tmp_path / "broken").glob("*/model_4_checkpoint.pth")) and time.time() < deadline:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list((tmp_path / "broken").glob("*/model_10.pth"))
+    resumed = subprocess.run(broken, check=True, capture_output=True, text=True)
+    assert "going on from" in resumed.stdout
+    results = [weights(folder_of(tmp_path / name, "x") / "model_10.pth") for name in ("whole", "broken")]
+    assert equal(*results)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, command):
+    command = [*command, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
+    subprocess.run([*command, "--batch_size", "4", "--out_root", str(tmp_path / "one")], check=True, capture_output=True)
+    both = [command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29556", *command[1:],
+            "--out_root", str(tmp_path / "two")]
+    subprocess.run(both, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    accumulated = [*command, "--accumulate", "2", "--out_root", str(tmp_path / "sum")]
+    subprocess.run(accumulated, check=True, capture_output=True)
+    one, two, added = (log_of(tmp_path / name, "x") for name in ("one", "two", "sum"))
+    for first, second in zip(one, two, strict=True):
+        for name in ("total_loss", "loss_1", "loss_4", "klloss_loss", "iou"):
+            assert second[name] == pytest.approx(first[name], rel=1e-5), name
+    weight = [weights(folder_of(tmp_path / name, "x") / "model_3.pth")["key_comp.weight"] for name in ("one", "sum")]
+    assert torch.allclose(*weight, atol=1e-6)
+    assert len(added) == 3
+
+
+def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
+    forward, steps = TrainingStep.forward, []
+
+    def terminated(self, *arguments):
+        steps.append(0)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(TrainingStep, "forward", terminated)
+    assert run("--stage", 0, "--static_root", images, "--id", "t", "--iterations", 20, "--out_root", tmp_path,
+               "--save_interval", 100) == 143
+    assert (folder_of(tmp_path, "t") / "model_3_checkpoint.pth").exists()
+
+
+def test_steps_without_a_finite_loss_are_skipped_and_stop_the_run_in_the_end(images, tmp_path, monkeypatch, capsys):
+    forward, steps = TrainingStep.forward, []
+
+    def broken(self, *arguments):
+        steps.append(0)
+        loss, scalars, pictures = forward(self, *arguments)
+        return loss * (float("nan") if len(steps) == 2 or len(steps) > 4 else 1), scalars, pictures
+
+    monkeypatch.setattr(TrainingStep, "forward", broken)
+    assert run("--stage", 0, "--static_root", images, "--id", "n", "--iterations", 100, "--out_root", tmp_path) == 2
+    assert "not finite in 20 steps in a row" in capsys.readouterr().err
+    assert log_of(tmp_path, "n")[3]["skipped"] == 1
+    state = weights(folder_of(tmp_path, "n") / "model_4.pth")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_validation_while_training(videos, tmp_path):
+    assert run("--stage", 3, "--video_root", videos, "--id", "v", "--iterations", 2, "--out_root", tmp_path,
+               "--val_davis", videos, "--val_every", 2) == 0
+    row = log_of(tmp_path, "v")[-1]
+    assert row["val/J&F"] == pytest.approx((row["val/J"] + row["val/F"]) / 2) and 0 <= row["val/J"] <= 100
+
+
+@pytest.mark.parametrize("arguments, part", [
+    (["--load_network", "none.pth"], "none.pth: no such file"),
+    (["--load_model", "none.pth"], "none.pth: no such file"),
+    (["--backbone_weights", "nowhere"], "--backbone_weights is imagenet, none, or a folder"),
+])
+def test_unusable_starts(images, tmp_path, capsys, arguments, part):
+    assert run("--stage", 0, "--static_root", images, "--id", "x", "--out_root", tmp_path / "o", *arguments) == 2
+    error = capsys.readouterr().err
+    assert part in error and error.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_bare_network_is_no_checkpoint_to_resume(images, tiny_checkpoint, tmp_path, capsys):
+    assert run("--stage", 0, "--static_root", images, "--out_root", tmp_path, "--load_model", tiny_checkpoint) == 2
+    assert "a checkpoint" in capsys.readouterr().err or "--load_network" in capsys.readouterr().err
+
+
+def test_missing_data_is_named(tmp_path, capsys):
+    assert run("--stage", 0, "--static_root", tmp_path / "none", "--out_root", tmp_path) == 2
+    assert "none" in capsys.readouterr().err
+
+
+PRINTED = [
+    "--id s0 --stage 0 --perturb_max 1 --perturb_min 0.85 --save_interval 10000 --klloss_weight 10 --start_warm 5000 "
+    "--end_warm 17500 --batch_size 16 --lr 2e-05 --steps 37500 --iterations 75000 --repeat 0 --local_rank 0",
+    "--id s03 --stage 3 --load_network pretrain/s0/model_75000.pth --perturb_max 1 --perturb_min 0.85 --save_interval "
+    "10000 --klloss_weight 10 --batch_size 4 --lr 2e-05 --steps 125000 --iterations 150000 --repeat 0 --local-rank=0",
+    "--id s2 --stage 2 --load_network s1/model_500000.pth --perturb_max 1 --perturb_min 0.85 --save_interval 10000 "
+    "--klloss_weight 5 --decoder_f2_weight 5 --decoder_f4_weight 5 --start_warm 5000 --end_warm 17500 --batch_size 8 "
+    "--lr 2e-05 --steps 62500 --iterations 75000 --repeat 0",
+]
+
+
+def test_printed_options_and_published_defaults():
+    from util.train_options import with_stage_defaults
+    parsed = [with_stage_defaults(train.get_args_parser().parse_args(text.split())) for text in PRINTED]
+    assert [args.steps for args in parsed] == [[37500], [125000], [62500]]
+    assert (parsed[1].start_warm, parsed[1].end_warm, parsed[1].top_p) == (20000, 70000, 0.15)
+    defaults = [with_stage_defaults(train.get_args_parser().parse_args(["--stage", str(stage)])) for stage in range(4)]
+    assert [args.iterations for args in defaults] == [300000, 500000, 300000, 150000]
+    assert [args.batch_size for args in defaults] == [8, 4, 4, 4] and defaults[0].lr == 1e-5

@@ -1,0 +1,266 @@
+"""Train the network, in the stages of the paper.
+
+    OMP_NUM_THREADS=4 python -m torch.distributed.launch --master_port 9843 --nproc_per_node=4 train.py --id s0 \\
+        --stage 0 --save_interval 10000 --start_warm 5000 --end_warm 17500 --batch_size 16 --lr 2e-05 \\
+        --steps 37500 --iterations 75000
+    torchrun --nproc_per_node=2 train.py --id s03 --stage 3 --load_network pretrain/s0/model_75000.pth --lr 2e-05
+    python train.py --id mine --stage 3 --load_network W.pth --video_root my_videos --resume auto
+
+Stage 0 trains on pseudo-videos of static images, 1 on BL30K after 0, 2 on DAVIS and YouTube-VOS after 1, 3 on these
+after 0. A run writes OUT_ROOT/DATE_ID/: model_N.pth (the bare network, for every other script), N_checkpoint.pth
+(everything), TensorBoard events, log.jsonl, config.json. With --resume auto the same command goes on where a run was
+killed, and ends with the same weights bit for bit (on the CPU, with the same numbers of processes and threads).
+"""
+
+import contextlib
+import datetime
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from dataset.sampler import training_batches
+from dataset.training import check_training_data, training_dataset
+from model.initialise import continued_network, new_network
+from model.training_step import TrainingStep
+from util import train_checkpoint
+from util.errors import InputError, run_script
+from util.hyper_para import device_name, pick_device
+from util.schedule import learning_rate
+from util.timing import peak_memory_mb
+from util.train_log import TrainLog
+from util.train_options import STAGES, loss_settings, network_config, with_stage_defaults
+from util.train_options import get_args_parser as options
+from util.validation import validate
+
+WEIGHT_DECAY = 1e-7
+
+MAX_SKIPPED = 20
+"""Steps in a row without a finite loss after which a run stops."""
+
+STOPPED = 143
+"""Exit code after SIGTERM, as the shell has it."""
+
+
+def get_args_parser():
+    return options(__doc__)
+
+
+def main(args):
+    args = with_stage_defaults(args)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if args.local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    device = pick_device(args.device)
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.benchmark = args.benchmark
+    if args.check_data:
+        return check_training_data(args)
+    dataset = training_dataset(args, int(os.environ.get("RANK", 0)), processes)
+    if processes > 1:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # Validation runs in one process while the others wait.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(hours=12))
+    try:
+        return Training(args, device, dataset, processes).run()
+    finally:
+        if processes > 1:
+            dist.destroy_process_group()
+
+
+class Training:
+    """A run: network, optimizer, and everything that goes on from iteration to iteration."""
+
+    def __init__(self, args, device, dataset, processes):
+        self.args, self.device, self.dataset, self.processes = args, device, dataset, processes
+        self.rank = dist.get_rank() if processes > 1 else 0
+        checkpoint = args.load_model
+        if args.resume and checkpoint is None and args.id != "NULL":
+            checkpoint = train_checkpoint.latest(Path(args.out_root), args.id)
+        config = network_config(args)
+        if checkpoint is not None:
+            network = new_network(config, "none")
+        elif args.load_network:
+            network = continued_network(args.load_network, config)
+        else:
+            network = new_network(config, args.backbone_weights)
+        # Batch norms keep their running statistics; their weights and biases are trained (published recipe).
+        self.network = network.to(device).eval().requires_grad_(True)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY,
+                                          fused=device.type == "cuda")
+        self.amp_dtype = None
+        if not args.no_amp:
+            default = "bfloat16" if device.type == "cpu" else "float16"
+            self.amp_dtype = getattr(torch, args.amp_dtype or default)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype is torch.float16)
+        self.start = 0
+        if checkpoint is not None:
+            self.start = train_checkpoint.restore(checkpoint, self.network, self.optimizer, self.scaler)
+            self._say(f"going on from {checkpoint}, iteration {self.start}")
+        self.step = TrainingStep(self.network, loss_settings(args))
+        if args.compile:
+            self.step = torch.compile(self.step)
+        if processes > 1:
+            ids = [device] if device.type == "cuda" else None
+            self.step = DistributedDataParallel(self.step, device_ids=ids, broadcast_buffers=False,
+                                                gradient_as_bucket_view=True)
+        self.folder = self._folder(checkpoint)
+        self.stop_asked = self.stopping = False
+
+    def run(self):
+        """Train to the end. Returns the exit code; raises InputError when the loss stays infinite."""
+        args = self.args
+        total = args.batch_size * self.processes * args.accumulate
+        config = {**vars(args), "total_batch": total, "processes": self.processes, "device": device_name(self.device),
+                  "data": STAGES[args.stage]["data"], "started_at_iteration": self.start}
+        self._say(f"stage {args.stage}: {len(self.dataset)} {STAGES[args.stage]['data']}, total batch {total}, "
+                  f"{args.iterations} iterations on {self.processes} × {config['device']}")
+        log = TrainLog(self.folder, config, args.iterations, self.start) if self.rank == 0 else None
+        previous = signal.signal(signal.SIGTERM, self._stop)
+        try:
+            done = self._loop(log)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            if log:
+                log.close()
+        if self.folder:
+            self._say(f"wrote {self.folder}/model_{done}.pth after {done} of {args.iterations} iterations")
+        return 0 if done == args.iterations else STOPPED
+
+    def _loop(self, log):
+        """Iterations from `start` on; returns how many are done at the end."""
+        args, device = self.args, self.device
+        batches = iter(training_batches(
+            self.dataset, args.batch_size, self.start * args.accumulate, args.iterations * args.accumulate,
+            workers=args.num_workers, rank=self.rank, world_size=self.processes, pin_memory=device.type == "cuda"))
+        sums, skipped, skipped_in_all, since, waited = {}, 0, 0, time.perf_counter(), 0.0
+        iteration = saved = self.start
+        while iteration < args.iterations:
+            began = time.perf_counter()
+            parts = [_to_device(next(batches), device) for _ in range(args.accumulate)]
+            waited += time.perf_counter() - began
+            rate = learning_rate(iteration, args.lr, args.steps, args.gamma,
+                                 max(1, args.iterations // 100) if args.warm_up else 0)
+            finite, scalars, images = self._train_step(parts, iteration, rate)
+            iteration += 1
+            skipped = 0 if finite else skipped + 1
+            skipped_in_all += not finite
+            if finite:
+                for name, value in scalars.items():
+                    sums.setdefault(name, []).append(value)
+            if skipped == MAX_SKIPPED:
+                raise InputError(f"the loss was not finite in {skipped} steps in a row up to iteration {iteration}; "
+                                 f"the last checkpoint is of iteration {saved}; a lower --lr or --no_amp may help")
+            if iteration % args.log_interval == 0:
+                values = self._mean(sums)
+                elapsed = time.perf_counter() - since
+                values.update(lr=rate, seconds=elapsed / args.log_interval, data_wait=waited / elapsed,
+                              skipped=skipped_in_all, **{f"memory_{kind}_mb": value for kind, value
+                                                         in peak_memory_mb(device).items() if value})
+                if log:
+                    log.scalars(iteration, values)
+                sums, since, waited = {}, time.perf_counter(), 0.0
+            if log and iteration % args.image_interval == 0:
+                log.images(iteration, parts[-1], images)
+            if args.val_davis and iteration % args.val_every == 0:
+                self._validate(log, iteration)
+            if self.stopping or iteration % args.save_interval == 0 or iteration == args.iterations:
+                self._save(iteration)
+                saved = iteration
+            if self.stopping:
+                break
+        return iteration
+
+    def _train_step(self, parts, iteration, rate):
+        """One update. Returns (was the loss finite everywhere?, scalars, images)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        finite = True
+        for number, batch in enumerate(parts):
+            last = number == len(parts) - 1
+            # Gradients are synchronised once per step, with the last part's.
+            apart = contextlib.nullcontext() if last or self.processes == 1 else self.step.no_sync()
+            with apart:
+                with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+                    loss, scalars, images = self.step(batch, iteration)
+                if not self._agree(bool(loss.isfinite())):
+                    finite = False
+                    break
+                self.scaler.scale(loss / len(parts)).backward()
+        if finite and not self.scaler.is_enabled():
+            # The scaler looks for infinite gradients itself. An infinite limit clips nothing.
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), float("inf"))
+            finite = bool(norm.isfinite())
+        if finite:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return finite, scalars, images
+
+    def _agree(self, finite):
+        """Is it so in every process? Also settles, for all of them alike, whether this iteration is the last."""
+        flags = torch.tensor([not finite, self.stop_asked], dtype=torch.float32, device=self.device)
+        if self.processes > 1:
+            dist.all_reduce(flags)
+        self.stopping = bool(flags[1])
+        return not bool(flags[0])
+
+    def _mean(self, sums):
+        """Means over the iterations since the last log and over the processes; counts of pixels become IoU."""
+        names = sorted(sums)
+        means = torch.tensor([float(sum(sums[name])) / len(sums[name]) for name in names], dtype=torch.float64)
+        if self.processes > 1:
+            means = means.to(self.device, torch.float32)
+            dist.all_reduce(means)
+            means /= self.processes
+        values = dict(zip(names, means.tolist(), strict=True))
+        for prefix, name in (("", "iou"), ("sec_", "sec_iou")):
+            union = values.pop(f"hide_iou/{prefix}u", 0)
+            shared = values.pop(f"hide_iou/{prefix}i", 0)
+            if union:
+                values[name] = shared / union
+        return values
+
+    def _validate(self, log, iteration):
+        if self.rank == 0:
+            scores = validate(self.network, self.args.val_davis, amp=self.amp_dtype is not None)
+            log.scalars(iteration, scores)
+        if self.processes > 1:
+            dist.barrier()
+
+    def _save(self, iteration):
+        if self.rank == 0 and self.folder:
+            train_checkpoint.save(self.folder, iteration, self.network, self.optimizer, self.scaler,
+                                  vars(self.args), keep=self.args.keep)
+
+    def _folder(self, checkpoint):
+        """The run's folder, made by the first process; a resumed run goes on in its own."""
+        if self.args.id == "NULL" or self.rank > 0:
+            return None
+        if checkpoint is not None and self.args.resume:
+            return Path(checkpoint).parent
+        folder = Path(self.args.out_root) / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{self.args.id}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _stop(self, *_):
+        """SIGTERM: save after this iteration, and end."""
+        self.stop_asked = True
+
+    def _say(self, text):
+        if self.rank == 0:
+            print(text)
+
+
+def _to_device(batch, device):
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items() if torch.is_tensor(value)}
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))

@@ -1,0 +1,104 @@
+"""The options of train.py, with the published defaults."""
+
+import argparse
+import dataclasses
+
+from model import PRESETS
+from model.training_step import LossSettings
+from util.hyper_para import positive
+
+# What a stage trains on, and its recipe; each can be changed by the option of the same name.
+STAGES = {
+    0: {"data": "static images", "lr": 1e-5, "batch_size": 8, "iterations": 300000, "steps": [150000]},
+    1: {"data": "BL30K", "lr": 1e-5, "batch_size": 4, "iterations": 500000, "steps": [400000]},
+    2: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 300000, "steps": [250000]},
+    3: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 150000, "steps": [125000]},
+}
+LOSSES = LossSettings()
+
+
+def get_args_parser(description):
+    parser = argparse.ArgumentParser(prog="train.py", description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--stage", type=int, choices=STAGES, default=0, help="0 images, 1 BL30K, 2 after 1, 3 after 0 (%(default)s)")
+    add("--id", default="NULL", help="name of the run; NULL: no logs and no checkpoints")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--static_root", default="static", help="folders of image and mask pairs (%(default)s)")
+    data.add_argument("--bl_root", default="BL30K", help="(%(default)s)")
+    data.add_argument("--yv_root", default="YouTube", help="with train_480p or train in it (%(default)s)")
+    data.add_argument("--davis_root", default="DAVIS/2017", help="with trainval in it (%(default)s)")
+    data.add_argument("--video_root", help="videos in the layout of DAVIS to train on instead")
+    data.add_argument("--check_data", action="store_true", help="check every file of the data, and stop")
+    data.add_argument("--num_workers", type=int, default=8, help="loader processes of each process (%(default)s)")
+    data.add_argument("--perturb_max", type=float, default=1, help="IoU of damaged first masks, at most (%(default)s)")
+    data.add_argument("--perturb_min", type=float, default=0.85, help="and at least (%(default)s)")
+    data.add_argument("--perturb_group", type=int, default=1, help="without effect, as in the published code")
+    data.add_argument("--crop", type=positive, default=384, help="side of the training images (%(default)s)")
+
+    recipe = parser.add_argument_group("recipe (defaults by stage, see STAGES)")
+    recipe.add_argument("-b", "--batch_size", type=positive, help="of each process")
+    recipe.add_argument("--accumulate", type=positive, default=1, metavar="N",
+                        help="batches per step: N times the batch on fewer GPUs (%(default)s)")
+    recipe.add_argument("-i", "--iterations", type=positive)
+    recipe.add_argument("--steps", type=int, nargs="*", help="iterations at which the learning rate drops")
+    recipe.add_argument("--lr", type=float)
+    recipe.add_argument("--gamma", type=float, default=0.1, help="factor of each drop (%(default)s)")
+    recipe.add_argument("--warm_up", action="store_true", help="raise the learning rate over the first hundredth")
+    for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight", "temperature", "top_p"):
+        recipe.add_argument(f"--{name}", type=float, default=getattr(LOSSES, name), help="(%(default)s)")
+    for name in ("start_warm", "end_warm"):
+        recipe.add_argument(f"--{name}", type=int, default=getattr(LOSSES, name),
+                            help="bootstrapping of the cross entropy, iteration (%(default)s)")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--preset", choices=PRESETS, default="base")
+    network.add_argument("--repeat", type=int, default=0, help="squeeze-and-excitation blocks in SAM (%(default)s)")
+    network.add_argument("--load_network", metavar="PATH", help="start from the network of an earlier stage")
+    network.add_argument("--backbone_weights", default="imagenet", metavar="imagenet|none|FOLDER",
+                         help="trunks at a fresh start: fetched, random, or from torchvision's files (%(default)s)")
+    for name in ("norm", "temporal_shuffle"):
+        network.add_argument(f"--{name}", action="store_true", help="without effect, as in the published code")
+
+    running = parser.add_argument_group("running")
+    running.add_argument("--out_root", default="saves", help="runs are saved as OUT_ROOT/DATE_ID (%(default)s)")
+    running.add_argument("--load_model", metavar="PATH", help="go on from this ..._checkpoint.pth")
+    running.add_argument("--resume", choices=("auto",), help="go on from the newest checkpoint of this --id, if any")
+    running.add_argument("--save_interval", type=positive, default=2500, metavar="N", help="(%(default)s)")
+    running.add_argument("--keep", type=positive, default=3, metavar="K", help="checkpoints to keep (%(default)s)")
+    running.add_argument("--log_interval", type=positive, default=100, metavar="N", help="(%(default)s)")
+    running.add_argument("--image_interval", type=positive, default=500, metavar="N", help="(%(default)s)")
+    running.add_argument("--val_davis", metavar="PATH", help="track this DAVIS's validation set while training")
+    running.add_argument("--val_every", type=positive, default=10000, metavar="N", help="(%(default)s)")
+    running.add_argument("--no_amp", action="store_true", help="float32 throughout")
+    running.add_argument("--amp_dtype", choices=("float16", "bfloat16"),
+                         help="of mixed precision (float16, on the CPU bfloat16)")
+    running.add_argument("--compile", action="store_true", help="torch.compile the step")
+    running.add_argument("--benchmark", action="store_true", help="let cuDNN look for the fastest convolutions")
+    running.add_argument("--debug", action="store_true", help="log every iteration, images every ten")
+    running.add_argument("--seed", type=int, default=14159265)
+    running.add_argument("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
+    running.add_argument("--local_rank", "--local-rank", type=int, help="set by torch.distributed.launch")
+    return parser
+
+
+def with_stage_defaults(args):
+    """args with what the stage says where nothing was given."""
+    for name in ("lr", "batch_size", "iterations", "steps"):
+        if getattr(args, name) is None:
+            setattr(args, name, STAGES[args.stage][name])
+    if args.debug:
+        args.log_interval, args.image_interval = 1, 10
+    return args
+
+
+def network_config(args):
+    """The NetworkConfig that a stage trains."""
+    single = args.stage == 0
+    return dataclasses.replace(PRESETS[args.preset], single_object=single, sam=not single,
+                               repeat=0 if single else args.repeat)
+
+
+def loss_settings(args):
+    return LossSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(LossSettings)})
