@@ -36,10 +36,12 @@ def consistency(student, teacher, temperature=1):
     student, teacher B×O×C×h×w. Summed over objects, averaged over all else, channels included, times T². The
     recipe lets gradients flow into both sides.
     """
+    # With the teacher as logarithms: its gradient would be NaN where its probability underflows to 0.
     divergence = F.kl_div(
         F.log_softmax(student.float() / temperature, 2),
-        F.softmax(teacher.float() / temperature, 2),
+        F.log_softmax(teacher.float() / temperature, 2),
         reduction="none",
+        log_target=True,
     )
     return divergence.mean((0, 2, 3, 4)).sum() * temperature**2
 

@@ -84,7 +84,7 @@ def test_stage_0_then_stage_3(images, videos, tmp_path, capsys):
 
 def test_training_learns(images, tmp_path):
     run("--stage", 0, "--static_root", images, "--id", "long", "--iterations", 30, "--out_root", tmp_path,
-        "--lr", 1e-3, "--save_interval", 100)
+        "--lr", 3e-4, "--save_interval", 100)
     rows = log_of(tmp_path, "long")
     assert np.mean([row["total_loss"] for row in rows[-5:]]) < 0.7 * np.mean([row["total_loss"] for row in rows[:3]])
 
@@ -132,7 +132,8 @@ def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, v
 @pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, command):
     command = [*command, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
-    subprocess.run([*command, "--batch_size", "4", "--out_root", str(tmp_path / "one")], check=True, capture_output=True)
+    one = [*command, "--batch_size", "4", "--out_root", str(tmp_path / "one")]
+    subprocess.run(one, check=True, capture_output=True)
     both = [command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29556", *command[1:],
             "--out_root", str(tmp_path / "two")]
     subprocess.run(both, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
@@ -141,7 +142,7 @@ def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, command):
     one, two, added = (log_of(tmp_path / name, "x") for name in ("one", "two", "sum"))
     for first, second in zip(one, two, strict=True):
         for name in ("total_loss", "loss_1", "loss_4", "klloss_loss", "iou"):
-            assert second[name] == pytest.approx(first[name], rel=1e-5), name
+            assert second[name] == pytest.approx(first[name], rel=1e-5, abs=1e-7), name
     weight = [weights(folder_of(tmp_path / name, "x") / "model_3.pth")["key_comp.weight"] for name in ("one", "sum")]
     assert torch.allclose(*weight, atol=1e-6)
     assert len(added) == 3
@@ -199,7 +200,7 @@ def test_unusable_starts(images, tmp_path, capsys, arguments, part):
 
 def test_bare_network_is_no_checkpoint_to_resume(images, tiny_checkpoint, tmp_path, capsys):
     assert run("--stage", 0, "--static_root", images, "--out_root", tmp_path, "--load_model", tiny_checkpoint) == 2
-    assert "a checkpoint" in capsys.readouterr().err or "--load_network" in capsys.readouterr().err
+    assert "--load_network starts a new training from it" in capsys.readouterr().err
 
 
 def test_missing_data_is_named(tmp_path, capsys):

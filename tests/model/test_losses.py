@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from model.losses import bootstrap_fraction, bootstrapped_cross_entropy, consistency, halving_sum
+
+
+def test_bootstrapping_goes_from_all_pixels_to_the_hardest():
+    fractions = [bootstrap_fraction(iteration, 20, 70, 0.15) for iteration in (0, 19, 20, 45, 70, 71)]
+    assert fractions == pytest.approx([1, 1, 1, 0.575, 0.15, 0.15])
+    logits = torch.zeros(1, 2, 1, 4)
+    logits[0, 0] = torch.tensor([0.0, 1, 2, 3])
+    target = torch.ones(1, 1, 4, dtype=torch.long)
+    pixels = torch.nn.functional.softplus(torch.tensor([0.0, 1, 2, 3]))
+    assert bootstrapped_cross_entropy(logits, target, 0.5).item() == pytest.approx(pixels[2:].mean().item())
+    assert bootstrapped_cross_entropy(logits, target, 1.0).item() == pytest.approx(pixels.mean().item())
+
+
+def test_missing_second_object_is_no_class():
+    logits = torch.randn(1, 3, 2, 2)
+    target = torch.zeros(1, 2, 2, dtype=torch.long)
+    one = bootstrapped_cross_entropy(logits, target, 1.0, torch.tensor([[1.0, 0.0]]))
+    assert one.item() == pytest.approx(bootstrapped_cross_entropy(logits[:, :2], target, 1.0).item())
+
+
+def test_later_frames_weigh_more():
+    assert halving_sum([8, 0, 0]) == 1 and halving_sum([0, 0, 8]) == 4
+
+
+def test_consistency_moves_both_sides_and_survives_underflow():
+    torch.manual_seed(0)
+    student = torch.randn(1, 2, 4, 1, 1, requires_grad=True)
+    teacher = (torch.randn(1, 2, 4, 1, 1) * 200).requires_grad_(True)
+    assert consistency(student, student).item() == pytest.approx(0, abs=1e-6)
+    loss = consistency(student, teacher)
+    loss.backward()
+    assert loss > 0 and student.grad.isfinite().all() and teacher.grad.isfinite().all()
+    assert student.grad.abs().sum() > 0 and teacher.grad.abs().sum() > 0
