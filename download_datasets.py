@@ -7,16 +7,16 @@
 
 The terms are shown first; --yes agrees to them where nobody can be asked. The names of --only, and what they give:
 
-    static              static/{BIG_small,HRSOD_small,DUTS-TR,DUTS-TE,ecssd,fss}
-    davis-2016          DAVIS/2016
-    davis-2017          DAVIS/2017/trainval
-    davis-2017-test     DAVIS/2017/test-dev
-    davis-2017-scribbles   DAVIS/2017/trainval/Scribbles
-    youtube-train       YouTube/train, and YouTube/train_480p with the shorter side at 480, by all cores
-    youtube-valid       YouTube/valid
-    youtube-valid-all   YouTube/all_frames/valid_all_frames
-    youtube-2018-valid       YouTube2018/valid
-    youtube-2018-valid-all   YouTube2018/all_frames/valid_all_frames
+    static                    static/{BIG_small,HRSOD_small,DUTS-TR,DUTS-TE,ecssd,fss}
+    davis-2016                DAVIS/2016
+    davis-2017                DAVIS/2017/trainval
+    davis-2017-test           DAVIS/2017/test-dev
+    davis-2017-scribbles      DAVIS/2017/trainval/Scribbles
+    youtube-train             YouTube/train, and YouTube/train_480p: shorter side 480, made with all cores
+    youtube-valid             YouTube/valid
+    youtube-valid-all         YouTube/all_frames/valid_all_frames
+    youtube-2018-valid        YouTube2018/valid
+    youtube-2018-valid-all    YouTube2018/all_frames/valid_all_frames
 
 Interrupted, the same command goes on where it was; what is finished is not fetched again. If one link fails, the
 others are still fetched, and the exit code is 1.

@@ -132,11 +132,10 @@ def download_parts(parts, args):
     chosen = [part for part in parts if not args.only or part.name in args.only]
     waiting = [part for part in chosen if not _finished(part, root)]
     (root / ".downloads").mkdir(parents=True, exist_ok=True)
-    if waiting:
-        here = sum(_bytes(path) for part in waiting for path in (_archive(part, root), _partial(_archive(part, root))))
-        # All of their content, and one archive, which is removed before the next one comes.
-        need = sum(part.size for part in waiting) + max(part.size for part in waiting)
-        _check_space(root, need - min(here, need), "about ")
+    # All of their content, and one archive, which is removed before the next one comes.
+    sizes = [part.size for part in waiting if not _archive(part, root).exists()]
+    here = sum(_bytes(_partial(_archive(part, root))) for part in waiting)
+    _check_space(root, sum(sizes) + max(sizes, default=0) - here, "about ")
 
     failed = {}
     for part in chosen:
@@ -148,6 +147,8 @@ def download_parts(parts, args):
         except (InputError, OSError) as error:
             failed[part.name] = _first_line(error)
             print(f"{part.name}: {failed[part.name]}", file=sys.stderr)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("run the same command again to go on") from None
     folders = dict.fromkeys(part.folder.split("/")[0] for part in chosen if part.name not in failed)
     print(f"{len(chosen) - len(failed)} of {len(chosen)} parts are complete"
           + (f": {', '.join(str(root / folder) for folder in folders)}" if folders else ""))
@@ -165,7 +166,7 @@ def _complete(part, root):
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
             shutil.move(archive, temporary)
-        return f"{_gigabytes(_bytes(target))} in {target}"
+        return f"{_amount(_bytes(target))} in {target}"
     report = f"already in {folder}"
     if not _unpacked(part, root):
         # The archive lies there together with its content and the resized copies.
@@ -333,21 +334,23 @@ def unpack(path, folder, holds):
     """
     folder = Path(folder)
     try:
-        tops, found, count, size = set(), {}, 0, 0
-        for name, bytes_of_one, _ in _members(path):
+        tops, found, count, need = set(), {}, 0, 0
+        for name, size, _ in _members(path):
             parts = _inside(path, name)
             tops.add(parts[0])
-            count, size = count + 1, size + bytes_of_one
+            count, need = count + 1, need + size
             at = next((index for index, part in enumerate(parts) if part in holds), None)
             if at is not None:
                 found.setdefault(parts[:at], set()).add(parts[at])
+                # What an interrupted run has unpacked is overwritten.
+                need -= min(size, _bytes(folder.joinpath(*parts[at:])))
         complete = [around for around, names in found.items() if names.issuperset(holds)]
         if not complete:
             there = ", ".join(sorted(tops)[:8]) or "nothing"
             raise InputError(f"{path}: expected {', '.join(holds)}, but it holds {there}; if it is the right archive "
                              f"all the same, unpack it into {folder} by hand")
         folder.mkdir(parents=True, exist_ok=True)
-        _check_space(folder, size)
+        _check_space(folder, need)
         return _write_members(path, folder, min(complete, key=len), count)
     except InputError:
         raise
@@ -429,12 +432,12 @@ def _inside(source, name):
 def _check_space(folder, need, about=""):
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise InputError(f"{folder}: {about}{_gigabytes(need)} are needed, {_gigabytes(free)} are free; make room, or "
+        raise InputError(f"{folder}: {about}{_amount(need)} are needed, {_amount(free)} are free; make room, or "
                          "choose another --root")
 
 
-def _gigabytes(count):
-    return f"{count / 1e9:.3g} GB"
+def _amount(count):
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _bytes(path):
