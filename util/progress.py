@@ -5,17 +5,25 @@ import sys
 import progressbar
 
 
-def progress_bar(total, label):
+def progress_bar(total, label, start=0, size=False):
     """A started bar over `total` steps (None: unknown) on standard error; count with `.increment()`.
 
+    start: steps that an earlier run has done. size: the steps are bytes, shown as such, and with their speed.
     Where standard error is no terminal, a line every ten seconds.
     """
     interactive = sys.stderr.isatty()
-    widgets = [f"{label} ", progressbar.SimpleProgress(), " ", progressbar.Bar(), " ", progressbar.ETA()]
+    count = [progressbar.SimpleProgress()]
+    if size:
+        count = [progressbar.DataSize(), " of ", progressbar.DataSize("max_value"), " ",
+                 progressbar.AdaptiveTransferSpeed()]
+    # The time left follows from the latest steps where the first ones took no time.
+    widgets = [f"{label} ", *count, " ", progressbar.Bar(), " ",
+               progressbar.AdaptiveETA() if start else progressbar.ETA()]
     if total is None:
-        widgets = [f"{label} ", progressbar.Counter(), " ", progressbar.Timer()]
+        widgets = [f"{label} ", progressbar.DataSize() if size else progressbar.Counter(), " ", progressbar.Timer()]
     return progressbar.ProgressBar(
         fd=sys.stderr,
+        initial_value=start,
         max_value=progressbar.UnknownLength if total is None else total,
         widgets=widgets,
         is_terminal=interactive,

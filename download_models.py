@@ -1,0 +1,48 @@
+"""Download the weights that the authors of RDE-VOS published.
+
+    python download_models.py                                  # all of them, into pretrain
+    python download_models.py --only model_s012_final.pth
+    python download_models.py --root .. --yes                  # into ../pretrain, without being asked about the terms
+
+The names of --only are those of the files in the published folder. Interrupted, the same command goes on where it was;
+files that are there are not fetched again. If one fails, the others are still fetched, and the exit code is 1.
+
+The Google Drive id is the published one. Drive limits how often a file may be fetched: if it refuses one, try again
+the next day, or save it with a browser in ROOT/pretrain.
+"""
+
+import argparse
+import sys
+
+from util.download import add_download_options, agree, download_parts, list_drive_folder
+from util.errors import InputError, run_script
+
+TERMS = """
+These weights were published by the authors of "Recurrent Dynamic Embedding for Video Object Segmentation" (Li et al.,
+CVPR 2022), and trained on data with terms of its own: DUTS, HRSOD, FSS-1000, ECSSD, BIG, DAVIS, YouTube-VOS and BL30K.
+BL30K is derived from ShapeNet and must not be used commercially. Who uses the weights should cite the paper.
+"""
+
+FOLDER = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(prog="download_models.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_download_options(parser, "files of the published folder")
+    return parser
+
+
+def main(args):
+    agree(TERMS, args.yes)
+    try:
+        parts = list_drive_folder(FOLDER, "pretrain")
+    except InputError as error:
+        # Nothing is wrong with what the user gave.
+        print(error, file=sys.stderr)
+        return 1
+    return download_parts(parts, args)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))

@@ -1,0 +1,82 @@
+"""Smaller copies of videos, so that training reads less."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import numpy as np
+from PIL import Image
+
+from util.errors import InputError
+from util.image_io import atomic_path, read_image, read_mask, read_palette, write_mask
+from util.progress import progress_bar
+
+
+def resize_videos(source, target, side=480):
+    """Copy source/{JPEGImages,Annotations}/VIDEO to `target`, shorter side reduced to `side`, with all cores.
+
+    Images bicubic (JPEG, quality 95), masks nearest, with their ids and palette; none is enlarged. Files that are
+    there already are left as they are. Returns how many there are now. Raises InputError that names an unreadable
+    file after all others are done.
+    """
+    folders = [path for kind in ("JPEGImages", "Annotations") for path in sorted((source / kind).iterdir())
+               if path.is_dir()]
+    count, failures = 0, []
+    bar = progress_bar(len(folders), f"resizing {source}")
+    # Not forked: the parent may have threads.
+    pool = ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), _ignore_interrupts)
+    try:
+        for job in as_completed([pool.submit(_resize_folder, path, target / path.relative_to(source), side)
+                                 for path in folders]):
+            done, failed = job.result()
+            count += done
+            failures += failed
+            bar.increment()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.finish(dirty=True)
+    if failures:
+        raise InputError(f"{min(failures)}; {len(failures)} of {count + len(failures)} files could not be resized")
+    return count
+
+
+def _ignore_interrupts():
+    # Ctrl-C reaches every process; the parent sees to it that no new folder is begun.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _resize_folder(source, target, side):
+    """Resize one folder of images or masks; how many are done, and what was wrong with the others."""
+    suffix, resize = (".png", _resize_mask) if source.parent.name == "Annotations" else (".jpg", _resize_image)
+    target.mkdir(parents=True, exist_ok=True)
+    count, failures = 0, []
+    for path in sorted(source.glob(f"[!.]*{suffix}")):
+        try:
+            if not (target / path.name).exists():
+                resize(path, target / path.name, side)
+            count += 1
+        except InputError as error:
+            failures.append(str(error))
+    return count, failures
+
+
+def _resize_image(source, target, side):
+    image = Image.fromarray(read_image(source))
+    with atomic_path(target) as temporary:
+        if min(image.size) <= side:
+            shutil.copyfile(source, temporary)
+        else:
+            image.resize(_reduced(image.size, side), Image.Resampling.BICUBIC).save(temporary, "JPEG", quality=95)
+
+
+def _resize_mask(source, target, side):
+    ids = Image.fromarray(read_mask(source))
+    if min(ids.size) > side:
+        ids = ids.resize(_reduced(ids.size, side), Image.Resampling.NEAREST)
+    write_mask(target, np.asarray(ids), read_palette(source))
+
+
+def _reduced(size, side):
+    return tuple(round(length * side / min(size)) for length in size)
