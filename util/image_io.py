@@ -1,6 +1,7 @@
 """Reading images and masks, writing masks: every file format decision stands here."""
 
 import contextlib
+import math
 import os
 from pathlib import Path
 
@@ -51,13 +52,47 @@ def _open(path):
         raise InputError(f"{path}: damaged or unreadable image ({error})") from None
 
 
-def read_image(path):
-    """uint8 H×W×3 RGB. Raises InputError when the file is missing or cannot be decoded in full."""
+def read_image(path, size=None, shorter=None):
+    """uint8 H×W×3 RGB. Raises InputError when the file is missing, cannot be decoded in full, or has not `size`.
+
+    size: the (width, height) that is expected.
+    shorter: a JPEG whose shorter side is at least twice this may come at 1/2, 1/4 or 1/8 of its size, but never below
+    it: the decoder then averages, which is much faster than decoding all pixels.
+    """
     with _open(path) as image:
         try:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            if shorter is not None:
+                scale = shorter / min(image.size)
+                image.draft("RGB", tuple(math.ceil(side * scale) for side in image.size))
+            values = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path}: damaged image ({error})") from None
+    if size is not None and values.shape[1::-1] != tuple(size):
+        raise InputError(f"{path}: the frame has {pixels(values.shape[1::-1])} pixels, expected {pixels(size)}")
+    return values
+
+
+def image_size(path):
+    """(width, height) as `read_image` would show it, from the file's header."""
+    with _open(path) as image:
+        # Exif orientations from 5 on are turned by a quarter.
+        return image.size[::-1] if image.getexif().get(0x0112, 1) > 4 else image.size
+
+
+def read_grey(path):
+    """The values of a mask with soft edges: uint8 H×W, 0 background to 255 object.
+
+    A mask of ids (indexed, or grey with no value above 127) has 255 wherever the id is not 0; a colour image counts
+    as grey. Raises InputError when the file is missing or cannot be decoded in full.
+    """
+    with _open(path) as image:
+        try:
+            values = np.array(image if image.mode in ("P", "L") else image.convert("L"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: damaged image ({error})") from None
+        if image.mode == "P" or values.max() < 128:
+            values = (values > 0).astype(np.uint8) * 255
+    return values
 
 
 def read_mask(path, size=None):

@@ -1,0 +1,147 @@
+"""Random geometry and colour of training samples: one resampling for each frame, whatever is composed in it.
+
+Coordinates are continuous: the centre of pixel (x, y) is (x + ½, y + ½), so that scaling about the origin scales the
+picture. Matrices are 3×3 and lead from the source to the sample, but for what `sampling` returns.
+"""
+
+import cv2
+import numpy as np
+
+IMAGE_MEAN = (124, 116, 104)
+"""RGB that fills what lies outside of an image: the mean of ImageNet."""
+
+LUMA = np.array([0.299, 0.587, 0.114])
+
+SPLINE_CELL = 8
+"""Pixels between two points at which a spline is evaluated; in between, its displacement is interpolated."""
+
+OUTSIDE = -1e6
+
+
+def translation(x, y):
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
+
+
+def scaling(x, y):
+    return np.diag([x, y, 1.0])
+
+
+def random_affine(rng, centre, degrees, shear, scale=(1, 1)):
+    """Rotation by ±`degrees`, scale in a range, horizontal shear by ±`shear` degrees, all about `centre` (x, y)."""
+    angle = np.radians(rng.uniform(-degrees, degrees))
+    slope = np.tan(np.radians(rng.uniform(-shear, shear)))
+    factor = rng.uniform(*scale)
+    cosine, sine = factor * np.cos(angle), factor * np.sin(angle)
+    linear = np.array([[cosine, -sine], [sine, cosine]]) @ [[1, -slope], [0, 1]]
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    matrix[:2, 2] = centre - linear @ centre
+    return matrix
+
+
+def random_crop_box(rng, width, height, scale, ratio=(3 / 4, 4 / 3), tries=10):
+    """(left, top, width, height) of a random part: its share of the area from `scale`, its aspect from `ratio`.
+
+    The rule of Inception's training (Szegedy et al., CVPR 2015): where no try fits, the largest centred part whose
+    aspect is allowed.
+    """
+    for _ in range(tries):
+        area = width * height * rng.uniform(*scale)
+        aspect = np.exp(rng.uniform(*np.log(ratio)))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
+    w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def random_spline(rng, size, points=12, deviation=0.02):
+    """Where each pixel of a size×size sample comes from under a random thin-plate spline: float32 size×size×2, (x, y).
+
+    Random control points move by normal offsets of `deviation` times the size (Bookstein, PAMI 1989). What comes from
+    outside of the square is far outside: it must be filled, even where the source goes on.
+    """
+    origin = rng.uniform(0, 1, (points, 2))
+    target = origin + rng.normal(0, deviation, (points, 2))
+
+    def basis(at):
+        # r² log r, with the 0 that is its limit at r = 0.
+        squared = ((at[:, None] - target) ** 2).sum(-1)
+        return np.hstack([squared * np.log(squared + 1e-12) / 2, np.ones((len(at), 1)), at])
+
+    system = np.zeros((points + 3, points + 3))
+    system[:points] = basis(target)
+    system[points:, :points] = system[:points, points:].T
+    weights = np.linalg.solve(system, np.vstack([origin - target, np.zeros((3, 2))]))
+    # Two cells more on each side: the cubic interpolation below then never repeats a border.
+    cells = -(-size // SPLINE_CELL)
+    steps = (np.arange(-2, cells + 2) + 0.5) * SPLINE_CELL / size
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    coarse = (size * (basis(grid) @ weights)).astype(np.float32).reshape(len(steps), len(steps), 2)
+    border = 2 * SPLINE_CELL
+    fine = cv2.resize(coarse, None, fx=SPLINE_CELL, fy=SPLINE_CELL, interpolation=cv2.INTER_CUBIC)
+    position = fine[border:border + size, border:border + size]
+    axis = np.arange(size, dtype=np.float32) + 0.5
+    position[..., 0] += axis
+    position[..., 1] += axis[:, None]
+    outside = cv2.inRange(position, (0, 0), (size, size)) == 0
+    position[outside] = OUTSIDE
+    return position
+
+
+def sampling(matrix, spline=None):
+    """What `warp` needs to look up the source: the inverse of `matrix`, after `spline` where there is one."""
+    # OpenCV's pixel centres are whole numbers.
+    inverse = (translation(-0.5, -0.5) @ np.linalg.inv(matrix))[:2]
+    if spline is not None:
+        return cv2.transform(spline, inverse)
+    inverse[:, 2] += inverse[:, :2] @ (0.5, 0.5)
+    return inverse
+
+
+def warp(source, lookup, size, interpolation, fill):
+    """The size×size sample of `source` (uint8 H×W or H×W×3) at what `sampling` returned; `fill` outside of it."""
+    if lookup.ndim == 3:
+        return cv2.remap(source, lookup, None, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+    return cv2.warpAffine(source, lookup, (size, size), flags=interpolation | cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+
+
+def random_colour(rng, mean, brightness, contrast, saturation, greyscale=0):
+    """A 3×4 colour matrix: jitter of the three in random order, then grey with probability `greyscale`.
+
+    Each factor is uniform in 1 ± its argument. Brightness scales, contrast moves away from the mean grey (of an image
+    whose mean RGB is `mean`), saturation moves away from the pixel's grey. All are linear, so that one matrix does
+    what would else be four passes with rounding in between.
+    """
+    grey = np.eye(4)
+    grey[:3, :3] = LUMA
+    factors = 1 + rng.uniform(-1, 1, 3) * (brightness, contrast, saturation)
+    matrix = np.eye(4)
+    for kind in rng.permutation(3):
+        step = np.diag([factors[kind]] * 3 + [1])
+        if kind == 1:
+            step[:3, 3] = (1 - factors[kind]) * LUMA @ (matrix @ [*mean, 1])[:3]
+        if kind == 2:
+            step[:3, :3] += (1 - factors[kind]) * grey[:3, :3]
+        matrix = step @ matrix
+    if rng.random() < greyscale:
+        matrix = grey @ matrix
+    return matrix[:3]
+
+
+def shift_hue(image, turn):
+    """uint8 H×W×3 RGB with its hue turned by `turn` (1 is the full circle)."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(turn * 256) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def mean_colour(image):
+    """Mean RGB of uint8 H×W×3."""
+    return cv2.mean(image)[:3]
+
+
+def recolour(image, matrix):
+    """`matrix` 3×4 applied to each pixel of uint8 H×W×3; what leaves 0 to 255 is clipped."""
+    return cv2.transform(image, matrix)

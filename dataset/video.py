@@ -1,0 +1,161 @@
+"""Training samples from annotated videos: five frames with up to two objects (stages 1 to 3)."""
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from dataset.augmentation import (
+    IMAGE_MEAN,
+    mean_colour,
+    random_affine,
+    random_colour,
+    random_crop_box,
+    recolour,
+    sampling,
+    scaling,
+    translation,
+    warp,
+)
+from dataset.perturbation import perturb_mask
+from dataset.sampler import sample_generator, sample_index
+from dataset.training_sets import SHOTS, object_ids
+from util.image_io import read_image, read_mask
+
+DRAWS = 6
+"""So many times frames are drawn until the first one holds an object."""
+
+JUMPS = ((0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))
+"""The curriculum: (fraction of the training, largest gap between two frames of a sample) ..."""
+
+LAST_JUMP = 5
+"""... and the largest gap at the end, which is more like inference again."""
+
+
+def jump_curriculum(samples, last_from=0.9):
+    """The `max_jump` of VideoDataset for a training of so many samples, in all processes together.
+
+    last_from: fraction of the training from which frames lie close together again; 0.8 on BL30K.
+    """
+    return tuple((round(fraction * samples), jump) for fraction, jump in (*JUMPS, (last_from, LAST_JUMP)))
+
+
+class VideoDataset(Dataset):
+    """`dataset[n]` is five frames of one video, for any n from 0: a running number that goes on over the epochs.
+
+    A dict of
+        rgb              uint8 5×3×size×size  RGB, 0 to 255
+        gt, sec_gt       uint8 5×1×size×size  masks of the first and the second object, 0 and 1
+        cls_gt           uint8 5×size×size    0 background, 1 first, 2 second object
+        pgt, sec_pgt     uint8 1×1×size×size  the first frame's masks, damaged (`perturb_mask`)
+        selector         float32 2            1, and 1 or 0: whether there is a second object
+        info             name of the video; frames: file names in the order shown, separated by spaces
+
+    videos: `dataset.training_sets.Video`s of at least five frames. perturb: lowest and highest target of the IoU
+    between pgt and the clean mask. bl30k: the rules of BL30K, more of the frame in a crop and no tiny objects.
+    max_jump: the largest gap between two frames of a sample, as pairs (running number from which it holds, gap).
+    It is part of the declaration because workers prepare samples ahead: a setting changed while they run would
+    reach samples that depend on their timing, and a resumed run would see others than an unbroken one.
+
+    All random numbers of a sample come from (seed, n). Raises InputError naming a file that cannot be used.
+    """
+
+    def __init__(self, videos, *, max_jump=((0, LAST_JUMP),), seed=0, perturb=(0.85, 1.0), bl30k=False, size=384):
+        self.videos = tuple(videos)
+        self.max_jump = tuple(max_jump)
+        self.seed = seed
+        self.perturb = perturb
+        self.bl30k = bl30k
+        self.size = size
+
+    def __len__(self):
+        """Samples of one epoch."""
+        return len(self.videos)
+
+    def jump(self, number):
+        """The largest gap for the sample with this running number."""
+        return next(jump for first, jump in reversed(self.max_jump) if number >= first)
+
+    def __getitem__(self, number):
+        rng = sample_generator(self.seed, number)
+        video = self.videos[sample_index(self.seed, number, len(self.videos))]
+        jump = max(1, self.jump(number) // video.step)
+        for _ in range(DRAWS):
+            frames = draw_frames(rng, len(video.frames), jump)
+            geometry, ids = self._masks(rng, video, frames)
+            objects = self._objects(ids)
+            if objects:
+                break
+        # Where six draws found none, the sample shows what it is like when there is nothing to follow.
+        chosen = rng.choice(objects, min(2, len(objects)), replace=False) if objects else []
+
+        classes = np.zeros((SHOTS, self.size, self.size), np.uint8)
+        for label, known in enumerate(chosen, 1):
+            classes[ids == known] = label
+        planes = [(classes == label).view(np.uint8)[:, None] for label in (1, 2)]
+        perturbed = [perturb_mask(plane[0, 0], rng, *self.perturb)[None, None] for plane in planes]
+        return {
+            "rgb": torch.from_numpy(self._images(rng, video, frames, *geometry)),
+            "gt": torch.from_numpy(planes[0]),
+            "sec_gt": torch.from_numpy(planes[1]),
+            "cls_gt": torch.from_numpy(classes),
+            "pgt": torch.from_numpy(perturbed[0]),
+            "sec_pgt": torch.from_numpy(perturbed[1]),
+            "selector": torch.tensor([1.0, float(len(chosen) > 1)]),
+            "info": {"name": video.name, "frames": " ".join(video.frames[index] for index in frames)},
+        }
+
+    def _masks(self, rng, video, frames):
+        """((frame size, crop box, lookups of `warp`), ids uint8 5×size×size)."""
+        size = self.size
+        first = read_mask(video.mask(frames[0]))
+        height, width = first.shape
+        left, top, w, h = random_crop_box(rng, width, height, (0.25 if self.bl30k else 0.36, 1))
+        shared = scaling(size / w, size / h)
+        if rng.random() < 0.5:
+            shared = translation(size, 0) @ scaling(-1, 1) @ shared
+        centre = np.array([size / 2, size / 2])
+        lookups = [sampling(random_affine(rng, centre, degrees=15, shear=10) @ shared) for _ in frames]
+        ids = np.empty((SHOTS, size, size), np.uint8)
+        for shot, (index, lookup) in enumerate(zip(frames, lookups, strict=True)):
+            mask = read_mask(video.mask(index), (width, height)) if shot else first
+            ids[shot] = warp(mask[top:top + h, left:left + w], lookup, size, cv2.INTER_NEAREST, 0)
+        return ((width, height), (left, top, w, h), lookups), ids
+
+    def _objects(self, ids):
+        """Ids in the first frame that are worth following."""
+        pixels = object_ids(ids[0])
+        if not self.bl30k:
+            return list(pixels)
+        later = [object_ids(frame) for frame in ids[1:]]
+        # 900 pixels and less are fine for an object that is always small, not for a part of a large one.
+        return [known for known, count in pixels.items()
+                if count > 900 or (count > 100 and max(frame.get(known, 0) for frame in later) < 400)]
+
+    def _images(self, rng, video, frames, frame_size, box, lookups):
+        """uint8 5×3×size×size: the frames under the masks' geometry, colours jittered."""
+        left, top, w, h = box
+        rgb = np.empty((SHOTS, 3, self.size, self.size), np.uint8)
+        shared = None
+        for shot, (index, lookup) in enumerate(zip(frames, lookups, strict=True)):
+            image = read_image(video.image(index), size=frame_size)[top:top + h, left:left + w]
+            if shared is None:
+                # The first frame's mean serves all five: they keep their differences in brightness.
+                shared = random_colour(rng, mean_colour(image), 0.1, 0.03, 0.03, greyscale=0.05)
+            warped = warp(recolour(image, shared), lookup, self.size, cv2.INTER_CUBIC, IMAGE_MEAN)
+            own = random_colour(rng, mean_colour(warped), 0.01, 0.01, 0.01)
+            rgb[shot] = recolour(warped, own).transpose(2, 0, 1)
+        return rgb
+
+
+def draw_frames(rng, length, max_jump):
+    """Five frames of a video of `length` ≥ 5, strictly forward in time or strictly backward: list of indices.
+
+    Gaps are uniform in 1 ... max_jump, and clamped where the end would leave too few frames. (The published sampling
+    clamps each frame by a rule of its own, so that in videos about as short as max_jump time goes to and fro.)
+    """
+    start = int(rng.integers(max(1, length - max(max_jump, SHOTS - 1))))
+    frames = [start]
+    for left in range(SHOTS - 2, -1, -1):
+        frames.append(min(frames[-1] + int(rng.integers(max_jump)) + 1, length - 1 - left))
+    return frames[::-1] if rng.random() < 0.5 else frames
