@@ -9,16 +9,18 @@ import threading
 class Server:
     """What is served, and what was asked for.
 
-    files: {path: bytes, or str for a page}. cuts: {path: numbers of bytes after which successive connections are
-    cut}. stalls: {path: number of bytes after which nothing more comes}. announced: {path: the size it is said to
-    have, None: nothing is said}. ranges: whether Range is understood. requests:
-    [(path, first byte asked for)].
+    files: {path: bytes, or str for a page}.
+    cuts: {path: numbers of bytes after which successive connections are cut}.
+    stalls: {path: number of bytes after which nothing more comes}.
+    announced: {path: the size it is said to have, None: nothing is said}.
+    ranges: whether Range is understood. shift: by how many bytes more than asked for the start is passed over.
+    requests: [(path, first byte asked for)].
     """
 
     def __init__(self, address):
         self.address = address
         self.files, self.cuts, self.stalls, self.announced = {}, {}, {}, {}
-        self.ranges = True
+        self.ranges, self.shift = True, 0
         self.requests = []
         self.closing = threading.Event()
 
@@ -66,17 +68,19 @@ def answer(handler, server):
     if isinstance(content, str):
         content, kind, start = content.encode(), "text/html; charset=utf-8", 0
     start = start if server.ranges else 0
+    start += server.shift if start else 0
     size = server.announced.get(path, len(content))
-    handler.send_response(416 if start and start >= size else 206 if start else 200)
+    beyond = start and start >= (size or len(content))
+    handler.send_response(416 if beyond else 206 if start else 200)
     handler.send_header("Content-Type", kind)
-    if start and start >= size:
+    if beyond:
         handler.send_header("Content-Range", f"bytes */{size}")
         handler.end_headers()
         return
     if size is not None:
         handler.send_header("Content-Length", str(size - start))
     if start:
-        handler.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{size or '*'}")
     handler.end_headers()
     cuts = server.cuts.get(path)
     with contextlib.suppress(ConnectionError):

@@ -99,10 +99,20 @@ def test_empty_file(server, tmp_path):
     assert (tmp_path / "a").read_bytes() == b""
 
 
-def test_a_server_that_does_not_tell_the_size(server, tmp_path):
+@pytest.mark.parametrize("here", [0, 1000])
+def test_a_server_that_does_not_tell_the_size(server, tmp_path, here):
     server.announced["a"] = None
+    (tmp_path / "a.part").write_bytes(CONTENT[:here])
     fetch(server.url("a", CONTENT), tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert (tmp_path / "a").read_bytes() == CONTENT and server.requests == [("a", here)]
+
+
+def test_bytes_that_were_not_asked_for_are_not_taken(server, tmp_path):
+    server.shift = 1
+    (tmp_path / "a.part").write_bytes(CONTENT[:1000])
+    with pytest.raises(InputError, match="1000 bytes came, then other bytes than those asked for"):
+        fetch(server.url("a", CONTENT), tmp_path / "a")
+    assert (tmp_path / "a.part").read_bytes() == CONTENT[:1000]
 
 
 def test_a_killed_download_is_resumed(server, tmp_path):
@@ -245,6 +255,12 @@ def test_what_is_expected_lies_in_the_folder(tmp_path, kind, around):
     assert unpack(path, tmp_path / "to", ("images", "masks")) == 3 + beside
     assert {name: (tmp_path / "to" / name).read_bytes() for name in GOOD} == GOOD
     assert names(tmp_path / "to") == sorted([*GOOD, *["beside/images.txt"] * beside])
+
+
+def test_of_two_folders_with_what_is_expected_the_outer_one_counts(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {"x/backup/images/0": b"inner", "x/images/0": b"outer"})
+    assert unpack(path, tmp_path / "to", ("images",)) == 2
+    assert (tmp_path / "to" / "images" / "0").read_bytes() == b"outer"
 
 
 def test_unpacking_again_replaces_what_was_cut(tmp_path):
