@@ -24,6 +24,10 @@ class NonLocal(nn.Module):
         self.phi = nn.Sequential(nn.Conv3d(dim, inner, kernel_size=1))
         self.g = nn.Sequential(nn.Conv3d(dim, inner, kernel_size=1))
         self.W = nn.Conv3d(inner, dim, kernel_size=1)
+        # The block starts as the identity (Wang et al., section 4.1). Products of three unnormalised features, nested
+        # from frame to frame, would otherwise make the first losses astronomic.
+        nn.init.zeros_(self.W.weight)
+        nn.init.zeros_(self.W.bias)
 
     def forward(self, x):
         batch, _, time, height, width = x.shape
