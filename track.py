@@ -117,20 +117,25 @@ def track(args, network, frames, masks, folder):
     }
     output = TrackOutput(folder, frames.size, frames.rate, header,
                          overlay=not args.no_overlay, scores=args.save_scores)
-    network_time = Latencies()
+    network_time, whole_time = Latencies(), Latencies()
     bar = progress_bar(frames.length, "tracking")
     waiting = dict(masks)
     try:
         with output:
-            start, count = time.perf_counter(), 0
+            start = lap = time.perf_counter()
             for (name, frame), last in mark_last(prefetch(frames)):
                 mask = waiting.pop(name, None)
                 if mask is not None:
                     mask = read_mask(mask, frames.size)
                 _track_frame(core, name, frame, mask, last, output, network_time)
-                count += 1
+                now = time.perf_counter()
+                whole_time.add(now - lap)
+                lap = now
                 bar.increment()
-            output.finish(_report(count, time.perf_counter() - start, network_time, device))
+            output.finish({
+                "speed": {"end_to_end": whole_time.summary(), "network": network_time.summary()},
+                "peak_memory_mb": peak_memory_mb(device),
+            })
     except (InputError, OSError, KeyboardInterrupt) as error:
         raise _with_finished(error, output) from error
     finally:
@@ -140,7 +145,7 @@ def track(args, network, frames, masks, folder):
         print(f"{file}: not used, the video has no frame {frame}", file=sys.stderr)
     extra = ", overlay.mp4" if output.overlay else ""
     print(f"wrote {output.finished} masks to {output.masks}{extra} and summary.json beside it "
-          f"({count} frames, {count / seconds:.2f} frames/s end to end)")
+          f"({whole_time.count} frames, {whole_time.count / seconds:.2f} frames/s end to end)")
 
 
 def _track_frame(core, name, frame, mask, last, output, network_time):
@@ -154,14 +159,6 @@ def _track_frame(core, name, frame, mask, last, output, network_time):
     network_time.add(time.perf_counter() - start)
     scores = (prob * 255).round().byte().cpu().numpy() if output.scores else None
     output.add(name, frame, ids, prob.amax(0).cpu().numpy(), scores, core.objects)
-
-
-def _report(count, seconds, network_time, device):
-    end_to_end = {"frames_per_second": round(count / seconds, 2), "seconds": round(seconds, 2)}
-    return {
-        "speed": {"end_to_end": end_to_end, "network": network_time.summary()},
-        "peak_memory_mb": peak_memory_mb(device),
-    }
 
 
 def _model_entry(path, network):
