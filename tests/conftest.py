@@ -11,6 +11,7 @@ from dataset.synthetic import render_clip
 from model import PRESETS, RDE, NetworkConfig
 from model.checkpoint import expected_shapes
 from tests.recipe import recipe_state
+from tests.trees import davis_tree, youtube_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,3 +70,13 @@ def clip():
     """(frames uint8 T×H×W×3, ids uint8 T×H×W) of two moving objects, 20 frames of 72×100."""
     pairs = list(render_clip(photograph(1), [photograph(2), photograph(3)], (72, 100), 20, seed=4))
     return np.stack([frame for frame, _ in pairs]), np.stack([ids for _, ids in pairs])
+
+
+@pytest.fixture(scope="session")
+def davis(clip, tmp_path_factory):
+    return davis_tree(tmp_path_factory.mktemp("davis"), clip)
+
+
+@pytest.fixture(scope="session")
+def youtube(clip, tmp_path_factory):
+    return youtube_tree(tmp_path_factory.mktemp("youtube"), clip)

@@ -8,23 +8,12 @@ import pytest
 from PIL import Image
 
 from evaluation import check
-from tests.trees import davis_tree, youtube_tree
 from util.errors import run_script
 from util.image_io import read_mask, write_grey, write_mask
 
 
 def run(*arguments):
     return run_script(check.get_args_parser(), check.main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def davis(clip, tmp_path_factory):
-    return davis_tree(tmp_path_factory.mktemp("davis"), clip)
-
-
-@pytest.fixture(scope="module")
-def youtube(clip, tmp_path_factory):
-    return youtube_tree(tmp_path_factory.mktemp("youtube"), clip)
 
 
 @pytest.fixture

@@ -20,23 +20,13 @@ import eval_generic
 import eval_youtube
 from inference_core import InferenceCore
 from tests.conftest import ROOT, SHARED
-from tests.trees import davis_tree, folder_bytes, write_sequence, youtube_tree
+from tests.trees import folder_bytes, write_sequence
 from util.errors import run_script
 from util.evaluator import share
 
 
 def run(script, *arguments):
     return run_script(script.get_args_parser(), script.main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def davis(clip, tmp_path_factory):
-    return davis_tree(tmp_path_factory.mktemp("davis"), clip)
-
-
-@pytest.fixture(scope="module")
-def youtube(clip, tmp_path_factory):
-    return youtube_tree(tmp_path_factory.mktemp("youtube"), clip)
 
 
 @pytest.fixture(scope="module")
