@@ -5,7 +5,8 @@ import functools
 import cv2
 
 ROUNDS = 250
-LARGEST = 9
+REACH = 5
+"""Pixels that the largest structuring element, 9×9, reaches from its centre, and one more."""
 
 
 def perturb_mask(mask, rng, lowest=0.85, highest=1.0):
@@ -38,13 +39,13 @@ def _damage(mask, rng):
     if rng.random() < 0.1:
         mask[(top + bottom) // 2, (left + right) // 2] = rng.integers(2)
     grow = rng.random() < 0.5
-    element = _element(int(rng.integers(4)), int(rng.integers(3, LARGEST + 1)))
+    element = _element(int(rng.integers(4)), int(rng.integers(3, 10)))
     # Nothing changes further from the object than an element reaches, and most rectangles are mostly background.
     x, y, w, h = cv2.boundingRect(mask)
     if not w:
         return
-    left, top = max(left, x - LARGEST), max(top, y - LARGEST)
-    right, bottom = min(right, x + w + LARGEST), min(bottom, y + h + LARGEST)
+    left, top = max(left, x - REACH), max(top, y - REACH)
+    right, bottom = min(right, x + w + REACH), min(bottom, y + h + REACH)
     if left < right and top < bottom:
         part = mask[top:bottom, left:right]
         part[:] = (cv2.dilate if grow else cv2.erode)(part, element)

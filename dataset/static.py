@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 
 from dataset.augmentation import (
     IMAGE_MEAN,
+    MINIFICATION,
     mean_colour,
     random_affine,
     random_colour,
@@ -26,9 +27,6 @@ from util.image_io import image_size, read_grey, read_image
 VIEWS = 3
 
 SPLINE_PROBABILITY = 0.33
-
-MINIFICATION = 0.8
-"""An image that would be shrunk below this is averaged first: bicubic resampling alone would alias."""
 
 
 class StaticDataset(Dataset):

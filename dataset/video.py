@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 
 from dataset.augmentation import (
     IMAGE_MEAN,
+    MINIFICATION,
     mean_colour,
     random_affine,
     random_colour,
@@ -106,21 +107,20 @@ class VideoDataset(Dataset):
         }
 
     def _masks(self, rng, video, frames):
-        """((frame size, crop box, lookups of `warp`), ids uint8 5×size×size)."""
+        """((frame size, crop box, matrix of each frame from the size×size crop on), ids uint8 5×size×size)."""
         size = self.size
         first = read_mask(video.mask(frames[0]))
         height, width = first.shape
         left, top, w, h = random_crop_box(rng, width, height, (0.25 if self.bl30k else 0.36, 1))
-        shared = scaling(size / w, size / h)
-        if rng.random() < 0.5:
-            shared = translation(size, 0) @ scaling(-1, 1) @ shared
+        flip = translation(size, 0) @ scaling(-1, 1) if rng.random() < 0.5 else np.eye(3)
         centre = np.array([size / 2, size / 2])
-        lookups = [sampling(random_affine(rng, centre, degrees=15, shear=10) @ shared) for _ in frames]
+        matrices = [random_affine(rng, centre, degrees=15, shear=10) @ flip for _ in frames]
         ids = np.empty((SHOTS, size, size), np.uint8)
-        for shot, (index, lookup) in enumerate(zip(frames, lookups, strict=True)):
+        for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
             mask = read_mask(video.mask(index), (width, height)) if shot else first
+            lookup = sampling(matrix @ scaling(size / w, size / h))
             ids[shot] = warp(mask[top:top + h, left:left + w], lookup, size, cv2.INTER_NEAREST, 0)
-        return ((width, height), (left, top, w, h), lookups), ids
+        return ((width, height), (left, top, w, h), matrices), ids
 
     def _objects(self, ids):
         """Ids in the first frame that are worth following."""
@@ -132,17 +132,22 @@ class VideoDataset(Dataset):
         return [known for known, count in pixels.items()
                 if count > 900 or (count > 100 and max(frame.get(known, 0) for frame in later) < 400)]
 
-    def _images(self, rng, video, frames, frame_size, box, lookups):
+    def _images(self, rng, video, frames, frame_size, box, matrices):
         """uint8 5×3×size×size: the frames under the masks' geometry, colours jittered."""
         left, top, w, h = box
-        rgb = np.empty((SHOTS, 3, self.size, self.size), np.uint8)
+        size = self.size
+        part = [size if size < MINIFICATION * side else side for side in (w, h)]
+        rgb = np.empty((SHOTS, 3, size, size), np.uint8)
         shared = None
-        for shot, (index, lookup) in enumerate(zip(frames, lookups, strict=True)):
+        for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
             image = read_image(video.image(index), size=frame_size)[top:top + h, left:left + w]
+            if part != [w, h]:
+                image = cv2.resize(image, part, interpolation=cv2.INTER_AREA)
             if shared is None:
                 # The first frame's mean serves all five: they keep their differences in brightness.
                 shared = random_colour(rng, mean_colour(image), 0.1, 0.03, 0.03, greyscale=0.05)
-            warped = warp(recolour(image, shared), lookup, self.size, cv2.INTER_CUBIC, IMAGE_MEAN)
+            lookup = sampling(matrix @ scaling(size / part[0], size / part[1]))
+            warped = warp(recolour(image, shared), lookup, size, cv2.INTER_CUBIC, IMAGE_MEAN)
             own = random_colour(rng, mean_colour(warped), 0.01, 0.01, 0.01)
             rgb[shot] = recolour(warped, own).transpose(2, 0, 1)
         return rgb

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from util.image_io import write_mask
+from util.image_io import write_grey, write_mask
 
 
 def write_sequence(images, annotations, name, frames, masks, step=1, suffix="jpg"):
@@ -57,3 +57,23 @@ def folder_bytes(folder):
     """{relative path: bytes} of the masks below a folder, hidden files left out."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))
             if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
+
+
+def training_tree(root, clip, names=("ant", "bee", "cow"), length=12):
+    """Any folder in the layout of DAVIS with every mask: {JPEGImages, Annotations}/VIDEO."""
+    frames, truth = clip
+    for number, name in enumerate(names):
+        shown = slice(number, number + length)
+        write_sequence(root / "JPEGImages", root / "Annotations", name, frames[shown], dict(enumerate(truth[shown])))
+    return root
+
+
+def pairs_tree(root, clip, count=6):
+    """X.jpg with X.png in DUTS-TR, and class/1.jpg with class/1.png in fss; masks 0 and 255."""
+    frames, truth = clip
+    for index in range(count):
+        stem = root / (f"DUTS-TR/{index}" if index % 2 else f"fss/class_{index}/1")
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frames[index]).save(stem.with_suffix(".jpg"), quality=95)
+        write_grey(stem.with_suffix(".png"), (truth[index] > 0).astype(np.uint8) * 255)
+    return root

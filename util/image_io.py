@@ -64,7 +64,9 @@ def read_image(path, size=None, shorter=None):
             if shorter is not None:
                 scale = shorter / min(image.size)
                 image.draft("RGB", tuple(math.ceil(side * scale) for side in image.size))
-            values = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            # In place, and no conversion to the same mode: either would copy the pixels once more.
+            ImageOps.exif_transpose(image, in_place=True)
+            values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path}: damaged image ({error})") from None
     if size is not None and values.shape[1::-1] != tuple(size):

@@ -1,0 +1,66 @@
+"""Everything that is wrong with training data, found before training starts and told in one report."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from dataset.training_sets import VOID
+from util.errors import InputError, pixels
+from util.image_io import image_size, read_grey, read_image, read_mask
+from util.progress import progress_bar
+
+
+def check_data(pairs=(), videos=(), thorough=True, threads=8):
+    """Raise one InputError that names all files which training could not use; returns how many images are fine.
+
+    Reported are missing masks, masks of another size than their image, unreadable images and masks, and the label
+    255 in masks of ids, which means "do not care" and would be taken for background.
+
+    thorough: decode every file. Otherwise only look whether every mask is there, and compare the sizes in the headers
+    of all pairs and of each video's first frame: what is affordable before every training.
+    """
+    pairs, videos = list(dict.fromkeys(pairs)), list(dict.fromkeys(videos))
+    faults = []
+    work = [(pair.image, pair.mask, False) for pair in pairs]
+    for video in videos:
+        names = {mask.name for mask in video.annotations.glob("*.png")}
+        found = [index for index in range(len(video.frames)) if video.mask(index).name in names]
+        missing = [index for index in range(len(video.frames)) if video.mask(index).name not in names]
+        faults += [f"{video.mask(index)}: this mask is missing" for index in missing]
+        work += [(video.image(index), video.mask(index), True) for index in (found if thorough else found[:1])]
+
+    def faults_of(item):
+        try:
+            return _fault(*item, thorough)
+        except InputError as error:
+            return str(error)
+
+    bar = progress_bar(len(work), "checking")
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for fault in pool.map(faults_of, work):
+                faults += [fault] if fault else []
+                bar.increment()
+    finally:
+        bar.finish(dirty=True)
+    if faults:
+        faults.sort()
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise InputError("\n".join([f"training data: {faults[0]}{more}", *faults]))
+    return len(work)
+
+
+def _fault(image, mask, ids, thorough):
+    """What is wrong with one image and its mask, or None. Raises InputError where a file cannot be read."""
+    if not mask.exists():
+        return f"{mask}: this mask is missing"
+    if thorough:
+        values = read_mask(mask) if ids else read_grey(mask)
+        sizes = read_image(image).shape[1::-1], values.shape[::-1]
+        if ids and (values == VOID).any():
+            return f"{mask}: label {VOID} in {np.count_nonzero(values == VOID)} pixels, which is no object"
+    else:
+        sizes = image_size(image), image_size(mask)
+    if sizes[0] != sizes[1]:
+        return f"{mask}: the mask has {pixels(sizes[1])} pixels, the image {pixels(sizes[0])}"
+    return None

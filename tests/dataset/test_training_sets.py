@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.check import check_data
+from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, object_ids, usable_videos
+from tests.trees import pairs_tree, training_tree, write_sequence
+from util.errors import InputError
+from util.image_io import read_grey, read_image, write_grey, write_mask
+
+
+def test_pairs_are_found_in_published_trees_and_any_other(tmp_path, clip):
+    pairs = find_pairs(pairs_tree(tmp_path, clip))
+    assert len(pairs) == 6 and all(pair.image.exists() and pair.mask.exists() for pair in pairs)
+    assert find_pairs(tmp_path / "fss" / "class_0")[0].image.name == "1.jpg"
+
+
+def test_exactly_labelled_images_count_five_times(tmp_path, clip):
+    (tmp_path / "DUTS-TR").mkdir(parents=True)
+    pairs_tree(tmp_path, clip, 2)
+    (tmp_path / "DUTS-TR").rename(tmp_path / "BIG_small")
+    assert [pair.image.parent.name for pair in find_pairs(tmp_path)] == ["BIG_small"] * 5 + ["class_0"]
+
+
+def test_davis_is_read_by_its_list_and_counts_five_times(tmp_path, clip):
+    home = training_tree(tmp_path / "2017" / "trainval", clip)
+    for part in ("JPEGImages", "Annotations"):
+        (home / part).rename(home / "480p")
+        (home / part).mkdir()
+        (home / "480p").rename(home / part / "480p")
+    with pytest.raises(InputError, match=r"train\.txt"):
+        find_davis(tmp_path)
+    listing = home / "ImageSets" / "2017" / "train.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("ant\ncow\n")
+    videos = find_davis(tmp_path)
+    assert [video.name for video in videos] == ["ant", "cow"] * 5
+    assert videos == find_davis(home) and videos[0].mask(3).exists() and videos[0].step == 1
+    listing.write_text("ant\nghost\n")
+    with pytest.raises(InputError, match="ghost"):
+        find_davis(tmp_path)
+
+
+def test_youtube_counts_every_fifth_frame(tmp_path, clip):
+    training_tree(tmp_path / "train_480p", clip)
+    assert {video.step for video in find_youtube(tmp_path)} == {5}
+    assert {video.step for video in find_videos(tmp_path / "train_480p")} == {1}
+
+
+def test_void_is_no_object():
+    assert object_ids(np.array([[0, 3, 3, 255]], np.uint8)) == {3: 2}
+
+
+def test_videos_that_cannot_be_used_are_left_out_and_named(tmp_path, clip):
+    frames, truth = clip
+    training_tree(tmp_path, clip)
+    images, annotations = tmp_path / "JPEGImages", tmp_path / "Annotations"
+    write_sequence(images, annotations, "short", frames[:4], dict(enumerate(truth[:4])))
+    write_sequence(images, annotations, "empty", frames[:6], dict(enumerate(np.zeros_like(truth[:6]))))
+    late = np.zeros_like(truth[:6])
+    late[5] = truth[5]
+    write_sequence(images, annotations, "late", frames[:6], dict(enumerate(late)))
+    bad = tmp_path / "bad.txt"
+    bad.write_text("bee\n")
+    videos, faults = usable_videos(find_videos(tmp_path) * 2, bad)
+    assert [video.name for video in videos] == ["ant", "cow", "late"] * 2
+    assert set(faults) == {"bee", "short", "empty"}
+    assert "4 frames" in faults["short"] and "no object" in faults["empty"] and "excluded" in faults["bee"]
+
+
+def test_sound_data_pass(tmp_path, clip):
+    pairs = find_pairs(pairs_tree(tmp_path / "static", clip))
+    videos = find_videos(training_tree(tmp_path / "videos", clip))
+    assert check_data(pairs, videos) == 6 + 3 * 12
+    assert check_data(pairs, videos * 5, thorough=False) == 6 + 3
+
+
+def test_one_report_names_every_bad_file(tmp_path, clip):
+    pairs = find_pairs(pairs_tree(tmp_path / "static", clip))
+    videos = find_videos(training_tree(tmp_path / "videos", clip))
+    pairs[0].mask.unlink()
+    write_grey(pairs[1].mask, np.zeros((10, 20), np.uint8))
+    pairs[2].image.write_bytes(pairs[2].image.read_bytes()[:200])
+    pairs[3].mask.write_bytes(b"no image")
+    videos[0].mask(4).unlink()
+    void = np.array(Image.open(videos[1].mask(7)))
+    void[0, :3] = 255
+    write_mask(videos[1].mask(7), void)
+    Image.new("RGB", (30, 30)).save(videos[2].image(5))
+    with pytest.raises(InputError) as caught:
+        check_data(pairs, videos)
+    first, *details = str(caught.value).splitlines()
+    bad = [pairs[0].mask, pairs[1].mask, pairs[2].image, pairs[3].mask, videos[0].mask(4), videos[1].mask(7),
+           videos[2].mask(5)]
+    assert len(details) == len(bad) and all(any(str(file) in line for line in details) for file in bad)
+    assert details[0] in first and "6 more" in first
+    report = "\n".join(details)
+    for words in ("is missing", "20×10", "damaged", "not a readable image", "label 255 in 3 pixels", "30×30"):
+        assert words in report
+
+
+def test_quick_check_finds_missing_masks_anywhere(tmp_path, clip):
+    videos = find_videos(training_tree(tmp_path, clip))
+    videos[0].mask(9).unlink()
+    with pytest.raises(InputError, match=r"00009\.png: this mask is missing"):
+        check_data(videos=videos, thorough=False)
+
+
+def test_masks_of_every_kind_become_grey(tmp_path):
+    ids = np.zeros((20, 30), np.uint8)
+    ids[5:9, 4:20] = 3
+    write_mask(tmp_path / "indexed.png", ids)
+    write_grey(tmp_path / "ids.png", ids)
+    write_grey(tmp_path / "binary.png", (ids > 0).astype(np.uint8) * 255)
+    Image.fromarray((ids > 0).astype(np.uint8) * 255).convert("RGB").save(tmp_path / "colour.png")
+    for name in ("indexed", "ids", "binary", "colour"):
+        assert (read_grey(tmp_path / f"{name}.png") == (ids > 0) * np.uint8(255)).all()
+    soft = np.linspace(0, 255, 600).reshape(20, 30).astype(np.uint8)
+    write_grey(tmp_path / "soft.png", soft)
+    assert (read_grey(tmp_path / "soft.png") == soft).all()
+
+
+def test_large_photograph_is_decoded_at_a_fraction(tmp_path):
+    Image.linear_gradient("L").resize((2000, 1600)).convert("RGB").save(tmp_path / "large.jpg", quality=95)
+    reduced = read_image(tmp_path / "large.jpg", shorter=384)
+    assert reduced.shape == (400, 500, 3)
+    whole = read_image(tmp_path / "large.jpg")
+    assert np.abs(whole.reshape(400, 4, 500, 4, 3).mean((1, 3)) - reduced).max() < 4
