@@ -31,10 +31,14 @@ def training_dataset(args, rank=0, processes=1):
 
 
 def check_training_data(args):
-    """Look at every file that training would read. Raises InputError naming all that cannot be used."""
-    data = find_pairs(args.static_root) if args.stage == 0 else _videos(args)
-    check_data(data)
-    print(f"{len(data)} {'images' if args.stage == 0 else 'videos'}: every file can be used")
+    """Look at every file that training would read. Raises InputError, after a line for each that cannot be used."""
+    data = {"pairs": find_pairs(args.static_root)} if args.stage == 0 else {"videos": _videos(args)}
+    try:
+        images = check_data(**data)
+    except InputError as error:
+        print("\n".join(str(error).splitlines()[1:]), file=sys.stderr)
+        raise
+    print(f"{images} images and their masks: every file can be used")
     return 0
 
 

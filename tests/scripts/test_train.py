@@ -227,3 +227,14 @@ def test_printed_options_and_published_defaults():
     defaults = [with_stage_defaults(train.get_args_parser().parse_args(["--stage", str(stage)])) for stage in range(4)]
     assert [args.iterations for args in defaults] == [300000, 500000, 300000, 150000]
     assert [args.batch_size for args in defaults] == [8, 4, 4, 4] and defaults[0].lr == 1e-5
+
+
+def test_check_data_names_every_bad_file(images, videos, tmp_path, capsys):
+    assert run("--stage", 0, "--static_root", images, "--check_data") == 0
+    assert run("--stage", 3, "--video_root", videos, "--check_data") == 0
+    assert "every file can be used" in capsys.readouterr().out
+    for number in (1, 2):
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / f"{number}.jpg")
+    assert run("--stage", 0, "--static_root", tmp_path, "--check_data") == 2
+    error = capsys.readouterr().err
+    assert "1.png: this mask is missing" in error and "2.png: this mask is missing" in error
