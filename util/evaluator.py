@@ -87,7 +87,8 @@ def _evaluate(args, benchmark, root, split, everything, rank, processes):
         failures = [failure for one, _ in gathered for failure in one]
         memory = {kind: max((one[kind] or 0 for _, one in gathered)) or None for kind in memory}
     if rank == 0:
-        _finish(run, sequences, args, device, memory, processes, failures)
+        complete = _finish(run, sequences, args, device, memory, processes, failures)
+        return 0 if complete else 1
     return 1 if failures else 0
 
 
@@ -236,6 +237,7 @@ def _new_objects(run, sequence, name, image, core):
 
 
 def _finish(run, sequences, args, device, memory, processes, failures):
+    """Report, speed.json and archive, from what is on disk. Returns whether every sequence is there."""
     records = {sequence.name: run.finished(sequence) for sequence in sequences}
     records = {name: record for name, record in records.items() if record}
     for name, message in failures:
@@ -249,11 +251,12 @@ def _finish(run, sequences, args, device, memory, processes, failures):
               f"ms), end to end {whole['frames_per_second']} frames/s a process; {speed['device']}, "
               f"{speed['precision']}, {speed['frame_size']}, {speed['objects']} objects, torch {speed['torch']}")
     print(f"wrote {len(records)} of {len(sequences)} sequences to {run.masks}")
-    if args.zip and failures:
-        print("no archive: not every sequence could be tracked", file=sys.stderr)
+    if args.zip and len(records) < len(sequences):
+        print(f"no archive: {len(sequences) - len(records)} sequences are not there", file=sys.stderr)
     elif args.zip:
         archive = write_archive(run, records)
         print(f"wrote {archive}")
+    return len(records) == len(sequences)
 
 
 def speed_report(records, args, device, memory, processes):

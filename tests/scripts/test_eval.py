@@ -22,7 +22,7 @@ from inference_core import InferenceCore
 from tests.conftest import ROOT, SHARED
 from tests.trees import folder_bytes, write_sequence
 from util.errors import run_script
-from util.evaluator import share
+from util.evaluator import Run, share
 
 
 def run(script, *arguments):
@@ -184,6 +184,22 @@ def test_bad_sequence_does_not_stop_the_rest(davis, tiny_checkpoint, tmp_path, c
     assert "dog: " in captured.err and "9×9 pixels, the frames 100×72" in captured.err
     assert "wrote 1 of 3 sequences" in captured.out
     assert len(read(tmp_path / "out" / "camel")) == 6
+    assert not (tmp_path / "out.zip").exists()
+
+
+def test_sequence_that_vanished_meanwhile_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    """A worker that outlived its launcher may remove what this run has written."""
+    record = Run.record
+
+    def removed_after(self, sequence, **facts):
+        record(self, sequence, **facts)
+        if sequence.name == "camel":
+            shutil.rmtree(self.masks / sequence.name)
+
+    monkeypatch.setattr(Run, "record", removed_after)
+    assert run(eval_davis, "--davis_path", davis, "--output", tmp_path / "out", "--model", tiny_checkpoint,
+               "--zip") == 1
+    assert "no archive: 1 sequences are not there" in capsys.readouterr().err
     assert not (tmp_path / "out.zip").exists()
 
 
