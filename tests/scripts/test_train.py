@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+import download_bl30k
+import download_datasets
 import train
 from dataset.synthetic import render_clip
 from model import load_network
@@ -206,6 +209,32 @@ def test_bare_network_is_no_checkpoint_to_resume(images, tiny_checkpoint, tmp_pa
 def test_missing_data_is_named(tmp_path, capsys):
     assert run("--stage", 0, "--static_root", tmp_path / "none", "--out_root", tmp_path) == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_faults_of_the_data_are_all_named_before_training_starts(images, videos, tmp_path, capsys):
+    broken = tmp_path / "videos"
+    shutil.copytree(videos, broken)
+    for name in ("bear", "dog"):
+        (broken / "Annotations/480p" / name / "00003.png").unlink()
+    arguments = ["--stage", 3, "--video_root", broken, "--id", "x", "--iterations", 1, "--out_root", tmp_path / "o"]
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert "bear/00003.png: this mask is missing" in error and "dog/00003.png: this mask is missing" in error
+    assert not (tmp_path / "o").exists()
+    (tmp_path / "bad.txt").write_text("bear\ndog\n")
+    assert run(*arguments, "--exclude", tmp_path / "bad.txt") == 0
+    assert "2 videos are left out: bear: excluded by name; dog: excluded by name" in capsys.readouterr().err
+    assert run(*arguments, "--exclude", tmp_path / "bad.txt", "--check_data") == 0
+    assert "8 images and their masks: every file can be used" in capsys.readouterr().out
+    assert run(*arguments, "--exclude", tmp_path / "none.txt") == 2
+    assert "none.txt: cannot be read as a list of names" in capsys.readouterr().err
+
+
+def test_downloads_go_where_training_looks_for_them():
+    defaults = vars(train.get_args_parser().parse_args([]))
+    folders = [part.folder for part in (*download_datasets.PARTS, *download_bl30k.PARTS)]
+    for option, part in (("static_root", ""), ("bl_root", ""), ("yv_root", "/train"), ("davis_root", "/trainval")):
+        assert defaults[option] + part in folders
 
 
 PRINTED = [
