@@ -105,11 +105,11 @@ class Training:
             self._say(f"going on from {checkpoint}, iteration {self.start}")
         self.step = TrainingStep(self.network, loss_settings(args))
         if args.compile:
-            self.step = torch.compile(self.step)
+            # Not the losses: each phase of the bootstrapping would be compiled anew.
+            self.step.frames = torch.compile(self.step.frames)
         if processes > 1:
             ids = [device] if device.type == "cuda" else None
-            self.step = DistributedDataParallel(self.step, device_ids=ids, broadcast_buffers=False,
-                                                gradient_as_bucket_view=True)
+            self.step = DistributedDataParallel(self.step, device_ids=ids, gradient_as_bucket_view=True)
         self.folder = self._folder(checkpoint)
         self.stop_asked = self.stopping = False
 
