@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 up to stride 16 (Tan and Le, ICML 2019; the Lite variants have ReLU6 and no squeeze-and-excitation)."""
+"""EfficientNet-Lite0 up to stride 16 (Tan and Le, ICML 2019): the Lite kind, ReLU6 and no squeeze-and-excitation."""
 
 from torch import nn
 

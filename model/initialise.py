@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from model.checkpoint import load_network
-from model.network import MEAN, STD, RDE
+from model.network import MEAN, RDE, STD
 from util.errors import InputError
 
 

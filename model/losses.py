@@ -30,7 +30,7 @@ def bootstrapped_cross_entropy(logits, target, fraction, selector=None):
 
 
 def dice(logits, target, selector=None):
-    """1 - 2 Σ p·g / (Σ p + Σ g) of each object, averaged over the objects there are (Milletari et al., V-Net, 3DV 2016).
+    """1 - 2 Σ p·g / (Σ p + Σ g) of each object, averaged over all there are (Milletari et al., V-Net, 3DV 2016).
 
     Arguments as for `bootstrapped_cross_entropy`. Not part of the paper's recipe: small networks gain from a loss that
     small objects weigh as much in as large ones.
