@@ -92,8 +92,10 @@ class Training:
             network = new_network(config, args.backbone_weights)
         # Batch norms keep their running statistics; their weights and biases are trained (published recipe).
         self.network = network.to(device).eval().requires_grad_(True)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=args.lr, weight_decay=WEIGHT_DECAY,
-                                          fused=device.type == "cuda")
+        trunk = [value for name, value in network.named_parameters() if name.startswith("key_encoder.")]
+        rest = [value for name, value in network.named_parameters() if not name.startswith("key_encoder.")]
+        self.optimizer = torch.optim.Adam([{"params": rest, "factor": 1}, {"params": trunk, "factor": args.trunk_lr}],
+                                          lr=args.lr, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda")
         self.amp_dtype = None
         if not args.no_amp:
             default = "bfloat16" if device.type == "cpu" else "float16"
@@ -180,7 +182,7 @@ class Training:
     def _train_step(self, parts, iteration, rate):
         """One update. Returns (was the loss finite everywhere?, scalars, images)."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         finite = True
         for number, batch in enumerate(parts):

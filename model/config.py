@@ -8,10 +8,10 @@ class NetworkConfig:
     """Dimensions of a network. The defaults are the published network of the paper, preset `base`."""
 
     key_trunk: str = "resnet50"
-    """Image trunk of the key encoder, a ResNet of torchvision; its first three stages are used."""
+    """Image trunk of the key encoder: a ResNet of torchvision, to stride 16, or efficientnet_lite0."""
 
     value_trunk: str = "resnet18"
-    """Image-and-mask trunk of the value encoder, a ResNet of torchvision, here with biases."""
+    """Image-and-mask trunk of the value encoder: a ResNet of torchvision, here with biases, or light."""
 
     key_dim: int = 64
     """Channels of keys and queries."""
@@ -21,6 +21,9 @@ class NetworkConfig:
 
     decoder_dims: tuple = (512, 256, 256)
     """Channels of the decoder at strides 16, 8, 4."""
+
+    skip_kernel: int = 3
+    """Kernel size of the convolution beside a residual block that changes the width."""
 
     sam: bool = True
     """Is there a Spatio-temporal Aggregation Module? STCN checkpoints and stage 0 have none."""
@@ -32,4 +35,8 @@ class NetworkConfig:
     """Stage 0 trains without the input channel for the other objects' masks."""
 
 
-PRESETS = {"base": NetworkConfig()}
+PRESETS = {
+    "base": NetworkConfig(),
+    "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", value_dim=128,
+                             decoder_dims=(96, 48, 32), skip_kernel=1),
+}

@@ -10,11 +10,11 @@ from model.modules import ResBlock, UpBlock, conv3x3, per_object
 class Decoder(nn.Module):
     """dims: channels at strides 16, 8, 4; f8_dim, f4_dim: of the key encoder's skip connections."""
 
-    def __init__(self, value_dim, f8_dim, f4_dim, dims):
+    def __init__(self, value_dim, f8_dim, f4_dim, dims, skip_kernel):
         super().__init__()
-        self.compress = ResBlock(2 * value_dim, dims[0])
-        self.up_16_8 = UpBlock(f8_dim, dims[0], dims[1])
-        self.up_8_4 = UpBlock(f4_dim, dims[1], dims[2])
+        self.compress = ResBlock(2 * value_dim, dims[0], skip_kernel)
+        self.up_16_8 = UpBlock(f8_dim, dims[0], dims[1], skip_kernel)
+        self.up_8_4 = UpBlock(f4_dim, dims[1], dims[2], skip_kernel)
         self.pred = conv3x3(dims[2], 1)
 
     def forward(self, readout, f16_thin, f8, f4):

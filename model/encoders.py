@@ -1,10 +1,27 @@
 """Key encoder and value encoder. Attribute names are the published checkpoint's."""
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from model.modules import FeatureFuser
+from model.efficientnet_lite import EfficientNetLite0
+from model.modules import FeatureFuser, ResBlock
+
+LIGHT_DIMS = (16, 32, 64, 96)
+"""Channels of the light value encoder at strides 2, 4, 8, 16."""
+
+
+def key_encoder(trunk):
+    """The key encoder with this trunk; its `dims` are the channels of f16, f8, f4."""
+    return EfficientNetLite0() if trunk == "efficientnet_lite0" else KeyEncoder(trunk)
+
+
+def value_encoder(config, mask_channels, f16_dim):
+    """The value encoder of a NetworkConfig."""
+    if config.value_trunk == "light":
+        return LightValueEncoder(mask_channels, f16_dim, config.value_dim, config.skip_kernel)
+    return ValueEncoder(config.value_trunk, mask_channels, f16_dim, config.value_dim)
 
 
 def _resnet(name):
@@ -41,6 +58,30 @@ class KeyProjection(nn.Module):
 
     def forward(self, f16):
         return self.key_proj(f16)
+
+
+class LightValueEncoder(nn.Module):
+    """ValueEncoder for small networks, same inputs and output: few layers, since f16 holds what the image shows."""
+
+    def __init__(self, mask_channels, f16_dim, value_dim, skip_kernel):
+        super().__init__()
+        half, quarter, eighth, sixteenth = LIGHT_DIMS
+        self.conv1 = _halving(3 + mask_channels, half)
+        self.conv2 = _halving(half, quarter)
+        self.conv3 = _halving(quarter, eighth)
+        self.block3 = ResBlock(eighth, eighth)
+        self.conv4 = _halving(eighth, sixteenth)
+        self.fuser = FeatureFuser(sixteenth, f16_dim, value_dim, skip_kernel)
+
+    def forward(self, image_and_masks, f16):
+        """B×(3 + mask_channels)×H×W, B×f16_dim×h×w to B×value_dim×h×w."""
+        x = self.conv2(F.relu(self.conv1(image_and_masks)))
+        x = self.block3(self.conv3(F.relu(x)))
+        return self.fuser(self.conv4(F.relu(x)), f16)
+
+
+def _halving(in_dim, out_dim):
+    return nn.Conv2d(in_dim, out_dim, kernel_size=3, stride=2, padding=1)
 
 
 class ValueEncoder(nn.Module):

