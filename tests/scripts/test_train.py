@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 import download_bl30k
@@ -199,6 +201,32 @@ def test_unusable_starts(images, tmp_path, capsys, arguments, part):
     error = capsys.readouterr().err
     assert part in error and error.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_trunks_start_from_a_folder_of_torchvision_s_files(images, tmp_path, capsys):
+    arguments = ["--stage", 0, "--static_root", images, "--id", "x", "--iterations", 1, "--lr", 0, "--out_root",
+                 tmp_path / "o", "--backbone_weights", tmp_path]
+    file = tmp_path / "resnet18-f37072fd.pth"
+    trunk = torchvision.models.resnet18().state_dict()
+    torch.save(trunk, file)
+    assert run(*arguments) == 0
+    network = weights(folder_of(tmp_path / "o", "x") / "model_1.pth")
+    assert torch.equal(network["key_encoder.layer3.0.conv1.weight"], trunk["layer3.0.conv1.weight"])
+    assert torch.equal(network["value_encoder.conv1.weight"][:, :3], trunk["conv1.weight"])
+    for content, part in (({"fc.weight": torch.zeros(2)}, "not torchvision's weights of resnet18"), (None, "not a torch file")):
+        torch.save(content, file) if content else file.write_bytes(b"PK")
+        assert run(*arguments) == 2
+        assert part in capsys.readouterr().err
+
+
+def test_imagenet_weights_out_of_reach(images, tmp_path, monkeypatch, capsys):
+    def offline(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    assert run("--stage", 0, "--static_root", images, "--out_root", tmp_path, "--backbone_weights", "imagenet") == 2
+    error = capsys.readouterr().err
+    assert "--backbone_weights FOLDER" in error and "--backbone_weights none" in error
 
 
 def test_bare_network_is_no_checkpoint_to_resume(images, tiny_checkpoint, tmp_path, capsys):
