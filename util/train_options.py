@@ -5,6 +5,7 @@ import dataclasses
 
 from model import PRESETS
 from model.training_step import LossSettings
+from util.errors import InputError
 from util.hyper_para import positive
 
 # What a stage trains on, and its recipe; each can be changed by the option of the same name.
@@ -87,10 +88,12 @@ def get_args_parser(description):
 
 
 def with_stage_defaults(args):
-    """args with what the stage says where nothing was given."""
+    """args with what the stage says where nothing was given. Raises InputError for a crop that no network can take."""
     for name in ("lr", "batch_size", "iterations", "steps"):
         if getattr(args, name) is None:
             setattr(args, name, STAGES[args.stage][name])
+    if args.crop % 16 or args.crop < 32:
+        raise InputError(f"--crop {args.crop}: a multiple of 16 from 32 on is needed")
     if args.debug:
         args.log_interval, args.image_interval = 1, 10
     return args
