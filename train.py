@@ -125,6 +125,11 @@ class Training:
         previous = signal.signal(signal.SIGTERM, self._stop)
         try:
             done = self._loop(log)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise InputError(f"--compile does not work here ({str(error).splitlines()[0]}): it needs a C++ compiler, "
+                             "g++ or what the variable CXX names") from None
         finally:
             signal.signal(signal.SIGTERM, previous)
             if log:

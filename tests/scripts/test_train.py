@@ -235,6 +235,35 @@ def test_step_that_the_gradient_scaler_passes_over_is_counted(images, tmp_path, 
     assert equal(first, second) and not equal(second, third)
 
 
+def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
+    """Traced as always, without generating code, which takes minutes."""
+    def traced(function):
+        names.append(function.__name__)
+        return compiled(function, backend="eager")
+
+    compiled, names = torch.compile, []
+    monkeypatch.setattr(torch, "compile", traced)
+    for stage, data in ((0, ["--static_root", images]), (3, ["--video_root", videos])):
+        rows = []
+        for name, options in ((f"plain{stage}", []), (f"compiled{stage}", ["--compile"])):
+            assert run("--stage", stage, *data, "--id", name, "--iterations", 2, "--out_root", tmp_path, *options) == 0
+            rows.append([row["total_loss"] for row in log_of(tmp_path, name)])
+        assert rows[1] == pytest.approx(rows[0], rel=1e-5)
+    assert names == ["static_step", "video_step"]
+
+
+def test_missing_compiler_is_told_in_one_line(images, tmp_path, monkeypatch, capsys):
+    error = type("InvalidCxxCompiler", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def failing(*_):
+        raise error("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda function: failing)
+    assert run("--stage", 0, "--static_root", images, "--iterations", 1, "--compile") == 2
+    report = capsys.readouterr().err.splitlines()[-1]
+    assert "--compile does not work here (No working C++ compiler found)" in report and "and more" not in report
+
+
 def test_validation_while_training(videos, tmp_path):
     assert run("--stage", 3, "--video_root", videos, "--id", "v", "--iterations", 2, "--out_root", tmp_path,
                "--val_davis", videos, "--val_every", 2) == 0
