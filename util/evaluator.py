@@ -2,6 +2,7 @@
 
     OUTPUT/[Annotations/]SEQUENCE/FRAME.png   the masks
     OUTPUT/.evaluation/SEQUENCE.json          settings and times of a finished sequence
+    OUTPUT/.evaluation/lock                   held by the processes that write here
     OUTPUT/speed.json                         times of all
     OUTPUT.zip                                with --zip, what the benchmark's server takes
 """
@@ -14,6 +15,11 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 import numpy as np
 import torch
@@ -70,6 +76,7 @@ def _evaluate(args, benchmark, root, split, everything, rank, processes):
 
     todo = [None]
     if rank == 0:
+        run.lock(first=True)
         run.prepare(sequences, args.overwrite)
         todo[0] = share([sequence for sequence in sequences if run.finished(sequence) is None], processes)
         done = len(sequences) - sum(map(len, todo[0]))
@@ -77,6 +84,8 @@ def _evaluate(args, benchmark, root, split, everything, rank, processes):
             print(f"{done} of {len(sequences)} sequences are finished already")
     if processes > 1:
         dist.broadcast_object_list(todo)
+    if rank > 0:
+        run.lock()
     mine = [sequence for sequence in sequences if sequence.name in todo[0][rank]]
     failures = _run_all(run, core, mine, everything, quiet=rank > 0)
 
@@ -121,6 +130,28 @@ class Run:
         self.masks = self.output / benchmark.folder
         self.scores = Path(f"{self.output}_scores") if args.save_scores else None
         self._records = self.output / ".evaluation"
+
+    def lock(self, first=False):
+        """Keep other runs out of the folder as long as this process lives, however it ends.
+
+        first: this process is the run's first one; the others' locks join its lock. Raises InputError where another
+        run has the folder, be it one whose launcher was killed while its other processes lived on. Without effect
+        on Windows and on file systems without locks.
+        """
+        if fcntl is None:
+            return
+        self._records.mkdir(parents=True, exist_ok=True)
+        # Closed, and so unlocked, with the run.
+        self._lock = open(self._records / "lock", "a+")  # noqa: SIM115
+        try:
+            if first:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{self.output}: another evaluation is writing here; wait for its end, or choose another "
+                             "--output") from None
+        except OSError:
+            pass
 
     def prepare(self, sequences, overwrite):
         """Make the folders. Raises InputError if they hold results of other settings, unless `overwrite`."""

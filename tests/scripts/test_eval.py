@@ -85,6 +85,18 @@ def test_davis_root_is_found(davis, tiny_checkpoint, tmp_path, root):
                "--repeat", "0", "--mode", "gt") == 0
 
 
+def test_folder_that_another_evaluation_writes_into_is_refused(davis, tiny_checkpoint, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    arguments = ["--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint]
+    (tmp_path / ".evaluation").mkdir()
+    with open(tmp_path / ".evaluation" / "lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert run(eval_davis, *arguments, "--overwrite") == 2
+    assert "another evaluation is writing here" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".evaluation"]
+    assert run(eval_davis, *arguments) == 0
+
+
 def test_davis_2017_test_dev(davis, tiny_checkpoint, tmp_path):
     assert run(eval_davis, "--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint,
                "--split", "testdev", "--mode", "two-frames-compress", "--mem_every", "3", "--top", "40", "--amp") == 0
