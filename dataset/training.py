@@ -4,7 +4,7 @@ import sys
 
 from dataset.check import check_data
 from dataset.static import StaticDataset
-from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, usable_videos
+from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, read_names, usable_videos
 from dataset.video import VideoDataset, jump_curriculum
 from util.errors import InputError
 
@@ -12,12 +12,19 @@ from util.errors import InputError
 def training_dataset(args, rank=0, processes=1):
     """The dataset that the options of train.py ask for. Raises InputError naming what is missing.
 
-    Videos that cannot be trained on are left out and reported once, by the first process.
+    The first process looks whether all masks are there and of their images' sizes, and reports the videos that cannot
+    be trained on and are left out.
     """
     perturb = (args.perturb_min, args.perturb_max)
     if args.stage == 0:
-        return StaticDataset(find_pairs(args.static_root), seed=args.seed, perturb=perturb, size=args.crop)
-    videos, left_out = usable_videos(_videos(args))
+        pairs = find_pairs(args.static_root)
+        if rank == 0:
+            _check(thorough=False, pairs=pairs)
+        return StaticDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
+    found, excluded = _videos(args), _excluded(args)
+    if rank == 0:
+        _check(thorough=False, videos=[video for video in found if video.name not in excluded])
+    videos, left_out = usable_videos(found, excluded)
     if not videos:
         name, why = next(iter(left_out.items()))
         raise InputError(f"no video to train on: {len(left_out)} were left out, {name} since: {why}")
@@ -32,14 +39,26 @@ def training_dataset(args, rank=0, processes=1):
 
 def check_training_data(args):
     """Look at every file that training would read. Raises InputError, after a line for each that cannot be used."""
-    data = {"pairs": find_pairs(args.static_root)} if args.stage == 0 else {"videos": _videos(args)}
+    if args.stage == 0:
+        images = _check(pairs=find_pairs(args.static_root))
+    else:
+        excluded = _excluded(args)
+        images = _check(videos=[video for video in _videos(args) if video.name not in excluded])
+    print(f"{images} images and their masks: every file can be used")
+    return 0
+
+
+def _check(**what):
+    """`check_data`, with the whole of its report on standard error."""
     try:
-        images = check_data(**data)
+        return check_data(**what)
     except InputError as error:
         print("\n".join(str(error).splitlines()[1:]), file=sys.stderr)
         raise
-    print(f"{images} images and their masks: every file can be used")
-    return 0
+
+
+def _excluded(args):
+    return read_names(args.exclude) if args.exclude else set()
 
 
 def _videos(args):
