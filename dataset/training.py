@@ -3,6 +3,8 @@
 import sys
 
 from dataset.check import check_data
+from dataset.pasted import PastedVideoDataset
+from dataset.sampler import MixedDataset
 from dataset.static import StaticDataset
 from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, usable_videos
 from dataset.video import VideoDataset, jump_curriculum
@@ -16,7 +18,15 @@ def training_dataset(args, rank=0, processes=1):
     """
     perturb = (args.perturb_min, args.perturb_max)
     if args.stage == 0:
+        if args.pasted:
+            raise InputError("--pasted is for stages 1 to 3: stage 0 makes all its samples of images")
         return StaticDataset(find_pairs(args.static_root), seed=args.seed, perturb=perturb, size=args.crop)
+    pasted = None
+    if args.pasted:
+        pairs = find_pairs(args.static_root, instances=True)
+        pasted = PastedVideoDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
+    if args.pasted == 1:
+        return pasted
     videos, left_out = usable_videos(_videos(args))
     if not videos:
         name, why = next(iter(left_out.items()))
@@ -27,14 +37,16 @@ def training_dataset(args, rank=0, processes=1):
     samples = args.iterations * args.accumulate * args.batch_size * processes
     bl30k = args.stage == 1 and not args.video_root
     curriculum = jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
-    return VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop)
+    dataset = VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop)
+    return MixedDataset(dataset, pasted, args.pasted, args.seed) if pasted else dataset
 
 
 def check_training_data(args):
     """Look at every file that training would read. Raises InputError, after a line for each that cannot be used."""
-    data = {"pairs": find_pairs(args.static_root)} if args.stage == 0 else {"videos": _videos(args)}
+    pairs = find_pairs(args.static_root, instances=args.stage > 0) if args.stage == 0 or args.pasted else []
+    videos = _videos(args) if args.stage > 0 and args.pasted < 1 else []
     try:
-        images = check_data(**data)
+        images = check_data(pairs, videos)
     except InputError as error:
         print("\n".join(str(error).splitlines()[1:]), file=sys.stderr)
         raise
