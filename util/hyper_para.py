@@ -88,3 +88,11 @@ def positive(text):
     if number < 1:
         raise ValueError
     return number
+
+
+def fraction(text):
+    """An argparse type: a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
