@@ -31,12 +31,14 @@ class InferenceCore:
     compile: compile what a frame runs through, and on a GPU replay it as CUDA graphs. It takes a minute or so when a
         size of frame, or for a second time a number of objects, comes for the first time.
     chunk_size: how many objects go through value encoder, SAM and decoder at a time.
+    form: what makes, of the network and a dtype, that which is run.
 
     Raises InputError for a network or a mode that cannot track, or where nothing can be compiled.
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
-                 size=None, amp=False, compile=False, chunk_size=8):
+                 size=None, amp=False, compile=False, chunk_size=8,
+                 form=InferenceNetwork):
         if mode not in MODES:
             raise InputError(f"no mode {mode!r}; there are {', '.join(MODES)}")
         if network.config.single_object:
@@ -57,7 +59,7 @@ class InferenceCore:
         self.chunk_size = chunk_size
         self._device = next(network.parameters()).device
         precision = precision_name(amp, self._device)
-        self._network = InferenceNetwork(network, getattr(torch, precision))
+        self._network = form(network, getattr(torch, precision))
         self._statistics = image_statistics(self._device)
         self._ids = None
         static = set()

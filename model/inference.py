@@ -181,8 +181,8 @@ class Aggregation(nn.Module):
         non_local, aspp = encoder.non_local, encoder.conv1
         projections = (non_local.theta, non_local.phi[0], non_local.g[0])
         self.inner = non_local.theta.out_channels
-        self.project = Convolution(non_local.theta, dtype, None, torch.cat([each.weight for each in projections])[:, :, 0],
-                                   torch.cat([each.bias for each in projections]))
+        weight, bias = (torch.cat([getattr(each, name) for each in projections]) for name in ("weight", "bias"))
+        self.project = Convolution(non_local.theta, dtype, None, weight[:, :, 0], bias)
         self.W = per_image(non_local.W)
         self.se_block = copy.deepcopy(encoder.se_block).to(dtype)
         self.branches = nn.ModuleList(per_image(branch.atrous_conv, "relu")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 TILES = {"cpu": 2**22, "cuda": 2**26}
-"""Affinities held at a time by `read_top_k`: enough to keep every core busy; on the CPU, small enough for its caches."""
+"""Affinities held at a time by `read_top_k`: enough to keep the device busy, on the CPU few enough for its caches."""
 
 
 def affinity(query, key):
