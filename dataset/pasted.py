@@ -13,7 +13,7 @@ from dataset.layers import Layer, about, compose, cut_out, drift, motion, placed
 from dataset.perturbation import perturb_mask
 from dataset.sampler import sample_generator, sample_index
 from dataset.synthetic import random_outline
-from dataset.training_sets import SHOTS, VOID
+from dataset.training_sets import SHOTS, VOID, object_ids
 from util.errors import InputError, pixels
 from util.image_io import read_image, read_objects
 
@@ -43,7 +43,7 @@ TWIN, RELATIVE = 0.2, 0.25
 
 OCCLUDER = 0.25
 
-SECOND = 0.6
+SECOND = 0.75
 """Probability that a second object is followed, where there is one."""
 
 
@@ -76,8 +76,7 @@ class PastedVideoDataset(Dataset):
         for _ in range(DRAWS):
             layers = self._in_place(rng, main) if rng.random() < IN_PLACE else self._pasted(rng, main)
             rgb, ids = compose(layers, self.size)
-            seen = [known for known in np.unique(ids[0])
-                    if known and np.count_nonzero(ids[0] == known) >= VISIBLE * self.size ** 2]
+            seen = [known for known, count in object_ids(ids[0]).items() if count >= VISIBLE * self.size ** 2]
             if 1 in seen:
                 break
         # Where six draws did not show it, the sample has nothing to follow.
@@ -295,7 +294,7 @@ def _objects(mask, share, cut, connected):
 
 def _pace(rng):
     """How fast things move: mostly calm, sometimes not at all; 1 is fast."""
-    return 0 if rng.random() < 0.08 else np.exp(rng.uniform(*np.log((0.08, 1.2))))
+    return 0 if rng.random() < 0.08 else np.exp(rng.uniform(*np.log((0.06, 1))))
 
 
 def _jittered(rng, image, brightness, contrast, saturation, turn):
@@ -326,6 +325,5 @@ def _filmed(rng, rgb):
         if quality is not None:
             data = cv2.imencode(".jpg", frame, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
             frame = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        for channel in range(3):
-            cv2.extractChannel(frame, channel, frames[time, channel])
+        cv2.split(frame, list(frames[time]))
     return frames
