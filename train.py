@@ -34,7 +34,7 @@ from util.hyper_para import device_name, pick_device
 from util.schedule import learning_rate
 from util.timing import peak_memory_mb
 from util.train_log import TrainLog
-from util.train_options import STAGES, loss_settings, network_config, with_stage_defaults
+from util.train_options import data_name, loss_settings, network_config, with_stage_defaults
 from util.train_options import get_args_parser as options
 from util.validation import validate
 
@@ -118,8 +118,8 @@ class Training:
         args = self.args
         total = args.batch_size * self.processes * args.accumulate
         config = {**vars(args), "total_batch": total, "processes": self.processes, "device": device_name(self.device),
-                  "data": STAGES[args.stage]["data"], "started_at_iteration": self.start}
-        self._say(f"stage {args.stage}: {len(self.dataset)} {STAGES[args.stage]['data']}, total batch {total}, "
+                  "data": data_name(args), "started_at_iteration": self.start}
+        self._say(f"stage {args.stage}: {len(self.dataset)} {data_name(args)}, total batch {total}, "
                   f"{args.iterations} iterations on {self.processes} × {config['device']}")
         log = TrainLog(self.folder, config, args.iterations, self.start) if self.rank == 0 else None
         previous = signal.signal(signal.SIGTERM, self._stop)

@@ -27,6 +27,24 @@ def _order(seed, epoch, length):
     return np.random.default_rng((seed, 1, epoch, 1)).permutation(length)
 
 
+class MixedDataset:
+    """`dataset[n]` is that of one of two datasets: of `second` with probability `share`, by the seed and n alone."""
+
+    def __init__(self, first, second, share, seed=0):
+        self.first, self.second = first, second
+        self.share = share
+        self.seed = seed
+
+    def __len__(self):
+        """Samples of one epoch of both: either shows a random part of its own epochs."""
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, number):
+        # The third kind of stream beside those of `sample_generator` and `_order`.
+        chosen = np.random.default_rng((self.seed, 2, number, 1)).random() < self.share
+        return (self.second if chosen else self.first)[number]
+
+
 class BatchNumbers:
     """Running numbers of the samples of each batch, from batch `start` up to `stop`; a DataLoader's batch_sampler.
 

@@ -39,13 +39,7 @@ def _random_object(rng, texture, size):
     zoom = side / min(texture.shape[:2])
     patch = cv2.resize(texture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
     top, left = (np.array(patch.shape[:2]) - side) // 2
-    angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
-    radius = np.full_like(angle, 0.36)
-    for wave in (2, 3, 4):
-        radius += rng.uniform(0.01, 0.045) * np.sin(wave * angle + rng.uniform(0, 2 * np.pi))
-    outline = side * (0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
-    shape = np.zeros((side, side), np.uint8)
-    cv2.fillPoly(shape, [outline.round().astype(np.int32)], 255)
+    shape = random_outline(rng, side)
     return {
         "patch": patch[top:top + side, left:left + side],
         "shape": shape,
@@ -53,6 +47,18 @@ def _random_object(rng, texture, size):
         "turn": rng.uniform(-40, 40),
         "growth": rng.uniform(0.85, 1.2),
     }
+
+
+def random_outline(rng, side):
+    """A star-shaped outline, smooth and filled: uint8 side×side, 0 and 255."""
+    angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    radius = np.full_like(angle, 0.36)
+    for wave in (2, 3, 4):
+        radius += rng.uniform(0.01, 0.045) * np.sin(wave * angle + rng.uniform(0, 2 * np.pi))
+    outline = side * (0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
+    shape = np.zeros((side, side), np.uint8)
+    cv2.fillPoly(shape, [outline.round().astype(np.int32)], 255)
+    return shape
 
 
 def _paste(frame, ids, number, thing, time):

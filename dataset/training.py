@@ -3,6 +3,8 @@
 import sys
 
 from dataset.check import check_data
+from dataset.pasted import PastedVideoDataset
+from dataset.sampler import MixedDataset
 from dataset.static import StaticDataset
 from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, read_names, usable_videos
 from dataset.video import VideoDataset, jump_curriculum
@@ -16,14 +18,17 @@ def training_dataset(args, rank=0, processes=1):
     be trained on and are left out.
     """
     perturb = (args.perturb_min, args.perturb_max)
-    if args.stage == 0:
-        pairs = find_pairs(args.static_root)
-        if rank == 0:
-            _check(thorough=False, pairs=pairs)
-        return StaticDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
-    found, excluded = _videos(args), _excluded(args)
+    if args.stage == 0 and args.pasted:
+        raise InputError("--pasted is for stages 1 to 3: stage 0 makes all its samples of images")
+    pairs, found = _pairs_and_videos(args)
+    excluded = _excluded(args)
     if rank == 0:
-        _check(thorough=False, videos=[video for video in found if video.name not in excluded])
+        _check(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
+    if args.stage == 0:
+        return StaticDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
+    pasted = PastedVideoDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop) if pairs else None
+    if not found:
+        return pasted
     videos, left_out = usable_videos(found, excluded)
     if not videos:
         name, why = next(iter(left_out.items()))
@@ -34,16 +39,15 @@ def training_dataset(args, rank=0, processes=1):
     samples = args.iterations * args.accumulate * args.batch_size * processes
     bl30k = args.stage == 1 and not args.video_root
     curriculum = jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
-    return VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop)
+    dataset = VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop)
+    return MixedDataset(dataset, pasted, args.pasted, args.seed) if pasted else dataset
 
 
 def check_training_data(args):
     """Look at every file that training would read. Raises InputError, after a line for each that cannot be used."""
-    if args.stage == 0:
-        images = _check(pairs=find_pairs(args.static_root))
-    else:
-        excluded = _excluded(args)
-        images = _check(videos=[video for video in _videos(args) if video.name not in excluded])
+    pairs, found = _pairs_and_videos(args)
+    excluded = _excluded(args)
+    images = _check(pairs=pairs, videos=[video for video in found if video.name not in excluded])
     print(f"{images} images and their masks: every file can be used")
     return 0
 
@@ -59,6 +63,14 @@ def _check(**what):
 
 def _excluded(args):
     return read_names(args.exclude) if args.exclude else set()
+
+
+def _pairs_and_videos(args):
+    """The images and the videos that samples are made of."""
+    if args.stage == 0:
+        return find_pairs(args.static_root), []
+    pairs = find_pairs(args.static_root, instances=True) if args.pasted else []
+    return pairs, _videos(args) if args.pasted < 1 else []
 
 
 def _videos(args):

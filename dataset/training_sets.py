@@ -56,11 +56,14 @@ class Video:
         return self.annotations / f"{os.path.splitext(self.frames[index])[0]}.png"
 
 
-def find_pairs(root):
+def find_pairs(root, instances=False):
     """X.jpg (or any image but a PNG) with X.png beside it, in all folders below `root`: list of Pairs.
 
     These are DUTS-TR, DUTS-TE, ecssd, BIG_small and HRSOD_small, fss with one folder for each class, and any other
     folder. BIG_small and HRSOD_small come five times. Raises InputError where there is none.
+
+    A folder NAME may have masks that tell its objects apart in NAME_instances/X.png beside it. instances: these come as
+    Pairs, too, after the image's own mask. Otherwise images that have no mask but such a one are passed over.
     """
     pairs = []
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -68,8 +71,17 @@ def find_pairs(root):
         repeats = max(STATIC_REPEATS.get(part, 1) for part in Path(folder).parts)
         images = [Path(folder, name) for name in sorted(files)
                   if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
-        pairs += [Pair(image, image.with_suffix(".png")) for image in images
-                  if image.suffix.lower() != ".png"] * repeats
+        apart = Path(f"{os.path.abspath(folder)}_instances")
+        known = set(os.listdir(apart)) if apart.is_dir() else ()
+        own = set(files)
+        for image in images:
+            name = f"{image.stem}.png"
+            if image.suffix.lower() == ".png":
+                continue
+            if name in own or name not in known:
+                pairs += [Pair(image, image.with_suffix(".png"))] * repeats
+            if instances and name in known:
+                pairs += [Pair(image, apart / name)] * repeats
     if not pairs:
         raise InputError(f"{root}: no image with a mask beside it (X.jpg with X.png) in this folder or below")
     return pairs

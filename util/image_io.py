@@ -128,6 +128,18 @@ def read_mask(path, size=None):
     return ids
 
 
+def read_objects(path):
+    """The objects of a mask file: uint8 H×W, 0 is background.
+
+    A mask of ids gives its ids, as `read_mask` does; a grey one with values above 127 is one object, id 1, where it is
+    above half. Raises InputError for colour images and what cannot be decoded.
+    """
+    ids = read_mask(path)
+    with _open(path) as image:
+        indexed = image.mode == "P"
+    return ids if indexed or ids.max() < 128 else (ids > 127).view(np.uint8)
+
+
 def read_palette(path):
     """The colours of an indexed PNG, uint8 256×3; those of DAVIS for a file without."""
     with _open(path) as image:

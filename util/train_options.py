@@ -6,7 +6,7 @@ import dataclasses
 from model import PRESETS
 from model.training_step import LossSettings
 from util.errors import InputError
-from util.hyper_para import positive
+from util.hyper_para import fraction, positive
 
 # What a stage trains on, and its recipe; each can be changed by the option of the same name.
 STAGES = {
@@ -32,6 +32,8 @@ def get_args_parser(description):
     data.add_argument("--davis_root", default="DAVIS/2017", help="with trainval in it (%(default)s)")
     data.add_argument("--video_root", help="videos in the layout of DAVIS to train on instead")
     data.add_argument("--exclude", metavar="FILE", help="text file with names of videos to leave out")
+    data.add_argument("--pasted", type=fraction, default=0, metavar="SHARE",
+                      help="stages 1 to 3: this share of the samples, 0 to 1, is made of --static_root (%(default)s)")
     data.add_argument("--check_data", action="store_true", help="decode every file of the data, report, and stop")
     data.add_argument("--num_workers", type=int, default=8, help="loader processes of each process (%(default)s)")
     data.add_argument("--perturb_max", type=float, default=1, help="IoU of damaged first masks, at most (%(default)s)")
@@ -97,6 +99,14 @@ def with_stage_defaults(args):
     if args.debug:
         args.log_interval, args.image_interval = 1, 10
     return args
+
+
+def data_name(args):
+    """What the samples come from, in words."""
+    data = STAGES[args.stage]["data"]
+    if not args.pasted:
+        return data
+    return "pasted images" if args.pasted == 1 else f"{data}, {args.pasted:.0%} pasted images"
 
 
 def network_config(args):

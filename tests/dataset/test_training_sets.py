@@ -6,7 +6,7 @@ from dataset.check import check_data
 from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, object_ids, usable_videos
 from tests.trees import pairs_tree, training_tree, write_sequence
 from util.errors import InputError
-from util.image_io import read_grey, read_image, write_grey, write_mask
+from util.image_io import read_grey, read_image, read_objects, write_grey, write_mask
 
 
 def test_pairs_are_found_in_published_trees_and_any_other(tmp_path, clip):
@@ -124,3 +124,30 @@ def test_large_photograph_is_decoded_at_a_fraction(tmp_path):
     assert reduced.shape == (400, 500, 3)
     whole = read_image(tmp_path / "large.jpg")
     assert np.abs(whole.reshape(400, 4, 500, 4, 3).mean((1, 3)) - reduced).max() < 4
+
+
+def test_masks_that_tell_objects_apart_come_as_pairs_of_their_own(tmp_path, clip):
+    frames, truth = clip
+    for folder in ("park", "park_instances", "park_other"):
+        (tmp_path / folder).mkdir()
+    for index in range(3):
+        Image.fromarray(frames[index]).save(tmp_path / "park" / f"{index}.jpg")
+    write_grey(tmp_path / "park" / "0.png", (truth[0] > 0).astype(np.uint8) * 255)
+    for index in range(2):
+        write_mask(tmp_path / "park_instances" / f"{index}.png", truth[index])
+
+    def found(*arguments):
+        return [str(pair.mask.relative_to(tmp_path)) for pair in find_pairs(*arguments)]
+
+    assert found(tmp_path, True) == ["park/0.png", "park_instances/0.png", "park_instances/1.png", "park/2.png"]
+    assert found(tmp_path / "park", True) == found(tmp_path, True)
+    # Image 1 has no mask of its own, which is no fault; image 2 has none at all, which is one.
+    assert found(tmp_path) == ["park/0.png", "park/2.png"]
+    assert [len(object_ids(read_objects(pair.mask))) for pair in find_pairs(tmp_path, True)[:3]] == [1, 2, 2]
+
+
+def test_soft_masks_are_one_object(tmp_path):
+    write_grey(tmp_path / "soft.png", np.array([[0, 100, 128, 255]], np.uint8))
+    assert read_objects(tmp_path / "soft.png").tolist() == [[0, 0, 1, 1]]
+    write_grey(tmp_path / "ids.png", np.array([[0, 1, 3, 3]], np.uint8))
+    assert read_objects(tmp_path / "ids.png").tolist() == [[0, 1, 3, 3]]

@@ -1,0 +1,226 @@
+import pickle
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset import layers, pasted
+from dataset.augmentation import IMAGE_MEAN
+from dataset.layers import Layer, compose, cut_out
+from dataset.pasted import PastedVideoDataset
+from dataset.sampler import MixedDataset, training_batches
+from dataset.training_sets import Pair, find_pairs
+from tests.conftest import photograph
+from util.errors import InputError
+from util.image_io import write_grey, write_mask
+
+SIZE = 64
+
+
+def scene(root, number, size=(90, 120)):
+    """A photograph with two discs of plain colours, as NUMBER.jpg with instance masks."""
+    height, width = size
+    image, ids = photograph(number, size).copy(), np.zeros(size, np.uint8)
+    for known, (x, y) in enumerate(((0.3, 0.4), (0.7, 0.6)), 1):
+        centre, radius = (round(x * width), round(y * height)), max(1, round(0.18 * min(size)))
+        cv2.circle(image, centre, radius, (40 * number % 256, 250, 120 * known), -1)
+        cv2.circle(ids, centre, radius, known, -1)
+    for folder in ("park", "park_instances"):
+        (root / folder).mkdir(exist_ok=True)
+    Image.fromarray(image).save(root / "park" / f"{number}.jpg", quality=95)
+    write_mask(root / "park_instances" / f"{number}.png", ids)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    for number in range(5):
+        scene(root, number)
+    return find_pairs(root, instances=True)
+
+
+@pytest.fixture(scope="module")
+def samples(pairs):
+    dataset = PastedVideoDataset(pairs, seed=2, size=SIZE)
+    return [dataset[number] for number in range(40)]
+
+
+def equal(one, other):
+    return all(one[key] == other[key] if key == "info" else torch.equal(one[key], other[key]) for key in one)
+
+
+def test_samples_have_the_arrays_of_video_samples(samples):
+    plane, first = ((5, 1, SIZE, SIZE), torch.uint8), ((1, 1, SIZE, SIZE), torch.uint8)
+    layout = {"rgb": ((5, 3, SIZE, SIZE), torch.uint8), "gt": plane, "sec_gt": plane, "pgt": first, "sec_pgt": first,
+              "cls_gt": ((5, SIZE, SIZE), torch.uint8), "selector": ((2,), torch.float32)}
+    for sample in samples:
+        assert {key: (tuple(sample[key].shape), sample[key].dtype) for key in layout} == layout
+        assert torch.equal(sample["cls_gt"], (sample["gt"] + 2 * sample["sec_gt"])[:, 0])
+        assert sample["info"]["name"].endswith(".jpg") and len(sample["info"]["frames"].split()) == 5
+
+
+def test_followed_objects_are_seen_in_the_first_frame(samples):
+    for sample in samples:
+        assert sample["gt"][0].sum() >= SIZE ** 2 / 500
+        second = bool(sample["selector"][1])
+        assert (sample["sec_gt"][0].sum() >= SIZE ** 2 / 500) if second else not sample["sec_gt"].any()
+        assert sample["pgt"].any() and sample["sec_pgt"].any() == second
+    assert 0.3 < np.mean([float(sample["selector"][1]) for sample in samples]) < 0.8
+
+
+def test_objects_move_and_some_leave(samples):
+    steps = [sample["gt"][:-1].ne(sample["gt"][1:]).float().mean() for sample in samples]
+    assert np.median(steps) > 0.002
+    assert any(not sample["gt"][4].any() for sample in samples)
+
+
+def test_samples_do_not_depend_on_workers_or_history(pairs):
+    dataset = PastedVideoDataset(pairs, seed=2, size=SIZE)
+    alone = list(training_batches(dataset, 2, 0, 6))
+    assert all(map(equal, alone, training_batches(dataset, 2, 0, 6, workers=2)))
+    assert all(map(equal, alone[4:], training_batches(pickle.loads(pickle.dumps(dataset)), 2, 4, 6)))
+    assert not torch.equal(dataset[3]["rgb"], dataset[3 + len(dataset)]["rgb"])
+    assert not torch.equal(dataset[3]["rgb"], PastedVideoDataset(pairs, seed=3, size=SIZE)[3]["rgb"])
+
+
+def painted(layer):
+    """The layer with each object in a grey of its own, on black."""
+    picture = np.zeros_like(layer.picture)
+    for number, mask in layer.masks.items():
+        picture = np.maximum(picture, (mask[..., None] * (40 * number / 255)).round().astype(np.uint8))
+    return replace(layer, picture=picture)
+
+
+@pytest.mark.parametrize("kind", ["_pasted", "_in_place"])
+def test_masks_are_where_the_objects_are_seen(pairs, kind, monkeypatch):
+    """Under occlusion, deformation, in place and pasted: away from borders a pixel is what its label says.
+
+    But for things thinner than a pixel, which are seen and yet cover less than half of it.
+    """
+    monkeypatch.setattr(layers, "IMAGE_MEAN", (0, 0, 0))
+    monkeypatch.setattr(pasted, "OCCLUDER", 1)
+    dataset = PastedVideoDataset(pairs, size=SIZE)
+    right = wrong = 0
+    for number in range(30):
+        rng = np.random.default_rng(number)
+        scenery = [replace(painted(layer), shutter=0) for layer in getattr(dataset, kind)(rng, number % len(pairs))]
+        rgb, ids = compose(scenery, SIZE)
+        for frame, labels in zip(rgb, ids, strict=True):
+            error = np.abs(frame[..., 0] - 40.0 * labels)
+            element = np.ones((9, 9), np.uint8)
+            inner = cv2.erode(labels, element) == cv2.dilate(labels, element)
+            right += np.count_nonzero(inner & (labels > 0) & (error <= 2))
+            wrong += np.count_nonzero(inner & (error > 2))
+    assert right > 10000 and wrong < 0.01 * right
+
+
+def test_masks_are_exact_to_half_a_pixel():
+    """A white disc on black, in place and cut out: white is where the mask is, under any affine map."""
+    disc = cv2.circle(np.zeros((50, 60), np.uint8), (30, 25), 18, 1, -1)
+    white = cv2.merge([disc * np.uint8(255)] * 3)
+    matrix = np.array([[0.9, 0.3, 6.3], [-0.2, 1.1, 9.8], [0, 0, 1]])
+    back = Layer(np.zeros((50, 60, 3), np.uint8), {}, [matrix] * 5, opaque=True)
+    picture, opacity = cut_out(white, disc, 0)
+    front = Layer(picture, {3: opacity}, [matrix] * 5)
+    own = Layer(white, {3: disc * np.uint8(255)}, [matrix] * 5, opaque=True)
+    for scenery in ([back, front], [own]):
+        rgb, ids = compose(scenery, SIZE)
+        known = ids[2] == 3
+        assert 700 < np.count_nonzero(known) < 1400
+        seen = rgb[2, ..., 0] if len(scenery) == 2 else np.where(rgb[2, ..., 0] == IMAGE_MEAN[0], 0, rgb[2, ..., 0])
+        assert ((seen > 127) == known).mean() > 0.999
+
+
+def test_nearer_objects_hide_farther_ones(pairs):
+    dataset = PastedVideoDataset(pairs, size=SIZE)
+    rng = np.random.default_rng(1)
+    thing = np.full((20, 20, 3), 200, np.uint8), np.ones((20, 20), np.uint8)
+    one, two = (replace(dataset._object(rng, thing, number, [np.eye(3)] * 5), matrices=[np.eye(3)] * 5, waves=None)
+                for number in (1, 2))
+    back = Layer(np.zeros((SIZE, SIZE, 3), np.uint8), {}, [np.eye(3)] * 5, opaque=True)
+    small = replace(one, masks={1: one.masks[1][:12, :12]}, picture=one.picture[:12, :12])
+    assert set(np.unique(compose([back, two, small], SIZE)[1])) == {0, 1, 2}
+    hidden = compose([back, small, replace(two, masks={0: two.masks[2]})], SIZE)[1]
+    assert 1 not in np.unique(hidden[0][3:10, 3:10])
+
+
+def test_look_alikes_are_as_frequent_as_declared(pairs, monkeypatch):
+    """A copy is the very same cut-out: its pixels are read once."""
+    dataset = PastedVideoDataset(pairs, size=SIZE)
+    shown = []
+    monkeypatch.setattr(PastedVideoDataset, "_object", lambda self, rng, thing, number, camera: (
+        shown.append((number, thing)) or Layer(thing[0], {number: thing[1]}, [np.eye(3)] * 5)))
+    further = copies = 0
+    for number in range(250):
+        shown.clear()
+        dataset._pasted(np.random.default_rng(number), number % len(pairs))
+        assert 1 <= len(shown) <= 4
+        further += len(shown) - 1
+        copies += sum(thing is shown[0][1] for _, thing in shown[1:])
+    assert 0.13 < copies / further < 0.27
+    assert 1 < further / 250 < 1.6
+
+
+def test_whatever_is_pasted_may_be_tiny_or_large(tmp_path, monkeypatch):
+    """Images of a few pixels, and objects larger than the frame."""
+    for number in range(3):
+        scene(tmp_path, number, [(9, 12), (300, 40), (64, 64)][number])
+    monkeypatch.setattr(pasted, "ROOT", (1.5, 4))
+    dataset = PastedVideoDataset(find_pairs(tmp_path, instances=True), size=SIZE)
+    for number in range(12):
+        sample = dataset[number]
+        assert sample["cls_gt"].max() <= 2 and sample["rgb"].float().std() > 0
+
+
+def test_without_any_object_there_is_nothing_to_follow(tmp_path):
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(photograph(1)).save(tmp_path / "empty" / "1.jpg")
+    write_grey(tmp_path / "empty" / "1.png", np.zeros((120, 160), np.uint8))
+    sample = PastedVideoDataset(find_pairs(tmp_path), size=SIZE)[0]
+    assert not sample["cls_gt"].any() and sample["selector"].tolist() == [1, 0]
+
+
+def test_scattered_and_cut_objects_are_not_cut_out():
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 5:25] = 1
+    mask[20:40, 40:60] = mask[45:55, 62:72] = 2
+    mask[0:18, 30:60] = 3
+    mask[50:52, 5:7] = 4
+    mask[42:60, 10:50] = 255
+    assert pasted._objects(mask, pasted.SHARE, cut=0.12, connected=0.9) == [1]
+    assert pasted._objects(mask, (0, 1), cut=0.4, connected=0) == [1, 2, 3, 4]
+
+
+def test_parts_are_not_cut_out_but_regions_of_a_map_are():
+    """Trousers below a shirt are a part of someone; where each pixel has a label, every region has neighbours."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:30, 30:50] = 1
+    mask[30:34, 28:52] = 2
+    mask[34:54, 30:50] = 3
+    mask[15:25, 65:75] = 4
+    assert pasted._objects(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 3, 4]
+    mask[mask == 0] = 6
+    assert pasted._objects(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 2, 3, 4]
+
+
+def test_bad_files_are_named(tmp_path):
+    scene(tmp_path, 1)
+    pair, = find_pairs(tmp_path, instances=True)
+    with pytest.raises(InputError, match=r"gone\.png: no such file"):
+        for number in range(8):
+            PastedVideoDataset([Pair(pair.image, tmp_path / "gone.png")], size=SIZE)[number]
+    write_grey(tmp_path / "narrow.png", np.full((90, 60), 255, np.uint8))
+    with pytest.raises(InputError, match=r"narrow\.png: the mask has 60×90 pixels"):
+        PastedVideoDataset([Pair(pair.image, tmp_path / "narrow.png")], size=SIZE)[0]
+
+
+def test_a_mixture_is_the_declared_share_of_both():
+    videos, images = range(0, 4000), range(10000, 14000)
+    mixed = MixedDataset(videos, images, 0.3, seed=5)
+    shown = [mixed[number] for number in range(4000)]
+    assert all(value in (number, 10000 + number) for number, value in enumerate(shown))
+    assert 0.27 < np.mean([value >= 10000 for value in shown]) < 0.33
+    assert len(mixed) == 8000 and shown != [MixedDataset(videos, images, 0.3, seed=6)[n] for n in range(4000)]
