@@ -93,7 +93,7 @@ class Training:
         trunk = [value for name, value in network.named_parameters() if name.startswith("key_encoder.")]
         rest = [value for name, value in network.named_parameters() if not name.startswith("key_encoder.")]
         self.optimizer = torch.optim.Adam([{"params": rest, "factor": 1}, {"params": trunk, "factor": args.trunk_lr}],
-                                          lr=args.lr, weight_decay=WEIGHT_DECAY, fused=device.type == "cuda")
+                                          lr=args.lr, weight_decay=WEIGHT_DECAY, fused=device.type in ("cpu", "cuda"))
         self.amp_dtype = None
         if not args.no_amp:
             default = "bfloat16" if device.type == "cpu" else "float16"
