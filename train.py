@@ -41,7 +41,7 @@ from util.validation import validate
 WEIGHT_DECAY = 1e-7
 
 MAX_SKIPPED = 20
-"""Steps in a row without a finite loss after which a run stops."""
+"""Steps in a row without a finite loss and finite gradients after which a run stops."""
 
 STOPPED = 143
 """Exit code after SIGTERM, as the shell has it."""
@@ -80,9 +80,7 @@ class Training:
     def __init__(self, args, device, dataset, processes):
         self.args, self.device, self.dataset, self.processes = args, device, dataset, processes
         self.rank = dist.get_rank() if processes > 1 else 0
-        checkpoint = args.load_model
-        if args.resume and checkpoint is None and args.id != "NULL":
-            checkpoint = train_checkpoint.latest(Path(args.out_root), args.id)
+        checkpoint = self._checkpoint()
         config = network_config(args)
         if checkpoint is not None:
             network = new_network(config, "none")
@@ -107,11 +105,11 @@ class Training:
             self._say(f"going on from {checkpoint}, iteration {self.start}")
         self.step = TrainingStep(self.network, loss_settings(args))
         if args.compile:
-            self.step = torch.compile(self.step)
+            # Not the losses: each phase of the bootstrapping would be compiled anew.
+            self.step.frames = torch.compile(self.step.frames)
         if processes > 1:
             ids = [device] if device.type == "cuda" else None
-            self.step = DistributedDataParallel(self.step, device_ids=ids, broadcast_buffers=False,
-                                                gradient_as_bucket_view=True)
+            self.step = DistributedDataParallel(self.step, device_ids=ids, gradient_as_bucket_view=True)
         self.folder = self._folder(checkpoint)
         self.stop_asked = self.stopping = False
 
@@ -127,6 +125,11 @@ class Training:
         previous = signal.signal(signal.SIGTERM, self._stop)
         try:
             done = self._loop(log)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise InputError(f"--compile does not work here ({str(error).splitlines()[0]}): it needs a C++ compiler, "
+                             "g++ or what the variable CXX names") from None
         finally:
             signal.signal(signal.SIGTERM, previous)
             if log:
@@ -157,8 +160,9 @@ class Training:
                 for name, value in scalars.items():
                     sums.setdefault(name, []).append(value)
             if skipped == MAX_SKIPPED:
-                raise InputError(f"the loss was not finite in {skipped} steps in a row up to iteration {iteration}; "
-                                 f"the last checkpoint is of iteration {saved}; a lower --lr or --no_amp may help")
+                raise InputError(f"loss or gradients were not finite in {skipped} steps in a row up to iteration "
+                                 f"{iteration}; the last checkpoint is of iteration {saved}; a lower --lr or --no_amp "
+                                 "may help")
             if iteration % args.log_interval == 0:
                 values = self._mean(sums)
                 elapsed = time.perf_counter() - since
@@ -180,7 +184,7 @@ class Training:
         return iteration
 
     def _train_step(self, parts, iteration, rate):
-        """One update. Returns (was the loss finite everywhere?, scalars, images)."""
+        """One update. Returns (was it done: were loss and gradients finite everywhere?, scalars, images)."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
@@ -196,13 +200,15 @@ class Training:
                     finite = False
                     break
                 self.scaler.scale(loss / len(parts)).backward()
-        if finite and not self.scaler.is_enabled():
-            # The scaler looks for infinite gradients itself. An infinite limit clips nothing.
+        if finite:
+            self.scaler.unscale_(self.optimizer)
+            # An infinite limit clips nothing. The gradients, and so their norm, are the same in every process.
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), float("inf"))
             finite = bool(norm.isfinite())
-        if finite:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            if finite or self.scaler.is_enabled():
+                # The scaler passes over an infinite gradient, too, and scales less from then on.
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
         return finite, scalars, images
 
     def _agree(self, finite):
@@ -240,6 +246,17 @@ class Training:
         if self.rank == 0 and self.folder:
             train_checkpoint.save(self.folder, iteration, self.network, self.optimizer, self.scaler,
                                   vars(self.args), keep=self.args.keep)
+
+    def _checkpoint(self):
+        """The checkpoint to go on from, the same in every process, or None."""
+        checkpoint = self.args.load_model
+        if self.args.resume and checkpoint is None and self.args.id != "NULL":
+            found = [train_checkpoint.latest(Path(self.args.out_root), self.args.id) if self.rank == 0 else None]
+            if self.processes > 1:
+                # On a machine that does not see the first one's files, looking for itself would start from nothing.
+                dist.broadcast_object_list(found)
+            checkpoint = found[0]
+        return checkpoint
 
     def _folder(self, checkpoint):
         """The run's folder, made by the first process; a resumed run goes on in its own."""

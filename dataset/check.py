@@ -1,12 +1,13 @@
 """Everything that is wrong with training data, found before training starts and told in one report."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from dataset.training_sets import VOID
 from util.errors import InputError, pixels
-from util.image_io import image_size, read_grey, read_image, read_mask
+from util.image_io import image_size, mask_size, read_grey, read_image, read_mask
 from util.progress import progress_bar
 
 
@@ -23,9 +24,10 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     faults = []
     work = [(pair.image, pair.mask, False) for pair in pairs]
     for video in videos:
-        names = {mask.name for mask in video.annotations.glob("*.png")}
-        found = [index for index in range(len(video.frames)) if video.mask(index).name in names]
-        missing = [index for index in range(len(video.frames)) if video.mask(index).name not in names]
+        masks = set(os.listdir(video.annotations)) if video.annotations.is_dir() else set()
+        found, missing = [], []
+        for index, frame in enumerate(video.frames):
+            (found if f"{os.path.splitext(frame)[0]}.png" in masks else missing).append(index)
         faults += [f"{video.mask(index)}: this mask is missing" for index in missing]
         work += [(video.image(index), video.mask(index), True) for index in (found if thorough else found[:1])]
 
@@ -60,7 +62,7 @@ def _fault(image, mask, ids, thorough):
         if ids and (values == VOID).any():
             return f"{mask}: label {VOID} in {np.count_nonzero(values == VOID)} pixels, which is no object"
     else:
-        sizes = image_size(image), image_size(mask)
+        sizes = image_size(image), mask_size(mask)
     if sizes[0] != sizes[1]:
         return f"{mask}: the mask has {pixels(sizes[1])} pixels, the image {pixels(sizes[0])}"
     return None

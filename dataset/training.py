@@ -6,7 +6,7 @@ from dataset.check import check_data
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import MixedDataset
 from dataset.static import StaticDataset
-from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, usable_videos
+from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, read_names, usable_videos
 from dataset.video import VideoDataset, jump_curriculum
 from util.errors import InputError
 
@@ -14,20 +14,22 @@ from util.errors import InputError
 def training_dataset(args, rank=0, processes=1):
     """The dataset that the options of train.py ask for. Raises InputError naming what is missing.
 
-    Videos that cannot be trained on are left out and reported once, by the first process.
+    The first process looks whether all masks are there and of their images' sizes, and reports the videos that cannot
+    be trained on and are left out.
     """
     perturb = (args.perturb_min, args.perturb_max)
+    if args.stage == 0 and args.pasted:
+        raise InputError("--pasted is for stages 1 to 3: stage 0 makes all its samples of images")
+    pairs, found = _pairs_and_videos(args)
+    excluded = _excluded(args)
+    if rank == 0:
+        _check(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if args.stage == 0:
-        if args.pasted:
-            raise InputError("--pasted is for stages 1 to 3: stage 0 makes all its samples of images")
-        return StaticDataset(find_pairs(args.static_root), seed=args.seed, perturb=perturb, size=args.crop)
-    pasted = None
-    if args.pasted:
-        pairs = find_pairs(args.static_root, instances=True)
-        pasted = PastedVideoDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
-    if args.pasted == 1:
+        return StaticDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
+    pasted = PastedVideoDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop) if pairs else None
+    if not found:
         return pasted
-    videos, left_out = usable_videos(_videos(args))
+    videos, left_out = usable_videos(found, excluded)
     if not videos:
         name, why = next(iter(left_out.items()))
         raise InputError(f"no video to train on: {len(left_out)} were left out, {name} since: {why}")
@@ -43,15 +45,32 @@ def training_dataset(args, rank=0, processes=1):
 
 def check_training_data(args):
     """Look at every file that training would read. Raises InputError, after a line for each that cannot be used."""
-    pairs = find_pairs(args.static_root, instances=args.stage > 0) if args.stage == 0 or args.pasted else []
-    videos = _videos(args) if args.stage > 0 and args.pasted < 1 else []
+    pairs, found = _pairs_and_videos(args)
+    excluded = _excluded(args)
+    images = _check(pairs=pairs, videos=[video for video in found if video.name not in excluded])
+    print(f"{images} images and their masks: every file can be used")
+    return 0
+
+
+def _check(**what):
+    """`check_data`, with the whole of its report on standard error."""
     try:
-        images = check_data(pairs, videos)
+        return check_data(**what)
     except InputError as error:
         print("\n".join(str(error).splitlines()[1:]), file=sys.stderr)
         raise
-    print(f"{images} images and their masks: every file can be used")
-    return 0
+
+
+def _excluded(args):
+    return read_names(args.exclude) if args.exclude else set()
+
+
+def _pairs_and_videos(args):
+    """The images and the videos that samples are made of."""
+    if args.stage == 0:
+        return find_pairs(args.static_root), []
+    pairs = find_pairs(args.static_root, instances=True) if args.pasted else []
+    return pairs, _videos(args) if args.pasted < 1 else []
 
 
 def _videos(args):

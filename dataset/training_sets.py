@@ -141,19 +141,20 @@ def object_ids(mask):
     return {int(known): int(counts[known]) for known in np.flatnonzero(counts[:VOID]) if known}
 
 
+def read_names(path):
+    """The names in a text file, separated by white space, as a set. Raises InputError if it cannot be read."""
+    try:
+        return set(Path(path).read_text().split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
+
+
 def usable_videos(videos, excluded=(), threads=8):
     """(videos to train on, {name: why not} for the others), by three rules.
 
-    Left out are videos in `excluded` (names, or a text file of them), those of fewer frames than a sample has, and
-    those without any object. For the last, masks are read until there is an object: mostly the first one of a video.
+    Left out are videos whose name is in `excluded`, those of fewer frames than a sample has, and those without any
+    object. For the last, masks are read until there is an object: mostly the first one of a video.
     """
-    if isinstance(excluded, str | os.PathLike):
-        try:
-            excluded = Path(excluded).read_text().split()
-        except OSError as error:
-            raise InputError(f"{excluded}: cannot be read ({error.strerror})") from None
-    excluded = set(excluded)
-
     def fault(video):
         if video.name in excluded:
             return "excluded by name"

@@ -1,12 +1,13 @@
 """The inference core: one frame at a time, constant memory."""
 
-import contextlib
-
 import torch
 import torch.nn.functional as F
 
 from inference_core.memory import MODES, ObjectMemory, compresses
-from model.network import aggregate, normalise
+from model.inference import Frame, InferenceNetwork
+from model.memory_reading import read_top_k
+from model.network import distribution, image_statistics, normalise
+from util.capture import Captured, can_compile
 from util.errors import InputError, pixels
 
 STRIDE = 16
@@ -19,20 +20,25 @@ class InferenceCore:
         for image, mask in frames:          # mask: None but where objects are given
             ids = core.to_mask(core.step(image, mask))
 
-    network: a multi-object `model.RDE`; the core computes on the network's device.
+    network: a multi-object `model.RDE`; the core computes on the network's device, with the weights that it has now.
     mode: what the memory keeps, one of `MODES`. Nothing grows with the video's length except in `stm`.
     mem_every: a frame becomes a memory frame when at least so many have passed since the last one.
     top_k: how many memory positions each query reads.
     include_last: make every frame a memory frame.
     size: shorter side at which to compute; frames and masks are resized to it and probabilities back.
-    amp: mixed precision, float16 (bfloat16 on the CPU).
+    amp: half precision for all but affinities and probabilities: "float16", "bfloat16", or True, which is float16 and
+        on the CPU bfloat16.
+    compile: compile what a frame runs through, and on a GPU replay it as CUDA graphs. It takes a minute or so when a
+        size of frame, or for a second time a number of objects, comes for the first time.
     chunk_size: how many objects go through value encoder, SAM and decoder at a time.
+    form: what makes, of the network and a dtype, that which is run.
 
-    Raises InputError for a network or a mode that cannot track.
+    Raises InputError for a network or a mode that cannot track, or where nothing can be compiled.
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
-                 size=None, amp=False, chunk_size=8):
+                 size=None, amp=False, compile=False, chunk_size=8,
+                 form=InferenceNetwork):
         if mode not in MODES:
             raise InputError(f"no mode {mode!r}; there are {', '.join(MODES)}")
         if network.config.single_object:
@@ -46,18 +52,36 @@ class InferenceCore:
         for name, number in numbers.items():
             if number is not None and number < 1:
                 raise InputError(f"{name} is {number}, it must be at least 1")
-        self.network = network
         self.mode = mode
         self.mem_every = 1 if include_last else mem_every
         self.top_k = top_k
         self.size = size
         self.chunk_size = chunk_size
         self._device = next(network.parameters()).device
-        device = self._device.type
-        self._precision = contextlib.nullcontext
-        if amp:
-            dtype = torch.bfloat16 if device == "cpu" else torch.float16
-            self._precision = lambda: torch.autocast(device, dtype=dtype)
+        precision = precision_name(amp, self._device)
+        self._network = form(network, getattr(torch, precision))
+        self._statistics = image_statistics(self._device)
+        self._ids = None
+        static = set()
+
+        def prepared(function, **options):
+            if not compile:
+                return function
+            if can_compile(self._device.type):
+                function = torch.compile(function)
+            elif self._device.type != "cuda":
+                raise InputError("nothing can be compiled here: torch.compile needs a C++ compiler")
+            return Captured(function, static, **options) if self._device.type == "cuda" else function
+
+        self._encode_key = prepared(self._prepare_and_encode, reused=True)
+        # A memory that grows would be captured anew with each frame.
+        self._read = read_top_k if mode == "stm" else prepared(read_top_k)
+        self._decode = prepared(self._network.decode)
+        self._distribution = prepared(_distribution)
+        self._encode_value = prepared(self._network.encode_value)
+        if compresses(mode):
+            self._aggregate_key = prepared(self._network.aggregate_key)
+            self._aggregate_value = prepared(self._network.aggregate_value)
         self.reset()
 
     def reset(self):
@@ -112,32 +136,35 @@ class InferenceCore:
         if not (annotated or self._groups):
             return torch.ones(1, *frame_size, device=self._device)
 
-        image, pad = self._prepared(image)
-        with self._precision():
-            features = self.network.encode_key(image)
+        image, *frame = self._encode_key(self._uploaded(image))
+        frame, pad = Frame(*frame), self._padding(frame_size)
         kept = [row for row, known in enumerate(self.objects) if known not in ids]
         if kept:
-            prob = self._segment(features)
+            prob = self._segment(frame)
         if annotated:
             planes = self._resized_mask(mask, pad)
             if kept:
                 # The given masks override: inside them the probability of all others is zero.
                 planes = torch.cat([prob[1:][kept] * (planes.sum(0) <= 0.5), planes])
-            prob = aggregate(planes).softmax(0)
+            prob = distribution(planes)
             self._forget(ids)
         if remember:
-            self._remember(image, features, prob[1:], ids)
+            self._remember(image, frame, prob[1:], ids)
         return self._restored(prob, pad, frame_size) if needs_output else None
 
     def to_mask(self, prob):
         """Object ids uint8 H×W from the probabilities of the latest step."""
-        ids = torch.tensor([0, *self.objects], dtype=torch.uint8, device=prob.device)
-        if prob.shape[0] == 1:
-            ids = ids[:1]
-        if len(ids) != prob.shape[0]:
+        known = [0, *self.objects] if prob.shape[0] > 1 else [0]
+        if len(known) != prob.shape[0]:
             raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, tracked are "
-                             f"{len(ids) - 1}: they are not from the latest step")
-        return ids[prob.argmax(0)]
+                             f"{len(known) - 1}: they are not from the latest step")
+        best = prob.argmax(0)
+        if known == list(range(len(known))):
+            return best.byte()
+        # Kept, since a tensor made from numbers makes the host wait for the GPU.
+        if self._ids is None or self._ids[0] != (known, prob.device):
+            self._ids = (known, prob.device), torch.tensor(known, dtype=torch.uint8, device=prob.device)
+        return self._ids[1][best]
 
     def _checked_image(self, image):
         image = image if isinstance(image, torch.Tensor) else torch.tensor(image)
@@ -176,17 +203,28 @@ class InferenceCore:
             mask = mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)
         return mask, ids
 
-    def _prepared(self, image):
-        """1×3×H'×W' normalised, resized and padded to multiples of 16, and the padding (left, right, ...)."""
-        image = normalise(image.to(self._device)).unsqueeze(0)
+    def _padding(self, frame_size):
+        """(left, right, top, bottom) that make the sides multiples of 16."""
+        height, width = frame_size if self.size is None else _shorter_side(frame_size, self.size)
+        extra_y, extra_x = -height % STRIDE, -width % STRIDE
+        return extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2
+
+    def _uploaded(self, image):
+        if self._device.type == "cuda" and image.device.type == "cpu":
+            # From memory that the system may not move: the host need not wait for the copy.
+            image = image.pin_memory()
+        return image.to(self._device, non_blocking=True)
+
+    def _prepare_and_encode(self, image):
+        """The image 1×3×H'×W' normalised, resized and padded to multiples of 16, and what `Frame` holds."""
+        pad = self._padding(image.shape[-2:])
+        image = normalise(image, self._statistics).unsqueeze(0)
         if self.size is not None:
             # No antialiasing, as in the environment of the published results.
             image = F.interpolate(image, size=_shorter_side(image.shape[-2:], self.size), mode="bicubic",
                                   align_corners=False)
-        height, width = image.shape[-2:]
-        extra_y, extra_x = -height % STRIDE, -width % STRIDE
-        pad = (extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2)
-        return F.pad(image, pad), pad
+        image = F.pad(image, pad)
+        return image, *self._network.encode_key(image)
 
     def _resized_mask(self, planes, pad):
         planes = planes.to(self._device).float()
@@ -203,42 +241,53 @@ class InferenceCore:
                                  align_corners=False).squeeze(0)
         return prob
 
-    def _segment(self, features):
-        """Probabilities (O+1)×H'×W' of the tracked objects in the frame with these features."""
-        key, f16_thin, _, f8, f4 = features
-        with self._precision():
-            readout = torch.cat([group.read(key[0], self.top_k) for group in self._groups])
-            logits = torch.cat([self.network.decode(chunk.unsqueeze(0), f16_thin, f8, f4)[0]
-                                for chunk in readout.split(self.chunk_size)])
-        return aggregate(logits.float().sigmoid()).softmax(0)
+    def _segment(self, frame):
+        """Probabilities (O+1)×H'×W' of the tracked objects in this Frame."""
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self._read) for group in self._groups])
+        logits = torch.cat([self._decode(chunk, *frame[2:]) for chunk in readout.split(self.chunk_size)])
+        return self._distribution(logits)
 
-    def _remember(self, image, features, masks, new_ids):
+    def _remember(self, image, frame, masks, new_ids):
         """Add this frame to the memory of every object; those in `new_ids` are the last in `masks`."""
-        key, _, f16, _, _ = features
+        # The next frame may overwrite what was computed for this one.
+        key = frame.key[0].clone()
         others = masks.sum(0) - masks
-        with self._precision():
-            value = torch.cat([
-                self.network.encode_value(image, f16, own.unsqueeze(0), rest.unsqueeze(0))[0]
-                for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
-            ])
-            for group in self._groups:
-                group.add(key[0], value[:len(group.ids)])
-                value = value[len(group.ids):]
-            if new_ids:
-                self._groups.append(ObjectMemory(new_ids, self.mode, self._aggregate, key[0], value))
+        value = torch.cat([
+            self._encode_value(image, frame.f16, own, rest)
+            for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
+        ])
+        for group in self._groups:
+            group.add(key, value[:len(group.ids)])
+            value = value[len(group.ids):]
+        if new_ids:
+            self._groups.append(ObjectMemory(new_ids, self.mode, self._aggregate, key, value))
         self._since_memory = 0
 
     def _aggregate(self, old, new):
         """SAM on two memory entries (key C×h×w, value O×V×h×w)."""
-        sam = self.network.mem_compress
-        key = sam.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
+        key = self._aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
-        return key, torch.cat([sam.aggregate_value(before, after) for before, after in chunks])
+        return key, torch.cat([self._aggregate_value(before, after) for before, after in chunks])
 
     def _forget(self, ids):
         for group in self._groups:
             group.remove(ids)
         self._groups = [group for group in self._groups if group.ids]
+
+
+def precision_name(amp, device):
+    """The dtype, as torch calls it, that the option `amp` of InferenceCore stands for."""
+    if amp in (False, None):
+        return "float32"
+    if amp is True:
+        return "bfloat16" if device.type == "cpu" else "float16"
+    if amp not in ("float16", "bfloat16"):
+        raise InputError(f"amp is {amp!r}, it must be float16, bfloat16, True or False")
+    return amp
+
+
+def _distribution(logits):
+    return distribution(logits.sigmoid())
 
 
 def _shorter_side(size, length):

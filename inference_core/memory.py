@@ -6,7 +6,8 @@ from model.memory_reading import read_top_k
 
 # mode: (what a query reads until a memory frame follows the annotated one, what it reads from then on).
 # `gt` is the annotated frame, `last` the last memory frame, `mem` the recurrent embedding. The annotated frame
-# really stands twice in the two-frames modes: it takes two of the top-k places and so has twice the weight.
+# really stands twice in the two-frames modes: it takes two of the top-k places and so has twice the weight. What is
+# kept of it is one copy and that it counts twice.
 READS = {
     "stm": (("gt",), ("all",)),
     "gt": (("gt",), ("gt",)),
@@ -45,6 +46,7 @@ class ObjectMemory:
         if "all" in parts:
             self._key = torch.cat([self._key, _key_columns(key)], 1)
             self._value = torch.cat([self._value, _value_rows(value)])
+            self._copies = self._copies.new_ones(self._key.shape[1])
             return
         if "mem" in parts:
             self._entries["mem"] = self._aggregate(self._entries["mem"], (key, value))
@@ -52,10 +54,11 @@ class ObjectMemory:
             self._entries["last"] = (key, value)
         self._build(parts)
 
-    def read(self, query, top_k):
-        """Readout O×V×h×w for a query C×h×w."""
-        readout = read_top_k(query.flatten(1), self._key, self._value, top_k)
-        return readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
+    def read(self, query, top_k, read=read_top_k):
+        """Readout O×V×h×w, channels_last, for a query C×h×w. read: read_top_k or what stands for it."""
+        readout = read(query.flatten(1), self._key, self._value, self._copies, top_k)
+        readout = readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
+        return readout.contiguous(memory_format=torch.channels_last)
 
     def remove(self, ids):
         """Forget these objects; those that are not here do not matter."""
@@ -68,13 +71,16 @@ class ObjectMemory:
 
     def _build(self, parts):
         # Laid out for reading once per memory frame: N×(O·V), so that one position is one row.
-        self._key = torch.cat([_key_columns(self._entries[part][0]) for part in parts], 1)
-        self._value = torch.cat([_value_rows(self._entries[part][1]) for part in parts])
+        entries = [self._entries[part] for part in dict.fromkeys(parts)]
+        self._key = torch.cat([_key_columns(key) for key, _ in entries], 1)
+        self._value = torch.cat([_value_rows(value) for _, value in entries])
+        positions = self._key.shape[1] // len(entries)
+        self._copies = torch.cat([self._key.new_full((positions,), parts.count(part)) for part in dict.fromkeys(parts)])
 
 
 def _key_columns(key):
-    """C×h×w to C×(h·w)."""
-    return key.flatten(1)
+    """C×h×w to C×(h·w), float32, as affinities are computed."""
+    return key.float().flatten(1)
 
 
 def _value_rows(value):

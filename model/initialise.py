@@ -7,7 +7,7 @@ from urllib.error import URLError
 import torch
 import torchvision
 
-from model.checkpoint import load_network
+from model.checkpoint import load_network, read_checkpoint
 from model.network import MEAN, RDE, STD
 from util.errors import InputError
 
@@ -21,12 +21,16 @@ def new_network(config, backbone_weights):
     network = RDE(config)
     if backbone_weights == "none":
         return network
-    if config.key_trunk == "efficientnet_lite0":
-        _load_lite_trunk(network.key_encoder)
-    else:
-        _load_key_trunk(network.key_encoder, _trunk_weights(config.key_trunk, backbone_weights))
-    if config.value_trunk != "light":
-        _load_value_trunk(network.value_encoder, _trunk_weights(config.value_trunk, backbone_weights))
+    try:
+        if config.key_trunk == "efficientnet_lite0":
+            _load_lite_trunk(network.key_encoder)
+        else:
+            _load_key_trunk(network.key_encoder, _trunk_weights(config.key_trunk, backbone_weights))
+        if config.value_trunk != "light":
+            _load_value_trunk(network.value_encoder, _trunk_weights(config.value_trunk, backbone_weights))
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"--backbone_weights {backbone_weights}: these are not torchvision's weights of "
+                         f"{config.key_trunk} and {config.value_trunk} ({str(error).splitlines()[0]})") from None
     return network
 
 
@@ -71,7 +75,7 @@ def _trunk_weights(trunk, origin):
     file = Path(origin) / Path(url).name
     if not file.is_file():
         raise InputError(f"{file}: no such file; --backbone_weights is imagenet, none, or a folder that holds it")
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return read_checkpoint(file)
 
 
 def _load_key_trunk(encoder, weights):

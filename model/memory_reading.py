@@ -5,8 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-TILE = 2**22
-"""Affinities held at a time by `read_top_k`: enough to keep every core busy, small enough for the caches."""
+TILES = {"cpu": 2**22, "cuda": 2**26}
+"""Affinities held at a time by `read_top_k`: enough to keep the device busy, on the CPU few enough for its caches."""
 
 
 def affinity(query, key):
@@ -23,20 +23,31 @@ def affinity(query, key):
         return (query.mul(2 * scale).transpose(-1, -2) @ key).sub_(norm)
 
 
-def read_top_k(query, key, value, top_k):
+def read_top_k(query, key, value, copies, top_k):
     """Readout of the inference: every query reads its `top_k` nearest memory positions.
 
-    query C×Q, key C×N, value N×V, where V may hold the channels of several objects. Returns Q×V. If the
-    memory has fewer than `top_k` positions, all count. The softmax subtracts the maximum. Queries are taken
-    in tiles, so that the affinities of a large image are never all there.
+    query C×Q, key C×N, value N×V, where V may hold the channels of several objects. copies N: how many times each
+    position stands in the memory. Returns Q×V. If the memory has fewer than `top_k` positions, all count. The softmax
+    subtracts the maximum. Queries are taken in tiles, so that the affinities of a large image are never all there.
+
+    Copies have the same affinity and the same value: of a position that stands c times, of which the top-k takes t,
+    it is enough to read one with t times the weight.
     """
-    top_k = min(top_k, key.shape[1])
+    kept = min(top_k, key.shape[1])
+    scale = 1 / math.sqrt(key.shape[0])
+    key, query = key.float(), query.float()
+    negative_norm = key.square().sum(0, keepdim=True).mul_(-scale)
+    copies = copies.to(torch.float32)
     readout = []
-    for tile in query.split(max(1, TILE // key.shape[1]), dim=1):
-        nearest, position = affinity(tile, key).topk(top_k, dim=-1)
-        weight = nearest.softmax(-1).to(value.dtype)
+    for tile in query.split(max(1, TILES.get(key.device.type, 2**24) // key.shape[1]), dim=1):
+        nearest, position = torch.addmm(negative_norm, tile.t(), key, alpha=2 * scale).topk(kept, dim=-1)
+        taken = copies[position]
+        # Sorted by affinity: what the places before a position have left of the top-k.
+        taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
+        weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
+        weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
         readout.append(F.embedding_bag(position, value, per_sample_weights=weight, mode="sum"))
-    return torch.cat(readout)
+    return readout[0] if len(readout) == 1 else torch.cat(readout)
 
 
 def read_all(query, key, value):

@@ -13,11 +13,19 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def normalise(image):
-    """What the network sees: ...×3×H×W RGB, uint8 or float in [0, 1], to zero mean and unit variance on ImageNet."""
-    mean, std = (torch.tensor(x, device=image.device).view(3, 1, 1) for x in (MEAN, STD))
+def normalise(image, statistics=None):
+    """What the network sees: ...×3×H×W RGB, uint8 or float in [0, 1], to zero mean and unit variance on ImageNet.
+
+    statistics: `image_statistics` of the image's device, where the host shall not wait for them to get there.
+    """
+    mean, std = statistics or image_statistics(image.device)
     scale = 255 if image.dtype == torch.uint8 else 1
     return (image.float() / scale - mean) / std
+
+
+def image_statistics(device):
+    """Mean and standard deviation of ImageNet's channels, each 3×1×1."""
+    return tuple(torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
 
 
 def aggregate(prob):
@@ -27,9 +35,20 @@ def aggregate(prob):
     distribution. The background's probability is Π (1 - pᵢ); all are clamped to [1e-7, 1 - 1e-7]
     (Oh et al., STM, ICCV 2019, section 3.4).
     """
+    return torch.log(_odds(prob))
+
+
+def distribution(prob):
+    """The softmax of `aggregate`, computed without logarithms and exponentials: odds divided by their sum."""
+    odds = _odds(prob)
+    return odds.div_(odds.sum(-3, keepdim=True))
+
+
+def _odds(prob):
+    """Odds ...×(O+1)×H×W of background and objects."""
     background = (1 - prob).prod(-3, keepdim=True)
     prob = torch.cat([background, prob], -3).clamp(EPSILON, 1 - EPSILON)
-    return torch.log(prob / (1 - prob))
+    return prob / (1 - prob)
 
 
 class RDE(nn.Module):

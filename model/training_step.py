@@ -50,12 +50,11 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.network = network
         self.settings = settings
+        self.frames = static_step if network.config.single_object else video_step
 
     def forward(self, batch, iteration):
         """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at."""
-        step = static_step if self.network.config.single_object else video_step
-        frames = step(self.network, batch)
-        return combine(frames, batch, iteration, self.settings)
+        return combine(self.frames(self.network, batch), batch, iteration, self.settings)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from inference_core import InferenceCore
+from inference_core import InferenceCore, precision_name
 from model.checkpoint import file_sha256
 from util.errors import InputError, pixels
 from util.hyper_para import core_settings, device_name, network_for
@@ -267,7 +267,6 @@ def speed_report(records, args, device, memory, processes):
     seconds = sum(record["seconds"] for record in records)
     sizes = sorted({(record["width"], record["height"]) for record in records})
     objects = sorted({record["objects"] for record in records})
-    half = "bfloat16" if device.type == "cpu" else "float16"
     return {
         "network": latencies.summary(),
         "end_to_end": {"frames_per_second": round(latencies.count / seconds, 2), "seconds": round(seconds, 2)},
@@ -275,7 +274,8 @@ def speed_report(records, args, device, memory, processes):
         "sequences": len(records),
         "processes": processes,
         "device": device_name(device),
-        "precision": f"{half} autocast" if args.amp else "float32",
+        "precision": precision_name(args.amp, device),
+        "compiled": args.compile,
         "frame_size": pixels(sizes[0]) if len(sizes) == 1 else f"{pixels(sizes[0])} to {pixels(sizes[-1])}",
         "computed_at": args.size or "frame size",
         "objects": str(objects[0]) if len(objects) == 1 else f"{objects[0]} to {objects[-1]}",

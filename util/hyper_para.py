@@ -21,8 +21,10 @@ def add_inference_options(parser, mem_every=3, top=40):
     parser.add_argument("--include_last", action="store_true", help="every frame becomes a memory frame")
     parser.add_argument("--top", type=positive, default=top, metavar="K",
                         help="memory positions that each pixel reads (%(default)s)")
-    parser.add_argument("--amp", action="store_true",
-                        help="mixed precision: float16, on the CPU bfloat16; faster, masks differ slightly")
+    parser.add_argument("--amp", nargs="?", const=True, default=False, choices=("float16", "bfloat16"),
+                        help="half precision (float16, on the CPU bfloat16); faster, masks differ slightly")
+    parser.add_argument("--compile", action="store_true",
+                        help="compile the network, on a GPU as CUDA graphs; faster after a minute or so")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
 
 
@@ -42,7 +44,7 @@ def add_evaluation_options(parser, size=0, **defaults):
 def core_settings(args):
     """The arguments of InferenceCore that `add_inference_options` asked for."""
     return {"mode": args.mode, "mem_every": args.mem_every, "top_k": args.top,
-            "include_last": args.include_last, "amp": args.amp}
+            "include_last": args.include_last, "amp": args.amp, "compile": args.compile}
 
 
 def network_for(args):

@@ -81,6 +81,12 @@ def image_size(path):
         return image.size[::-1] if image.getexif().get(0x0112, 1) > 4 else image.size
 
 
+def mask_size(path):
+    """(width, height) as `read_mask` would show it, from the file's header: masks are not turned."""
+    with _open(path) as image:
+        return image.size
+
+
 def read_grey(path):
     """The values of a mask with soft edges: uint8 H×W, 0 background to 255 object.
 

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
+from util.image_io import atomic_path
 from util.overlay import draw_overlay
 
 
@@ -28,6 +29,7 @@ class TrainLog:
         self._began = time.perf_counter()
         self._writer = None
         if folder is not None:
+            _forget_after(start, folder / "log.jsonl")
             self._writer = SummaryWriter(folder, purge_step=start)
             versions = {"python": platform.python_version(), "torch": torch.__version__,
                         "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
@@ -43,7 +45,7 @@ class TrainLog:
         done = iteration - self._start
         left = (time.perf_counter() - self._began) / done * (self._iterations - iteration)
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in (
-            "total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait"))
+            "total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait") or (name == "skipped" and value))
         print(f"{iteration}/{self._iterations} {shown} left {_duration(left)}", file=sys.stderr)
 
     def images(self, iteration, batch, masks):
@@ -55,6 +57,14 @@ class TrainLog:
     def close(self):
         if self._writer:
             self._writer.close()
+
+
+def _forget_after(iteration, path):
+    """Leave out of a resumed run's log what will come again, and a line that a kill cut off."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["iteration"] <= iteration))
 
 
 def montage(batch, masks):

@@ -5,6 +5,7 @@ import dataclasses
 
 from model import PRESETS
 from model.training_step import LossSettings
+from util.errors import InputError
 from util.hyper_para import fraction, positive
 
 # What a stage trains on, and its recipe; each can be changed by the option of the same name.
@@ -30,9 +31,10 @@ def get_args_parser(description):
     data.add_argument("--yv_root", default="YouTube", help="with train_480p or train in it (%(default)s)")
     data.add_argument("--davis_root", default="DAVIS/2017", help="with trainval in it (%(default)s)")
     data.add_argument("--video_root", help="videos in the layout of DAVIS to train on instead")
+    data.add_argument("--exclude", metavar="FILE", help="text file with names of videos to leave out")
     data.add_argument("--pasted", type=fraction, default=0, metavar="SHARE",
                       help="stages 1 to 3: this share of the samples, 0 to 1, is made of --static_root (%(default)s)")
-    data.add_argument("--check_data", action="store_true", help="check every file of the data, and stop")
+    data.add_argument("--check_data", action="store_true", help="decode every file of the data, report, and stop")
     data.add_argument("--num_workers", type=int, default=8, help="loader processes of each process (%(default)s)")
     data.add_argument("--perturb_max", type=float, default=1, help="IoU of damaged first masks, at most (%(default)s)")
     data.add_argument("--perturb_min", type=float, default=0.85, help="and at least (%(default)s)")
@@ -88,10 +90,12 @@ def get_args_parser(description):
 
 
 def with_stage_defaults(args):
-    """args with what the stage says where nothing was given."""
+    """args with what the stage says where nothing was given. Raises InputError for a crop that no network can take."""
     for name in ("lr", "batch_size", "iterations", "steps"):
         if getattr(args, name) is None:
             setattr(args, name, STAGES[args.stage][name])
+    if args.crop % 16 or args.crop < 32:
+        raise InputError(f"--crop {args.crop}: a multiple of 16 from 32 on is needed")
     if args.debug:
         args.log_interval, args.image_interval = 1, 10
     return args

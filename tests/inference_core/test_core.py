@@ -8,8 +8,10 @@ import torch
 
 from inference_core import MODES, InferenceCore
 from inference_core.memory import ObjectMemory, compresses
-from model import PRESETS, RDE
+from model import PRESETS
+from model.inference import InferenceNetwork
 from tests.conftest import recipe_network
+from util.capture import can_compile
 from util.errors import InputError
 
 
@@ -32,7 +34,7 @@ def held(core):
         elif isinstance(thing, dict):
             collect(list(thing.values()))
         elif isinstance(thing, (ObjectMemory, InferenceCore)):
-            collect({name: part for name, part in vars(thing).items() if name != "network"})
+            collect(vars(thing))
 
     collect(core)
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
@@ -124,8 +126,9 @@ def test_skipped_frames_cost_nothing_and_change_nothing(tiny_network, clip, monk
     frames, truth = clip
     full = play(InferenceCore(tiny_network), frames, {0: truth[0]})
     encoded = []
-    encode_key = RDE.encode_key
-    monkeypatch.setattr(RDE, "encode_key", lambda self, image: encoded.append(0) or encode_key(self, image))
+    encode_key = InferenceNetwork.encode_key
+    monkeypatch.setattr(InferenceNetwork, "encode_key",
+                        lambda self, image: encoded.append(0) or encode_key(self, image))
     core = InferenceCore(tiny_network)
     for index, frame in enumerate(frames):
         wanted = index % 5 == 0
@@ -139,8 +142,8 @@ def test_skipped_frames_cost_nothing_and_change_nothing(tiny_network, clip, monk
 def test_last_frame_is_not_remembered(tiny_network, clip, monkeypatch):
     frames, truth = clip
     encoded = []
-    encode_value = RDE.encode_value
-    monkeypatch.setattr(RDE, "encode_value",
+    encode_value = InferenceNetwork.encode_value
+    monkeypatch.setattr(InferenceNetwork, "encode_value",
                         lambda self, *inputs: encoded.append(0) or encode_value(self, *inputs))
     core = InferenceCore(tiny_network)
     for index, frame in enumerate(frames[:4]):
@@ -202,7 +205,7 @@ def test_computing_at_another_size_gives_probabilities_at_the_frame_s(tiny_netwo
         prob = core.step(frame, truth[0] if index == 0 else None)
         assert prob.shape == (3, 72, 100)
         assert torch.allclose(prob.sum(0), torch.ones(72, 100), atol=1e-5)
-    assert core._groups[0]._key.shape[1] == 4 * (48 // 16) * (80 // 16)  # 48×66, padded to 48×80
+    assert core._groups[0]._key.shape[1] == 3 * (48 // 16) * (80 // 16)  # 48×66, padded to 48×80
 
 
 def test_mixed_precision_stays_close(tiny_network, clip):
@@ -288,3 +291,27 @@ def test_probabilities_of_an_earlier_step_are_refused(tiny_network, clip):
     core.delete_objects([1])
     with pytest.raises(InputError, match="latest step"):
         core.to_mask(prob)
+
+
+@pytest.mark.skipif(not can_compile("cpu"), reason="there is no compiler")
+def test_compiled_is_the_same_and_is_not_compiled_again_while_a_video_runs(tiny_network, clip):
+    frames, truth = clip
+    masks = {0: truth[0] * (truth[0] == 1), 6: truth[6] * (truth[6] == 2)}
+    plain = play(InferenceCore(tiny_network), frames, masks)
+    core = InferenceCore(tiny_network, compile=True)
+    compiled = play(core, frames, masks)
+    assert np.mean(np.stack(plain) == np.stack(compiled)) > 0.999
+    core.reset()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        again = play(core, frames, masks)
+    assert all((one == other).all() for one, other in zip(compiled, again, strict=True))
+
+
+@pytest.mark.parametrize("amp", ["float16", "bfloat16"])
+def test_precisions_by_name(tiny_network, clip, amp):
+    frames, truth = clip
+    core = InferenceCore(tiny_network, amp=amp)
+    for index, frame in enumerate(frames[:5]):
+        assert core.step(frame, truth[0] if index == 0 else None).dtype == torch.float32
+    with pytest.raises(InputError, match="amp is"):
+        InferenceCore(tiny_network, amp="float8")

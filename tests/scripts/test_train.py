@@ -2,16 +2,21 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
+import download_bl30k
+import download_datasets
 import train
 from dataset.synthetic import render_clip
 from model import load_network
@@ -129,6 +134,36 @@ def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, v
     assert equal(*results)
 
 
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from model.training_step import TrainingStep
+forward = TrainingStep.forward
+def killed(self, batch, iteration):
+    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], iteration) in (("1", "0", 3), ("0", "1", 5)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return forward(self, batch, iteration)
+TrainingStep.forward = killed
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_restarts_go_on_from_the_last_checkpoint(images, tmp_path, command):
+    """One after the other is killed; all then start again, and end where an unbroken run does."""
+    (tmp_path / "killed.py").write_text(KILLED.format(root=str(ROOT)) + SCRIPT.format(root=str(ROOT)))
+    rest = [*command[2:], "--stage", "0", "--static_root", str(images), "--iterations", "6", "--id", "x", "--resume",
+            "auto", "--lr", "1e-4"]
+    for script, name in ((command[1], "whole"), (tmp_path / "killed.py", "broken")):
+        subprocess.run([command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=2",
+                        "--master_port=29557", str(script), *rest, "--out_root", str(tmp_path / name)],
+                       check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    results = [weights(folder_of(tmp_path / name, "x") / "model_6.pth") for name in ("whole", "broken")]
+    assert equal(*results)
+    rows = [log_of(tmp_path / name, "x") for name in ("whole", "broken")]
+    assert [row["iteration"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]
+    assert [row["total_loss"] for row in rows[1]] == [row["total_loss"] for row in rows[0]]
+
+
 @pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, command):
     command = [*command, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
@@ -173,10 +208,60 @@ def test_steps_without_a_finite_loss_are_skipped_and_stop_the_run_in_the_end(ima
 
     monkeypatch.setattr(TrainingStep, "forward", broken)
     assert run("--stage", 0, "--static_root", images, "--id", "n", "--iterations", 100, "--out_root", tmp_path) == 2
-    assert "not finite in 20 steps in a row" in capsys.readouterr().err
+    assert "were not finite in 20 steps in a row" in capsys.readouterr().err
     assert log_of(tmp_path, "n")[3]["skipped"] == 1
     state = weights(folder_of(tmp_path, "n") / "model_4.pth")
     assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+@pytest.mark.slow
+def test_step_that_the_gradient_scaler_passes_over_is_counted(images, tmp_path, monkeypatch, capsys):
+    """float16: the loss is finite, its gradients are not."""
+    forward, steps = TrainingStep.forward, []
+
+    def steep(self, *arguments):
+        steps.append(0)
+        loss, scalars, pictures = forward(self, *arguments)
+        return loss * (1e36 if len(steps) == 2 else 1), scalars, pictures
+
+    monkeypatch.setattr(TrainingStep, "forward", steep)
+    arguments = [argument for argument in COMMON if argument != "--no_amp"]
+    assert run_script(train.get_args_parser(), train.main, [
+        *arguments, "--stage", "0", "--static_root", str(images), "--id", "h", "--iterations", "3", "--crop", "32",
+        "--out_root", str(tmp_path), "--amp_dtype", "float16", "--save_interval", "1"]) == 0
+    assert [row["skipped"] for row in log_of(tmp_path, "h")] == [0, 1, 1]
+    assert "skipped 1" in capsys.readouterr().err
+    first, second, third = (weights(folder_of(tmp_path, "h") / f"model_{number}.pth") for number in (1, 2, 3))
+    assert equal(first, second) and not equal(second, third)
+
+
+def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
+    """Traced as always, without generating code, which takes minutes."""
+    def traced(function):
+        names.append(function.__name__)
+        return compiled(function, backend="eager")
+
+    compiled, names = torch.compile, []
+    monkeypatch.setattr(torch, "compile", traced)
+    for stage, data in ((0, ["--static_root", images]), (3, ["--video_root", videos])):
+        rows = []
+        for name, options in ((f"plain{stage}", []), (f"compiled{stage}", ["--compile"])):
+            assert run("--stage", stage, *data, "--id", name, "--iterations", 2, "--out_root", tmp_path, *options) == 0
+            rows.append([row["total_loss"] for row in log_of(tmp_path, name)])
+        assert rows[1] == pytest.approx(rows[0], rel=1e-5)
+    assert names == ["static_step", "video_step"]
+
+
+def test_missing_compiler_is_told_in_one_line(images, tmp_path, monkeypatch, capsys):
+    error = type("InvalidCxxCompiler", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def failing(*_):
+        raise error("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda function: failing)
+    assert run("--stage", 0, "--static_root", images, "--iterations", 1, "--compile") == 2
+    report = capsys.readouterr().err.splitlines()[-1]
+    assert "--compile does not work here (No working C++ compiler found)" in report and "and more" not in report
 
 
 def test_validation_while_training(videos, tmp_path):
@@ -190,12 +275,40 @@ def test_validation_while_training(videos, tmp_path):
     (["--load_network", "none.pth"], "none.pth: no such file"),
     (["--load_model", "none.pth"], "none.pth: no such file"),
     (["--backbone_weights", "nowhere"], "--backbone_weights is imagenet, none, or a folder"),
+    (["--crop", "100"], "--crop 100: a multiple of 16"),
 ])
 def test_unusable_starts(images, tmp_path, capsys, arguments, part):
     assert run("--stage", 0, "--static_root", images, "--id", "x", "--out_root", tmp_path / "o", *arguments) == 2
     error = capsys.readouterr().err
     assert part in error and error.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_trunks_start_from_a_folder_of_torchvision_s_files(images, tmp_path, capsys):
+    arguments = ["--stage", 0, "--static_root", images, "--id", "x", "--iterations", 1, "--lr", 0, "--out_root",
+                 tmp_path / "o", "--backbone_weights", tmp_path]
+    file = tmp_path / "resnet18-f37072fd.pth"
+    trunk = torchvision.models.resnet18().state_dict()
+    torch.save(trunk, file)
+    assert run(*arguments) == 0
+    network = weights(folder_of(tmp_path / "o", "x") / "model_1.pth")
+    assert torch.equal(network["key_encoder.layer3.0.conv1.weight"], trunk["layer3.0.conv1.weight"])
+    assert torch.equal(network["value_encoder.conv1.weight"][:, :3], trunk["conv1.weight"])
+    for content, part in (({"fc.weight": torch.zeros(2)}, "not torchvision's weights of resnet18"),
+                          (None, "not a torch file")):
+        torch.save(content, file) if content else file.write_bytes(b"PK")
+        assert run(*arguments) == 2
+        assert part in capsys.readouterr().err
+
+
+def test_imagenet_weights_out_of_reach(images, tmp_path, monkeypatch, capsys):
+    def offline(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    assert run("--stage", 0, "--static_root", images, "--out_root", tmp_path, "--backbone_weights", "imagenet") == 2
+    error = capsys.readouterr().err
+    assert "--backbone_weights FOLDER" in error and "--backbone_weights none" in error
 
 
 def test_bare_network_is_no_checkpoint_to_resume(images, tiny_checkpoint, tmp_path, capsys):
@@ -206,6 +319,32 @@ def test_bare_network_is_no_checkpoint_to_resume(images, tiny_checkpoint, tmp_pa
 def test_missing_data_is_named(tmp_path, capsys):
     assert run("--stage", 0, "--static_root", tmp_path / "none", "--out_root", tmp_path) == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_faults_of_the_data_are_all_named_before_training_starts(images, videos, tmp_path, capsys):
+    broken = tmp_path / "videos"
+    shutil.copytree(videos, broken)
+    for name in ("bear", "dog"):
+        (broken / "Annotations/480p" / name / "00003.png").unlink()
+    arguments = ["--stage", 3, "--video_root", broken, "--id", "x", "--iterations", 1, "--out_root", tmp_path / "o"]
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert "bear/00003.png: this mask is missing" in error and "dog/00003.png: this mask is missing" in error
+    assert not (tmp_path / "o").exists()
+    (tmp_path / "bad.txt").write_text("bear\ndog\n")
+    assert run(*arguments, "--exclude", tmp_path / "bad.txt") == 0
+    assert "2 videos are left out: bear: excluded by name; dog: excluded by name" in capsys.readouterr().err
+    assert run(*arguments, "--exclude", tmp_path / "bad.txt", "--check_data") == 0
+    assert "8 images and their masks: every file can be used" in capsys.readouterr().out
+    assert run(*arguments, "--exclude", tmp_path / "none.txt") == 2
+    assert "none.txt: cannot be read as a list of names" in capsys.readouterr().err
+
+
+def test_downloads_go_where_training_looks_for_them():
+    defaults = vars(train.get_args_parser().parse_args([]))
+    folders = [part.folder for part in (*download_datasets.PARTS, *download_bl30k.PARTS)]
+    for option, part in (("static_root", ""), ("bl_root", ""), ("yv_root", "/train"), ("davis_root", "/trainval")):
+        assert defaults[option] + part in folders
 
 
 PRINTED = [

@@ -1,0 +1,532 @@
+"""How fast tracking and training are on this machine, and how far from what it could do.
+
+    python benchmark.py                                     # base, 480×854, two objects, float32
+    python benchmark.py --protocol stcn step phases --precision bfloat16
+    python benchmark.py --protocol stcn --reference         # the same network as training runs it
+    python benchmark.py --protocol all --precision float16 --compile --json results.json
+    python benchmark.py --protocol train --video_root my_videos --workers 8
+
+Protocols:
+    stcn        frames per second of the network and upsampling, without input and output (STCN's protocol)
+    step        milliseconds per frame, the device waited for after each: median and 95th percentile
+    phases      milliseconds and floating point operations per call of each part
+    end-to-end  image files in, mask files out
+    memory      peak, and bytes per frame by which it grows
+    objects     frames per second with 1, 2, 5, 10 objects
+    size        frames per second and peak memory with one object, 240p to 4K
+    train       milliseconds per step and peak memory, stages 0 and 3, published batch
+    all         all of these; stcn in float32 and with --reference, too
+
+Frames are smooth noise that moves, weights random unless --model is given: neither changes the time of a step.
+Operations are those of convolutions and products as the chosen form of the network asks for them; the machine's peak
+is that of one large convolution, measured in the same run and precision.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+import train
+from dataset.sampler import training_batches
+from dataset.training import training_dataset
+from inference_core import InferenceCore
+from model import PRESETS, RDE, load_network
+from model.checkpoint import preset_name
+from model.inference import Frame
+from util.errors import run_script
+from util.hyper_para import device_name, pick_device, positive
+from util.image_io import davis_palette, read_image, write_mask
+from util.pipeline import Background, read_ahead
+from util.progress import progress_bar
+from util.timing import peak_memory_mb
+from util.train_options import with_stage_defaults
+
+PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train")
+SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
+OBJECTS = (1, 2, 5, 10)
+WARM_UP = 8
+"""Frames before the clock starts: every kind of frame has come twice."""
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--protocol", nargs="+", choices=(*PROTOCOLS, "all"), default=["stcn"], metavar="PROTOCOL",
+        help=f"{', '.join(PROTOCOLS)}, all (stcn)")
+    add("--model", help="checkpoint; without, random weights of --preset")
+    add("--preset", choices=PRESETS, default="base")
+    add("--mode", default="two-frames-compress", help="what the memory holds (%(default)s)")
+    add("--mem_every", type=positive, default=3, help="(%(default)s)")
+    add("--top", type=positive, default=40, help="(%(default)s)")
+    add("--precision", choices=("float32", "float16", "bfloat16"), default="float32")
+    add("--compile", action="store_true")
+    add("--reference", action="store_true", help="the plain network, as training runs it, under autocast")
+    add("--objects", type=positive, default=2, help="(%(default)s)")
+    add("--size", type=positive, nargs=2, metavar=("HEIGHT", "WIDTH"), default=[480, 854], help="(480 854)")
+    add("--frames", type=positive, default=30, help="frames to measure (%(default)s); memory takes 2000 unless given")
+    add("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
+    add("--threads", type=positive, help="on the CPU (all cores)")
+    add("--static_root", help="train: images, to measure how long stage 0 waits for data")
+    add("--video_root", help="train: videos, to measure how long stage 3 waits for data")
+    add("--workers", type=positive, default=8, help="train: loader processes (%(default)s)")
+    add("--crop", type=positive, default=384, help="train: side of the images (%(default)s)")
+    add("--json", metavar="FILE", help="write all figures there, too")
+    return parser
+
+
+def main(args):
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = pick_device(args.device)
+    torch.manual_seed(0)
+    network = load_network(args.model, device) if args.model else RDE(PRESETS[args.preset]).to(device).eval()
+    bench = Bench(args, network, device)
+    chosen = PROTOCOLS if "all" in args.protocol else args.protocol
+    print(f"{bench.stamp['device']}, torch {torch.__version__}, network {bench.stamp['network']}")
+    if "all" in args.protocol:
+        for precision, reference in (("float32", True), (args.precision, True), ("float32", False)):
+            if (precision, reference) != (args.precision, args.reference):
+                Bench(_changed(args, precision=precision, reference=reference, compile=False), network, device,
+                      bench.rows).stcn()
+    for protocol in chosen:
+        METHODS[protocol](bench)
+    if args.json:
+        Path(args.json).write_text(json.dumps(bench.rows, indent=1) + "\n")
+    return 0
+
+
+def _changed(args, **changes):
+    return argparse.Namespace(**{**vars(args), **changes})
+
+
+class Bench:
+    """The protocols, one method each, and what they found as rows: dicts of settings and figures."""
+
+    def __init__(self, args, network, device, rows=None):
+        self.args, self.network, self.device = args, network, device
+        self.dtype = getattr(torch, args.precision)
+        self.size = tuple(args.size)
+        self.rows = [] if rows is None else rows
+        self.stamp = {
+            "device": device_name(device),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "cuda": torch.version.cuda if device.type == "cuda" else None,
+            "network": preset_name(network.config),
+            "mode": args.mode,
+            "precision": args.precision,
+            "compiled": args.compile,
+            "form": "plain" if args.reference else "inference",
+        }
+        self._peak = None
+
+    def report(self, protocol, figures, size=None, objects=None):
+        """Print and keep a row."""
+        size, objects = size or self.size, objects or self.args.objects
+        stamp = {**self.stamp, "size": list(size), "objects": objects}
+        self.rows.append({"protocol": protocol, **stamp, **figures})
+        settings = f"{size[0]}×{size[1]}, {objects} obj., {self.args.precision}"
+        settings += ", compiled" * self.args.compile + ", plain" * self.args.reference
+        print(f"{protocol:10} {settings:44} " + ", ".join(f"{name} {_show(value)}" for name, value in figures.items()),
+              flush=True)
+
+    def core(self):
+        plain = {"form": PlainNetwork} if self.args.reference else {}
+        return InferenceCore(self.network, self.args.mode, self.args.mem_every, self.args.top,
+                             amp=False if self.args.precision == "float32" else self.args.precision,
+                             compile=self.args.compile, **plain)
+
+    def peak_memory(self):
+        return {f"peak_{kind}_mb": value for kind, value in peak_memory_mb(self.device).items() if value}
+
+    def wait(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def peak(self):
+        """Floating point operations per second of one large 3×3 convolution."""
+        if self._peak is None:
+            images, rounds = (32, 20) if self.device.type == "cuda" else (1, 5)
+            x = torch.randn(images, 256, 120, 216, device=self.device, dtype=self.dtype)
+            weight = torch.randn(256, 256, 3, 3, device=self.device, dtype=self.dtype)
+            x, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
+            with torch.inference_mode(), _searching():
+                seconds = self._best(lambda: F.conv2d(x, weight, padding=1), rounds)
+            self._peak = 2 * x.numel() * 256 * 9 / seconds
+        return self._peak
+
+    def _best(self, function, rounds):
+        times = []
+        for _ in range(rounds + 2):
+            self.wait()
+            start = time.perf_counter()
+            function()
+            self.wait()
+            times.append(time.perf_counter() - start)
+        return min(times[2:])
+
+    def warm(self, core, clip):
+        """Run the first frames of a clip; returns seconds."""
+        self.wait()
+        start = time.perf_counter()
+        for index in range(WARM_UP):
+            core.to_mask(core.step(clip.frame(index), clip.mask if index == 0 else None))
+        self.wait()
+        return time.perf_counter() - start
+
+    def throughput(self, core, clip, frames):
+        """Milliseconds per frame, propagating and remembering, the first frame and its mask not counted."""
+        core.reset()
+        core.step(clip.frame(0), clip.mask)
+        for index in range(1, 1 + self.args.mem_every):
+            core.step(clip.frame(index))
+        self.wait()
+        start = time.perf_counter()
+        for index in range(frames):
+            core.to_mask(core.step(clip.frame(index)))
+        self.wait()
+        return (time.perf_counter() - start) * 1000 / frames
+
+    def flop(self, clip):
+        """Floating point operations per frame, averaged over a round of memory and other frames."""
+        total = sum(flop * calls for _, flop, calls in self._phases(clip, count=True).values())
+        return total / self.args.mem_every
+
+    def stcn(self):
+        """Throughput; frames lie on the device."""
+        clip = Clip(self.size, self.args.objects, self.device)
+        start = time.perf_counter()
+        core = self.core()
+        built = time.perf_counter() - start
+        cold = built + self.warm(core, clip)
+        milliseconds = self.throughput(core, clip, self.args.frames)
+        flop = self.flop(clip)
+        self.report("stcn", {
+            "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds, "cold_start_s": cold,
+            "gflop_per_frame": flop / 1e9, "peak_gflop_per_s": self.peak() / 1e9,
+            "share_of_peak": flop / (milliseconds / 1000) / self.peak(),
+        })
+
+    def step(self):
+        """Latency; frames come as arrays on the host, the mask goes back there."""
+        clip = Clip(self.size, self.args.objects, torch.device("cpu"))
+        core = self.core()
+        self.warm(core, clip)
+        times = []
+        for index in range(self.args.frames):
+            start = time.perf_counter()
+            core.to_mask(core.step(clip.frame(index))).cpu()
+            times.append((time.perf_counter() - start) * 1000)
+        self.report("step", {"p50_ms": statistics.median(times), "p95_ms": float(np.percentile(times, 95)),
+                             "mean_ms": statistics.mean(times)})
+
+    def phases(self):
+        """Where the time goes: each part, the device waited for before and after."""
+        clip = Clip(self.size, self.args.objects, self.device)
+        for name, (seconds, flop, calls) in self._phases(clip).items():
+            self.report(f"- {name}", {
+                "ms_per_call": seconds * 1000, "calls_per_frame": calls / self.args.mem_every, "gflop": flop / 1e9,
+                "share_of_peak": flop / seconds / self.peak(),
+            })
+
+    def _phases(self, clip, count=False):
+        """{part: (median seconds per call, operations per call, calls in `mem_every` frames)}."""
+        flops = self._recorded(clip, lambda function, *inputs: _counted(function, *inputs), plain=True)
+        if count:
+            return {part: (None, statistics.mean(calls), len(calls)) for part, calls in flops.items()}
+
+        def timed(function, *inputs):
+            self.wait()
+            start = time.perf_counter()
+            result = function(*inputs)
+            self.wait()
+            return result, time.perf_counter() - start
+
+        times = self._recorded(clip, timed, rounds=max(1, self.args.frames // self.args.mem_every))
+        return {part: (statistics.median(times[part]), statistics.mean(calls), len(calls))
+                for part, calls in flops.items()}
+
+    def _recorded(self, clip, record, rounds=1, plain=False):
+        """{part: [what `record` found of each call]} over some rounds of `mem_every` frames.
+
+        plain: with the operations as torch counts them, not with those of oneDNN, not compiled.
+        """
+        bench = Bench(_changed(self.args, compile=False), self.network, self.device) if plain else self
+        with mock.patch("model.inference._packs", lambda weight: False) if plain else contextlib.nullcontext():
+            core = bench.core()
+        found = {}
+        parts = {"_encode_key": "key encoder", "_read": "memory read", "_decode": "decoder",
+                 "_distribution": "aggregation", "_encode_value": "value encoder", "_aggregate": "SAM"}
+        if not plain:
+            self.warm(core, clip)
+        core.reset()
+        core.step(clip.frame(0), clip.mask)
+        for index in range(1, 1 + 2 * self.args.mem_every):
+            core.step(clip.frame(index))
+        for name, part in parts.items():
+            function = getattr(core, name)
+
+            def recorded(*inputs, function=function, part=part):
+                result, figure = record(function, *inputs)
+                found.setdefault(part, []).append(figure)
+                return result
+
+            setattr(core, name, recorded)
+            if name == "_aggregate":
+                for group in core._groups:
+                    group._aggregate = recorded
+        for index in range(rounds * self.args.mem_every):
+            core.step(clip.frame(index))
+        return found
+
+    def end_to_end(self):
+        """JPEG files in, PNG files out, decoding ahead and writing behind as the evaluation scripts do it."""
+        clip = Clip(self.size, self.args.objects, torch.device("cpu"))
+        core = self.core()
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder, f"{index:05d}.jpg") for index in range(self.args.frames + 1)]
+            for index, file in enumerate(files):
+                Image.fromarray(clip.frame(index).permute(1, 2, 0).numpy()).save(file, quality=95)
+            self.warm(core, clip)
+            alone = self.throughput(core, Clip(self.size, self.args.objects, self.device), self.args.frames)
+            core.reset()
+            writing = Background(threads=2)
+            try:
+                for index, image in enumerate(read_ahead(read_image, files, threads=2)):
+                    if index == 1:
+                        start = time.perf_counter()
+                    ids = core.to_mask(core.step(image, clip.mask if index == 0 else None)).cpu().numpy()
+                    writing.submit(write_mask, Path(folder, f"{index:05d}.png"), ids, davis_palette())
+                writing.wait()
+                milliseconds = (time.perf_counter() - start) * 1000 / self.args.frames
+            finally:
+                writing.close()
+        self.report("end-to-end", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
+                                   "share_of_network_only": alone / milliseconds})
+
+    def memory(self):
+        """Slope over many frames. On the CPU of a small frame, since only the slope is looked for."""
+        frames = self.args.frames if self.args.frames != get_args_parser().get_default("frames") else 2000
+        size = self.size if self.device.type == "cuda" else (96, 160)
+        clip = Clip(size, self.args.objects, self.device)
+        core = self.core()
+        self.warm(core, clip)
+        bar = progress_bar(frames, "memory")
+        held, process = [], []
+        for index in range(frames):
+            core.step(clip.frame(index))
+            bar.increment()
+            held.append(_held_by(core))
+            process.append(torch.cuda.memory_allocated() if self.device.type == "cuda" else _resident())
+        bar.finish(dirty=True)
+        half = frames // 2
+        slopes = (float(np.polyfit(range(frames - half), series[half:], 1)[0]) for series in (held, process))
+        figures = dict(zip(("core_bytes_per_frame", "process_bytes_per_frame"), slopes, strict=True))
+        self.report("memory", {"frames": frames, **figures, "core_mb": held[-1] / 1e6, **self.peak_memory()}, size)
+
+    def objects(self):
+        single = None
+        for objects in OBJECTS:
+            clip = Clip(self.size, objects, self.device)
+            core = self.core()
+            self.warm(core, clip)
+            milliseconds = self.throughput(core, clip, self.args.frames)
+            single = single or milliseconds
+            self.report("objects", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
+                                    "times_one_object": milliseconds / single}, objects=objects)
+
+    def sizes(self):
+        for name, size in SIZES.items():
+            clip = Clip(size, 1, self.device)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            core = self.core()
+            self.warm(core, clip)
+            milliseconds = self.throughput(core, clip, min(self.args.frames, 2 * self.args.mem_every))
+            self.report("size", {"name": name, "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
+                                 **self.peak_memory()}, size, 1)
+
+    def train(self):
+        """Stages 0 and 3; where a root is given, also the share of the time that a step waits for data."""
+        for stage, root in ((0, self.args.static_root), (3, self.args.video_root)):
+            batch = None
+            for amp, compiled in ((False, False), (True, False), (True, True)):
+                if compiled and not self.args.compile:
+                    continue
+                options = ["--stage", str(stage), "--preset", self.stamp["network"], "--backbone_weights", "none"]
+                options += ["--no_amp"] * (not amp) + ["--compile"] * compiled
+                options += ["--num_workers", str(self.args.workers), "--crop", str(self.args.crop)]
+                options += [f"--{'video' if stage else 'static'}_root", root] if root else []
+                training_args = with_stage_defaults(train.get_args_parser().parse_args(options))
+                torch.manual_seed(0)
+                training = train.Training(training_args, self.device, None, 1)
+                batch = batch or _training_batch(training_args, self.device)
+                self._train_row(training, training_args, batch, root)
+                del training
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _train_row(self, training, args, batch, root):
+        steps = 10 if self.device.type == "cuda" else 1
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        for _ in range(3 if self.device.type == "cuda" else 1):
+            training._train_step([batch], 0, args.lr)
+        self.wait()
+        cold = time.perf_counter() - start
+        start = time.perf_counter()
+        for _ in range(steps):
+            training._train_step([batch], 0, args.lr)
+        self.wait()
+        figures = {"ms_per_step": (time.perf_counter() - start) * 1000 / steps, "batch": args.batch_size,
+                   "amp": not args.no_amp, "compiled_step": args.compile, "cold_start_s": cold,
+                   **self.peak_memory()}
+        if root:
+            figures["data_wait"] = self._data_wait(training, args, steps)
+        self.report(f"stage {args.stage}", figures, (args.crop, args.crop))
+
+    def _data_wait(self, training, args, steps):
+        batches = iter(training_batches(training_dataset(args), args.batch_size, 0, 3 + steps,
+                                        workers=args.num_workers, pin_memory=self.device.type == "cuda"))
+        waited = 0
+        for number in range(3 + steps):
+            if number == 3:
+                start, waited = time.perf_counter(), 0
+            began = time.perf_counter()
+            batch = train._to_device(next(batches), self.device)
+            waited += time.perf_counter() - began
+            training._train_step([batch], 0, args.lr)
+        self.wait()
+        return waited / (time.perf_counter() - start)
+
+
+def _training_batch(args, device):
+    """Numbers in the shapes of a batch; see model.training_step."""
+    batch, frames, side = args.batch_size, 5 if args.stage else 3, args.crop
+    generator = torch.Generator().manual_seed(0)
+    rgb = F.interpolate(torch.rand(batch * frames, 3, 12, 12, generator=generator), size=(side, side), mode="bilinear")
+    first = torch.zeros(batch, frames, 1, side, side)
+    first[..., side // 4:side // 2, side // 4:side // 2] = 1
+    second = first.flip(-1)
+    result = {"rgb": (rgb * 255).byte().unflatten(0, (batch, frames)), "gt": first, "pgt": first[:, :1].clone(),
+              "cls_gt": first[:, :, 0].byte()}
+    if args.stage:
+        result |= {"sec_gt": second, "sec_pgt": second[:, :1].clone(), "selector": torch.ones(batch, 2),
+                   "cls_gt": (first + 2 * second)[:, :, 0].byte()}
+    return {name: value.to(device) for name, value in result.items()}
+
+
+class Clip:
+    """Frames 3×H×W uint8 of smooth noise that moves, and a mask H×W with as many objects as asked for."""
+
+    def __init__(self, size, objects, device):
+        generator = torch.Generator().manual_seed(1)
+        coarse = torch.rand(1, 3, 20, 30, generator=generator)
+        fine = torch.rand(1, 3, *size, generator=generator)
+        image = 0.9 * F.interpolate(coarse, size=size, mode="bicubic", align_corners=False) + 0.1 * fine
+        self._image = (image[0].clamp(0, 1) * 255).byte().to(device)
+        self.mask = np.zeros(size, np.uint8)
+        across = int(np.ceil(objects ** 0.5))
+        height, width = size[0] // across, size[1] // across
+        for number in range(objects):
+            top, left = number // across * height, number % across * width
+            self.mask[top + height // 5:top + 4 * height // 5, left + width // 5:left + 4 * width // 5] = number + 1
+
+    def frame(self, index):
+        return self._image.roll((index % 50, 2 * (index % 50)), (1, 2))
+
+
+class PlainNetwork(torch.nn.Module):
+    """The network as training runs it, under autocast, in the place of an InferenceNetwork."""
+
+    def __init__(self, network, dtype):
+        super().__init__()
+        self.network = network
+        self.autocast = contextlib.nullcontext
+        if dtype != torch.float32:
+            self.autocast = lambda: torch.autocast(next(network.parameters()).device.type, dtype=dtype)
+
+    def encode_key(self, image):
+        with self.autocast():
+            key, f16_thin, f16, f8, f4 = self.network.encode_key(image)
+        return Frame(key, f16, f16_thin, None, f8, f4)
+
+    def decode(self, readout, f16_thin, _, f8, f4):
+        with self.autocast():
+            return self.network.decode(readout[None], f16_thin, f8, f4)[0].float()
+
+    def encode_value(self, image, f16, masks, others):
+        with self.autocast():
+            return self.network.encode_value(image, f16, masks[None], others[None])[0]
+
+    def aggregate_key(self, old, new):
+        with self.autocast():
+            return self.network.mem_compress.aggregate_key(old, new)
+
+    def aggregate_value(self, old, new):
+        with self.autocast():
+            return self.network.mem_compress.aggregate_value(old, new)
+
+
+def _counted(function, *inputs):
+    with FlopCounterMode(display=False) as counter:
+        result = function(*inputs)
+    return result, counter.get_total_flops()
+
+
+@contextlib.contextmanager
+def _searching():
+    """cuDNN looks for the fastest convolution."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _held_by(core):
+    """Bytes of the tensors that the core's memory holds."""
+    tensors = {}
+    for group in core._groups:
+        entries = [tensor for entry in group._entries.values() for tensor in entry]
+        for thing in (group._key, group._value, group._copies, *entries):
+            tensors[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+    return sum(tensors.values())
+
+
+def _resident():
+    """Bytes of RAM that this process occupies; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    except OSError:
+        return 0
+
+
+def _show(value):
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+METHODS = {"stcn": Bench.stcn, "step": Bench.step, "phases": Bench.phases, "end-to-end": Bench.end_to_end,
+           "memory": Bench.memory, "objects": Bench.objects, "size": Bench.sizes, "train": Bench.train}
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))

@@ -1,0 +1,46 @@
+"""Make a trained network small enough to pass on: weights as float16, half the size.
+
+    python export_model.py saves/2026-01-31_12-00-00_mine/model_150000.pth --output mine.pth
+
+Every script reads the result as it reads the original; computing stays float32 unless --amp is given.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from model import load_network
+from model.checkpoint import file_sha256, preset_name
+from util.errors import InputError, run_script
+from util.image_io import atomic_path
+
+
+def get_args_parser():
+    parser = argparse.ArgumentParser(prog="export_model.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="checkpoint of the network")
+    parser.add_argument("--output", required=True, metavar="PATH", help="file to write")
+    return parser
+
+
+def main(args):
+    network = load_network(args.model)
+    state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    infinite = [key for key, value in state.items() if not value.isfinite().all()]
+    if infinite:
+        raise InputError(f"{args.model}: {infinite[0]} has values that float16 cannot hold")
+    try:
+        with atomic_path(args.output) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{args.output}: cannot be written ({error})") from None
+    parameters = sum(value.numel() for value in network.parameters())
+    print(f"wrote {args.output}: {preset_name(network.config)}, {parameters / 1e6:.2f} million parameters, "
+          f"{Path(args.output).stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha256(args.output)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))

@@ -1,0 +1,46 @@
+"""benchmark.py through its command line: that it measures, not what."""
+
+import json
+
+import pytest
+
+import benchmark
+from util.errors import run_script
+from util.train_options import STAGES
+
+
+def run(path, *arguments):
+    code = run_script(benchmark.get_args_parser(), benchmark.main,
+                      ["--preset", "tiny", "--device", "cpu", "--size", "64", "96", "--json", str(path), *arguments])
+    assert code == 0
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("form", [[], ["--reference"], ["--precision", "bfloat16"]])
+def test_every_figure_says_what_it_was_measured_with(tmp_path, form, monkeypatch):
+    monkeypatch.setattr(benchmark, "SIZES", {"small": (64, 96)})
+    rows = run(tmp_path / "rows.json", "--frames", "3", "--protocol", "stcn", "step", "phases", "end-to-end", "memory",
+               "objects", "size", *form)
+    for row in rows:
+        for name in ("device", "torch", "python", "precision", "size", "objects", "compiled", "form", "mode"):
+            assert row[name] is not None
+    assert {row["protocol"] for row in rows} >= {"stcn", "step", "end-to-end", "memory", "objects", "size", "- SAM"}
+    stcn = rows[0]
+    assert stcn["frames_per_second"] > 0 and stcn["gflop_per_frame"] > 0 and stcn["share_of_peak"] > 0
+    memory = next(row for row in rows if row["protocol"] == "memory")
+    assert memory["core_bytes_per_frame"] == pytest.approx(0, abs=1e-6)
+
+
+def test_operations_are_those_of_the_parts(tmp_path):
+    rows = run(tmp_path / "rows.json", "--frames", "3", "--protocol", "stcn", "phases")
+    whole = sum(row["gflop"] * row["calls_per_frame"] for row in rows[1:])
+    assert rows[0]["gflop_per_frame"] == pytest.approx(whole)
+
+
+def test_training_steps(tmp_path, monkeypatch):
+    for stage in (0, 3):
+        monkeypatch.setitem(STAGES[stage], "batch_size", 1)
+    rows = run(tmp_path / "rows.json", "--protocol", "train", "--crop", "64")
+    assert [(row["protocol"], row["amp"]) for row in rows] == [
+        ("stage 0", False), ("stage 0", True), ("stage 3", False), ("stage 3", True)]
+    assert all(row["ms_per_step"] > 0 and row["peak_ram_mb"] > 0 for row in rows)
