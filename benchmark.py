@@ -132,19 +132,25 @@ class Bench:
             "compiled": args.compile,
             "form": "plain" if args.reference else "inference",
         }
-        self._peak = None
+        self._peak = self._core = None
 
-    def report(self, protocol, figures, size=None, objects=None):
-        """Print and keep a row."""
-        size, objects = size or self.size, objects or self.args.objects
-        stamp = {**self.stamp, "size": list(size), "objects": objects}
+    def report(self, protocol, figures, **other):
+        """Print and keep a row; `other` than the usual settings are those named there."""
+        stamp = {**self.stamp, "size": list(self.size), "objects": self.args.objects, **other}
         self.rows.append({"protocol": protocol, **stamp, **figures})
-        settings = f"{size[0]}×{size[1]}, {objects} obj., {self.args.precision}"
-        settings += ", compiled" * self.args.compile + ", plain" * self.args.reference
+        settings = f"{stamp['size'][0]}×{stamp['size'][1]}, {stamp['objects']} obj., {stamp['precision']}"
+        settings += ", compiled" * stamp["compiled"] + ", plain" * (stamp["form"] == "plain")
         print(f"{protocol:10} {settings:44} " + ", ".join(f"{name} {_show(value)}" for name, value in figures.items()),
               flush=True)
 
     def core(self):
+        """The core of all protocols: what is compiled for one serves the next."""
+        if self._core is None:
+            self._core = self._new_core()
+        return self._core
+
+    def _new_core(self):
+        torch.compiler.reset()
         plain = {"form": PlainNetwork} if self.args.reference else {}
         return InferenceCore(self.network, self.args.mode, self.args.mem_every, self.args.top,
                              amp=False if self.args.precision == "float32" else self.args.precision,
@@ -180,7 +186,8 @@ class Bench:
         return min(times[2:])
 
     def warm(self, core, clip):
-        """Run the first frames of a clip; returns seconds."""
+        """Forget all, and run the first frames of a clip; returns seconds."""
+        core.reset()
         self.wait()
         start = time.perf_counter()
         for index in range(WARM_UP):
@@ -209,14 +216,15 @@ class Bench:
     def stcn(self):
         """Throughput; frames lie on the device."""
         clip = Clip(self.size, self.args.objects, self.device)
+        first = self._core is None
         start = time.perf_counter()
         core = self.core()
-        built = time.perf_counter() - start
-        cold = built + self.warm(core, clip)
+        self.warm(core, clip)
+        cold = {"cold_start_s": time.perf_counter() - start} if first else {}
         milliseconds = self.throughput(core, clip, self.args.frames)
         flop = self.flop(clip)
         self.report("stcn", {
-            "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds, "cold_start_s": cold,
+            "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds, **cold,
             "gflop_per_frame": flop / 1e9, "peak_gflop_per_s": self.peak() / 1e9,
             "share_of_peak": flop / (milliseconds / 1000) / self.peak(),
         })
@@ -267,7 +275,7 @@ class Bench:
         """
         bench = Bench(_changed(self.args, compile=False), self.network, self.device) if plain else self
         with mock.patch("model.inference._packs", lambda weight: False) if plain else contextlib.nullcontext():
-            core = bench.core()
+            core = bench._new_core() if plain else self.core()
         found = {}
         parts = {"_encode_key": "key encoder", "_read": "memory read", "_decode": "decoder",
                  "_distribution": "aggregation", "_encode_value": "value encoder", "_aggregate": "SAM"}
@@ -277,6 +285,7 @@ class Bench:
         core.step(clip.frame(0), clip.mask)
         for index in range(1, 1 + 2 * self.args.mem_every):
             core.step(clip.frame(index))
+        functions = {name: vars(core)[name] for name in parts if name in vars(core)}
         for name, part in parts.items():
             function = getattr(core, name)
 
@@ -291,6 +300,11 @@ class Bench:
                     group._aggregate = recorded
         for index in range(rounds * self.args.mem_every):
             core.step(clip.frame(index))
+        for name in parts:
+            delattr(core, name)
+        for name, function in functions.items():
+            setattr(core, name, function)
+        core.reset()
         return found
 
     def end_to_end(self):
@@ -336,7 +350,8 @@ class Bench:
         half = frames // 2
         slopes = (float(np.polyfit(range(frames - half), series[half:], 1)[0]) for series in (held, process))
         figures = dict(zip(("core_bytes_per_frame", "process_bytes_per_frame"), slopes, strict=True))
-        self.report("memory", {"frames": frames, **figures, "core_mb": held[-1] / 1e6, **self.peak_memory()}, size)
+        self.report("memory", {"frames": frames, **figures, "core_mb": held[-1] / 1e6, **self.peak_memory()},
+                    size=list(size))
 
     def objects(self):
         single = None
@@ -355,11 +370,11 @@ class Bench:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            core = self.core()
+            core = self._new_core()
             self.warm(core, clip)
             milliseconds = self.throughput(core, clip, min(self.args.frames, 2 * self.args.mem_every))
             self.report("size", {"name": name, "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
-                                 **self.peak_memory()}, size, 1)
+                                 **self.peak_memory()}, size=list(size), objects=1)
 
     def train(self):
         """Stages 0 and 3; where a root is given, also the share of the time that a step waits for data."""
@@ -395,11 +410,12 @@ class Bench:
             training._train_step([batch], 0, args.lr)
         self.wait()
         figures = {"ms_per_step": (time.perf_counter() - start) * 1000 / steps, "batch": args.batch_size,
-                   "amp": not args.no_amp, "compiled_step": args.compile, "cold_start_s": cold,
-                   **self.peak_memory()}
+                   "cold_start_s": cold, **self.peak_memory()}
         if root:
             figures["data_wait"] = self._data_wait(training, args, steps)
-        self.report(f"stage {args.stage}", figures, (args.crop, args.crop))
+        precision = "float32" if training.amp_dtype is None else str(training.amp_dtype).removeprefix("torch.")
+        self.report(f"stage {args.stage}", figures, size=[args.crop, args.crop], objects=2 if args.stage else 1,
+                    precision=precision, compiled=args.compile, form="training", mode=None)
 
     def _data_wait(self, training, args, steps):
         batches = iter(training_batches(training_dataset(args), args.batch_size, 0, 3 + steps,

@@ -1,5 +1,7 @@
 """The inference core: one frame at a time, constant memory."""
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 
@@ -11,6 +13,24 @@ from util.capture import Captured, can_compile
 from util.errors import InputError, pixels
 
 STRIDE = 16
+
+
+@contextlib.contextmanager
+def exact_float32():
+    """Within, float32 means float32: on a GPU torch would round the inputs of convolutions to TF32's ten bits.
+
+    Tracking feeds its own results back, frame after frame: with TF32 probabilities of the parity tests move by 4e-3
+    instead of 8e-6. Who wants speed asks for half precision.
+    """
+    settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [setting.allow_tf32 for setting in settings]
+    for setting in settings:
+        setting.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.allow_tf32 = value
 
 
 class InferenceCore:
@@ -103,6 +123,7 @@ class InferenceCore:
         self._forget(ids)
 
     @torch.inference_mode()
+    @exact_float32()
     def step(self, image, mask=None, objects=None, *, end=False, needs_output=True):
         """Take the next frame, and the mask of objects that appear or are corrected in it.
 
@@ -158,13 +179,13 @@ class InferenceCore:
         if len(known) != prob.shape[0]:
             raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, tracked are "
                              f"{len(known) - 1}: they are not from the latest step")
-        best = prob.argmax(0)
+        best = _argmax(prob)
         if known == list(range(len(known))):
-            return best.byte()
+            return best
         # Kept, since a tensor made from numbers makes the host wait for the GPU.
         if self._ids is None or self._ids[0] != (known, prob.device):
             self._ids = (known, prob.device), torch.tensor(known, dtype=torch.uint8, device=prob.device)
-        return self._ids[1][best]
+        return self._ids[1][best.int()]
 
     def _checked_image(self, image):
         image = image if isinstance(image, torch.Tensor) else torch.tensor(image)
@@ -284,6 +305,18 @@ def precision_name(amp, device):
     if amp not in ("float16", "bfloat16"):
         raise InputError(f"amp is {amp!r}, it must be float16, bfloat16, True or False")
     return amp
+
+
+def _argmax(prob):
+    """prob.argmax(0) as uint8, the first of equal ones."""
+    if prob.device.type != "cpu":
+        return prob.argmax(0).byte()
+    # Plane by plane: twenty times as fast as what torch has for the CPU.
+    best, places = prob[0].clone(), torch.zeros(prob.shape[1:], dtype=torch.uint8)
+    for number, plane in enumerate(prob[1:], 1):
+        places.masked_fill_(plane > best, number)
+        torch.maximum(best, plane, out=best)
+    return places
 
 
 def _distribution(logits):

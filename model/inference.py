@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from model import winograd
 from model.modules import FeatureFuser
+from model.onednn import PackedWeight
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _ACTIVATIONS = {"relu": (nn.ReLU, F.relu, torch.relu), "relu6": (nn.ReLU6, F.relu6)}
@@ -61,28 +63,22 @@ class Convolution(nn.Module):
                                      (convolution.stride, convolution.padding, convolution.dilation))
         self.geometry = (stride, padding, dilation, convolution.groups)
         self.activation = activation
-        weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
-        self.packed = _packs(weight)
-        if self.packed:
-            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, convolution.groups)
-        # Neither parameters nor buffers: what oneDNN has laid out can be neither saved nor moved.
-        self.weight, self.bias = weight, None if bias is None else bias.detach().to(dtype)
+        self.weight = weight.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+        self._packed = None
+        if not _packs(self.weight):
+            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+        elif dtype == torch.float32 and winograd.fits(self.weight, *self.geometry):
+            self._packed = winograd.Winograd(self.weight, self.bias)
+        else:
+            self._packed = PackedWeight(self.weight, self.bias, self.geometry)
 
     def forward(self, x, other=None):
         """x O×in×h×w, other with the output's shape or one row for all objects."""
+        if self._packed is not None and not torch.compiler.is_compiling():
+            return self._packed(x, other, self.activation)
         stride, padding, dilation, groups = self.geometry
-        if self.packed:
-            unary = {None: ("none", [], ""), "relu": ("relu", [], ""), "relu6": ("hardtanh", [0.0, 6.0], "")}
-            geometry = (self.weight, self.bias, padding, stride, dilation, groups)
-            if other is None:
-                return torch.ops.mkldnn._convolution_pointwise(x, *geometry, *unary[self.activation])
-            if self.activation != "relu6":
-                other = other.expand(x.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
-                return torch.ops.mkldnn._convolution_pointwise.binary(
-                    x, other, *geometry, "add", 1.0, self.activation, [], "")
-            y = torch.ops.mkldnn._convolution_pointwise(x, *geometry, *unary[None])
-        else:
-            y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         if other is not None:
             y += other
         if self.activation == "relu":

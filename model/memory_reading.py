@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-TILES = {"cpu": 2**22, "cuda": 2**26}
+TILES = {"cpu": 2**20, "cuda": 2**26}
 """Affinities held at a time by `read_top_k`: enough to keep the device busy, on the CPU few enough for its caches."""
 
 
@@ -34,13 +34,17 @@ def read_top_k(query, key, value, copies, top_k):
     it is enough to read one with t times the weight.
     """
     kept = min(top_k, key.shape[1])
+    groups = max(1, int(math.sqrt(key.shape[1] / kept)))
     scale = 1 / math.sqrt(key.shape[0])
-    key, query = key.float(), query.float()
+    padding = (0, -key.shape[1] % groups)
+    key, query = F.pad(key.float(), padding), query.float()
     negative_norm = key.square().sum(0, keepdim=True).mul_(-scale)
-    copies = copies.to(torch.float32)
+    if padding[1]:
+        negative_norm[:, -padding[1]:] = -math.inf
+    copies = F.pad(copies.float(), padding)
     readout = []
     for tile in query.split(max(1, TILES.get(key.device.type, 2**24) // key.shape[1]), dim=1):
-        nearest, position = torch.addmm(negative_norm, tile.t(), key, alpha=2 * scale).topk(kept, dim=-1)
+        nearest, position = _grouped_top_k(torch.addmm(negative_norm, tile.t(), key, alpha=2 * scale), kept, groups)
         taken = copies[position]
         # Sorted by affinity: what the places before a position have left of the top-k.
         taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
@@ -48,6 +52,20 @@ def read_top_k(query, key, value, copies, top_k):
         weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
         readout.append(F.embedding_bag(position, value, per_sample_weights=weight, mode="sum"))
     return readout[0] if len(readout) == 1 else torch.cat(readout)
+
+
+def _grouped_top_k(rows, k, groups):
+    """rows.topk(k) of rows Q×N, N a multiple of `groups`.
+
+    Of N/groups sets of `groups` columns each, the k with the largest maxima hold the k largest values.
+    """
+    if groups == 1:
+        return rows.topk(k)
+    sets = rows.shape[1] // groups
+    chosen = rows.unflatten(1, (groups, sets)).amax(1).topk(k, sorted=False).indices
+    candidates = (chosen.unsqueeze(1) + torch.arange(0, rows.shape[1], sets, device=rows.device).view(-1, 1)).flatten(1)
+    values, places = rows.gather(1, candidates).topk(k)
+    return values, candidates.gather(1, places)
 
 
 def read_all(query, key, value):

@@ -45,21 +45,18 @@ class Captured:
         places = [x.clone() if isinstance(x, torch.Tensor) and x.data_ptr() not in self._static else None
                   for x in inputs]
         arguments = [given if place is None else place for given, place in zip(inputs, places, strict=True)]
-        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-        try:
-            # Compiling, choosing algorithms and allocating workspaces cannot be captured: they are done before.
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    self._function(*arguments)
-            torch.cuda.current_stream().wait_stream(stream)
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                results = self._function(*arguments)
-        finally:
-            torch.backends.cudnn.benchmark = benchmark
+        # Compiling, choosing algorithms and allocating workspaces cannot be captured: they are done before.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._function(*arguments)
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, which read and write files, may go on meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            results = self._function(*arguments)
         for result in [results] if isinstance(results, torch.Tensor) else results:
             self._static.add(result.data_ptr())
         return graph, places, results

@@ -60,7 +60,8 @@ def test_sam_with_squeeze_and_excitation_is_the_same_function(size):
 def test_half_precision_stays_close(network, dtype):
     image = torch.randn(1, 3, 48, 80)
     exact, half = (InferenceNetwork(network, each).encode_key(image).f16.float() for each in (torch.float32, dtype))
-    assert (exact - half).norm() < 0.03 * exact.norm()
+    # Each of some fifty layers rounds to 8 bits in bfloat16.
+    assert (exact - half).norm() < 0.05 * exact.norm()
 
 
 def test_the_network_itself_is_left_as_it_is(tiny_network):

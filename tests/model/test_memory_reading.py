@@ -47,3 +47,12 @@ def test_a_position_that_counts_twice_is_two(memory, top_k):
     expected = read_top_k(query, torch.cat([key, key[:, 30:]], 1), torch.cat([value, value[30:]]),
                           torch.ones(70), top_k)
     assert torch.allclose(read_top_k(query, key, value, twice, top_k), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [50, 400, 4001])
+def test_long_memories_are_searched_in_groups_with_the_same_result(positions):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(8, 30), torch.randn(8, positions), torch.randn(positions, 6)
+    nearest, position = affinity(query, key).topk(5)
+    expected = (nearest.softmax(-1)[..., None] * value[position]).sum(1)
+    assert torch.allclose(read_top_k(query, key, value, torch.ones(positions), 5), expected, atol=1e-5)

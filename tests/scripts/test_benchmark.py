@@ -41,6 +41,6 @@ def test_training_steps(tmp_path, monkeypatch):
     for stage in (0, 3):
         monkeypatch.setitem(STAGES[stage], "batch_size", 1)
     rows = run(tmp_path / "rows.json", "--protocol", "train", "--crop", "64")
-    assert [(row["protocol"], row["amp"]) for row in rows] == [
-        ("stage 0", False), ("stage 0", True), ("stage 3", False), ("stage 3", True)]
+    assert [(row["protocol"], row["precision"]) for row in rows] == [
+        ("stage 0", "float32"), ("stage 0", "bfloat16"), ("stage 3", "float32"), ("stage 3", "bfloat16")]
     assert all(row["ms_per_step"] > 0 and row["peak_ram_mb"] > 0 for row in rows)

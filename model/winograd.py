@@ -1,0 +1,88 @@
+"""3×3 convolutions with 16 multiplications for four results instead of 36 (Winograd's F(2×2, 3×3)).
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: a tile d of 4×4 inputs gives
+Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, 2×2 results. Summed over the input channels, ⊙ is one matrix product for each of the
+16 places of a tile. In float32 it is as exact as the direct sum (the terms are fewer); in half precision it is not.
+"""
+
+import torch
+
+from model.onednn import PackedWeight
+
+G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+TILES = 600
+"""Tiles computed at a time: few enough for the caches, enough for the matrix products."""
+
+CHANNELS = 128
+"""With fewer, transforming takes longer than it saves."""
+
+
+def fits(weight, stride, padding, dilation, groups):
+    """Is this convolution one that gains from it?"""
+    return (weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= CHANNELS and groups == 1
+            and stride == [1, 1] and padding == [1, 1] and dilation == [1, 1])
+
+
+class Winograd:
+    """A 3×3 convolution of stride 1 and padding 1, float32, on the CPU."""
+
+    def __init__(self, weight, bias):
+        transform = torch.tensor(G, dtype=torch.float64)
+        products = torch.einsum("ai,kcij,bj->abkc", transform, weight.double(), transform)
+        # Aᵀ subtracts what belongs to a tile's last row and column: with the sign here, all is added.
+        products[3].neg_()
+        products[:, 3].neg_()
+        products = products.float()[..., None, None]
+        # The place (1, 1) is part of all four results with a plus: a bias there is one everywhere.
+        self._products = [[PackedWeight(products[row, column], bias if row == column == 1 else None,
+                                        ([1, 1], [0, 0], [1, 1], 1)) for column in range(4)] for row in range(4)]
+        self._out = weight.shape[0]
+
+    def __call__(self, x, other=None, activation=None):
+        """activation(convolution(x) + other), channels_last; activation None or "relu"."""
+        batch, channels, height, width = x.shape
+        x = x.permute(0, 2, 3, 1)
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        result = x.new_empty(batch, 2 * rows, 2 * columns, self._out)
+        band = max(1, TILES // (batch * columns))
+        for top in range(0, rows, band):
+            count = min(band, rows - top)
+            # Input rows 2·top - 1 to 2·(top + count), zero outside the image.
+            padded = x.new_zeros(batch, 2 * count + 2, 2 * columns + 2, channels)
+            first, last = max(0, 2 * top - 1), min(height, 2 * (top + count) + 1)
+            padded[:, first - 2 * top + 1:last - 2 * top + 1, 1:width + 1] = x[:, first:last]
+            tiles = _transformed(_transformed(padded, 1, count), 3, columns)
+            tiles = tiles.view(4, 4, 1, batch * count * columns, 1, channels).permute(1, 0, 2, 5, 3, 4)
+            sums = zip(*(self._down(tiles[:, column], column) for column in range(4)), strict=True)
+            for row, parts in enumerate(sums):
+                parts = [part.permute(0, 2, 3, 1).view(batch, count, columns, -1) for part in parts]
+                target = result[:, 2 * top + row:2 * (top + count):2]
+                torch.add(parts[0].add_(parts[1]), parts[2], out=target[:, :, 0::2])
+                torch.add(parts[1].sub_(parts[2]), parts[3], out=target[:, :, 1::2])
+            target = result[:, 2 * top:2 * (top + count)]
+            if other is not None:
+                there = other.permute(0, 2, 3, 1)[:, 2 * top:2 * (top + count)]
+                target[:, :there.shape[1], :width] += there
+            if activation == "relu":
+                target.relu_()
+        return result[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+    def _down(self, tiles, column):
+        """The products of a column of places, added up along it to the upper and the lower results."""
+        middle, lower = (self._products[row][column](tiles[row]) for row in (1, 2))
+        upper = middle + lower
+        lower = middle.sub_(lower)
+        self._products[0][column].add_to(upper, tiles[0])
+        self._products[3][column].add_to(lower, tiles[3])
+        return upper, lower
+
+
+def _transformed(x, dim, count):
+    """Bᵀ along `dim`, whose `count` tiles of four overlap by two; the four places come first."""
+    places = [x.narrow(dim, start, 2 * count - 1).unfold(dim, 1, 2).squeeze(-1) for start in range(4)]
+    result = x.new_empty(4, *places[0].shape)
+    torch.sub(places[0], places[2], out=result[0])
+    torch.add(places[1], places[2], out=result[1])
+    torch.sub(places[2], places[1], out=result[2])
+    torch.sub(places[1], places[3], out=result[3])
+    return result
