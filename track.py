@@ -1,10 +1,12 @@
 """Track objects through a video of your own.
 
     python track.py                                              # the built-in example
-    python track.py --model W.pth --video clip.mp4 --mask first.png
-    python track.py --model W.pth --video frames/ --mask masks/ --output out/mine --size 480
-    python track.py --model W.pth --video clip.mp4 --mask first.png 120:corrected.png
-    ffmpeg -i clip.mp4 -c copy -f matroska - | python track.py --model W.pth --video - --mask first.png
+    python track.py --video clip.mp4 --mask first.png
+    python track.py --video frames/ --mask masks/ --output out/mine --size 480
+    python track.py --video clip.mp4 --mask first.png 120:corrected.png --model model_s012_final.pth
+    ffmpeg -i clip.mp4 -c copy -f matroska - | python track.py --video - --mask first.png
+
+Without --model the small network that comes with the repository tracks; it is fast on a CPU, too.
 
 The mask is an indexed or grey PNG of the first frame, each object with its own id from 1 to 255; a grey one
 of 0 and 255 is one object. More masks, where objects appear or go astray, come as a folder of PNGs named
@@ -25,11 +27,10 @@ import torch
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
 from inference_core import InferenceCore
-from model import PRESETS, RDE
 from model.checkpoint import file_sha256, preset_name
 from util.annotations import find_masks
 from util.errors import InputError, run_script
-from util.hyper_para import add_inference_options, core_settings, device_name, network_for, pick_device
+from util.hyper_para import add_inference_options, core_settings, device_name, network_for
 from util.image_io import read_mask
 from util.pipeline import mark_last, prefetch
 from util.progress import progress_bar
@@ -73,13 +74,7 @@ def main(args):
 
 def run_example(args):
     """Render a clip, track it, and compare with the truth."""
-    if args.model is None:
-        torch.manual_seed(0)
-        network = RDE(PRESETS["base"]).to(pick_device(args.device)).eval()
-        print("The weights are UNTRAINED: without --model this example shows that everything runs, "
-              "and its masks mean nothing.", file=sys.stderr)
-    else:
-        network = network_for(args)
+    network = network_for(args)
     output = Path(args.output) / "example"
     truth = write_example(output / "input")
     frames = open_frames([str(output / "input" / "frames")])
@@ -111,7 +106,7 @@ def track(args, network, frames, masks, folder):
         "frame_rate": float(frames.rate),
         "annotated": {frame: str(file) for frame, file in masks.items()},
         "settings": settings,
-        "model": _model_entry(args.model, network),
+        "model": {"file": args.model, "preset": preset_name(network.config), "sha256": file_sha256(args.model)},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "device": device_name(device),
     }
@@ -159,13 +154,6 @@ def _track_frame(core, name, frame, mask, last, output, network_time):
     network_time.add(time.perf_counter() - start)
     scores = (prob * 255).round().byte().cpu().numpy() if output.scores else None
     output.add(name, frame, ids, prob.amax(0).cpu().numpy(), scores, core.objects)
-
-
-def _model_entry(path, network):
-    entry = {"file": path, "preset": preset_name(network.config)}
-    if path is None:
-        return {**entry, "weights": "untrained"}
-    return {**entry, "sha256": file_sha256(path)}
 
 
 def _with_finished(error, output):

@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import sys
+from pathlib import Path
 
 import torch
 
@@ -10,10 +12,14 @@ from inference_core import MODES
 from model import load_network
 from util.errors import InputError
 
+COMPACT = Path(__file__).parents[1] / "weights" / "compact.pth"
+"""The network that comes with the repository, see docs/COMPACT.md."""
+
 
 def add_inference_options(parser, mem_every=3, top=40):
     """The options of every script that tracks; the defaults are the benchmark's."""
-    parser.add_argument("--model", help="checkpoint of the network")
+    parser.add_argument("--model", default=str(COMPACT),
+                        help="checkpoint of the network (the compact one in weights)")
     parser.add_argument("--mode", choices=MODES, default="two-frames-compress", metavar="MODE",
                         help=f"what the memory holds: {', '.join(MODES)} (%(default)s)")
     parser.add_argument("--mem_every", type=positive, default=mem_every, metavar="N",
@@ -49,8 +55,8 @@ def core_settings(args):
 
 def network_for(args):
     """The network of --model on --device. Raises InputError where there is none."""
-    if args.model is None:
-        raise InputError("no weights: give --model CHECKPOINT")
+    if args.model == str(COMPACT) and os.environ.get("RANK", "0") == "0":
+        print("the compact network of weights/compact.pth; --model takes another", file=sys.stderr)
     return load_network(args.model, pick_device(args.device))
 
 

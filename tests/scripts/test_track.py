@@ -265,7 +265,6 @@ def test_masks_of_no_frame(inputs, tiny_checkpoint, tmp_path, capsys, mask, part
 def test_options_that_do_not_go_together(inputs, tiny_checkpoint, tmp_path, capsys):
     frames, first = inputs / "frames", inputs / "first.png"
     for arguments, part in ((["--video", frames], "both"), (["--mask", first], "both"),
-                            (["--video", frames, "--mask", first], "--model"),
                             (["--example", "--video", frames, "--mask", first], "--example"),
                             (["--video", frames, "--mask", first, "--model", tiny_checkpoint,
                               "--device", "cuda:77"], "cuda:77")):
@@ -339,11 +338,14 @@ def test_example(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     assert run("--example", "--model", tiny_checkpoint, "--output", tmp_path) == 0
 
 
-def test_untrained_example_says_so(tmp_path, capsys, monkeypatch):
+def test_without_a_model_the_compact_network_tracks_the_example_well(tmp_path, capsys, monkeypatch):
     small = synthetic.write_example
-    monkeypatch.setattr(track, "write_example", lambda folder: small(folder, (32, 48), 2))
+    monkeypatch.setattr(track, "write_example", lambda folder: small(folder, (192, 342), 16))
     assert run("--output", tmp_path) == 0
-    assert "UNTRAINED" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "weights/compact.pth" in err
+    scores = [float(line.split()[-1]) for line in out.splitlines() if line.startswith("object")]
+    assert len(scores) == 2 and min(scores) > 0.7
 
 
 def test_without_scikit_image_the_example_says_what_to_install(tmp_path, capsys, monkeypatch, tiny_checkpoint):
