@@ -202,8 +202,8 @@ class Training:
                 self.scaler.scale(loss / len(parts)).backward()
         if finite:
             self.scaler.unscale_(self.optimizer)
-            # An infinite limit clips nothing. The gradients, and so their norm, are the same in every process.
-            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), float("inf"))
+            # The gradients, and so their norm, are the same in every process.
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.args.clip or float("inf"))
             finite = bool(norm.isfinite())
             if finite or self.scaler.is_enabled():
                 # The scaler passes over an infinite gradient, too, and scales less from then on.

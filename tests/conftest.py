@@ -11,7 +11,7 @@ from dataset.synthetic import render_clip
 from model import PRESETS, RDE, NetworkConfig
 from model.checkpoint import expected_shapes
 from tests.recipe import recipe_state
-from tests.trees import davis_tree, youtube_tree
+from tests.trees import davis_tree, photograph, youtube_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,14 +55,6 @@ def tiny_checkpoint(tiny_network, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
     torch.save(tiny_network.state_dict(), path)
     return path
-
-
-def photograph(seed, size=(120, 160)):
-    """Smooth colourful noise: what a photograph is good for in a test."""
-    coarse = np.random.default_rng(seed).uniform(0, 255, (6, 8, 3)).astype(np.uint8)
-    rows = np.arange(size[0]) * 6 // size[0]
-    columns = np.arange(size[1]) * 8 // size[1]
-    return coarse[rows][:, columns]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
+from dataset.synthetic import render_clip
 from util.image_io import write_grey, write_mask
 
 
@@ -51,6 +52,24 @@ def youtube_tree(root, clip):
                                   for known, shown in videos[name].items()}}
     (valid / "meta.json").write_text(json.dumps({"videos": meta}))
     return root
+
+
+def static_tree(root, count=5):
+    """Images with the masks of two rendered objects beside them."""
+    root.mkdir(exist_ok=True)
+    for number in range(count):
+        frame, ids = next(iter(render_clip(photograph(number), [photograph(number + 10)], (90, 120), 1, seed=number)))
+        Image.fromarray(frame).save(root / f"{number}.jpg")
+        Image.fromarray((ids > 0) * np.uint8(255)).save(root / f"{number}.png")
+    return root
+
+
+def photograph(seed, size=(120, 160)):
+    """Smooth colourful noise: what a photograph is good for in a test."""
+    coarse = np.random.default_rng(seed).uniform(0, 255, (6, 8, 3)).astype(np.uint8)
+    rows = np.arange(size[0]) * 6 // size[0]
+    columns = np.arange(size[1]) * 8 // size[1]
+    return coarse[rows][:, columns]
 
 
 def folder_bytes(folder):

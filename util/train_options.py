@@ -51,6 +51,8 @@ def get_args_parser(description):
     recipe.add_argument("--gamma", type=float, default=0.1, help="factor of each drop (%(default)s)")
     recipe.add_argument("--trunk_lr", type=float, default=1, metavar="FACTOR",
                         help="learning rate of the key encoder's trunk, relative to the others' (%(default)s)")
+    recipe.add_argument("--clip", type=float, metavar="NORM",
+                        help="largest norm of the gradient, longer ones are shortened to it (none)")
     recipe.add_argument("--warm_up", action="store_true", help="raise the learning rate over the first hundredth")
     for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight", "temperature", "top_p", "dice_weight"):
         recipe.add_argument(f"--{name}", type=float, default=getattr(LOSSES, name), help="(%(default)s)")

@@ -17,7 +17,7 @@ from dataset.augmentation import (
     translation,
     warp,
 )
-from tests.conftest import photograph
+from tests.trees import photograph
 
 
 def blob(size=(90, 120)):

@@ -13,7 +13,7 @@ from dataset.layers import Layer, compose, cut_out
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import MixedDataset, training_batches
 from dataset.training_sets import Pair, find_pairs
-from tests.conftest import photograph
+from tests.trees import photograph
 from util.errors import InputError
 from util.image_io import write_grey, write_mask
 

@@ -1,7 +1,7 @@
 import numpy as np
 
 from dataset.synthetic import render_clip
-from tests.conftest import photograph
+from tests.trees import photograph
 
 
 def test_clip_is_what_it_says():

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.conftest import photograph
-from tests.trees import davis_tree
+from tests.trees import davis_tree, photograph
 from util.image_io import read_mask
 
 NAMES = ("one", "two")

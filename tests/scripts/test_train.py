@@ -18,11 +18,10 @@ from PIL import Image
 import download_bl30k
 import download_datasets
 import train
-from dataset.synthetic import render_clip
 from model import load_network
 from model.training_step import TrainingStep
-from tests.conftest import ROOT, photograph
-from tests.trees import davis_tree
+from tests.conftest import ROOT
+from tests.trees import davis_tree, static_tree
 from util.errors import run_script
 
 COMMON = ["--preset", "tiny", "--crop", "64", "--num_workers", "0", "--no_amp", "--backbone_weights", "none",
@@ -32,12 +31,7 @@ COMMON = ["--preset", "tiny", "--crop", "64", "--num_workers", "0", "--no_amp", 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Five images with their masks."""
-    root = tmp_path_factory.mktemp("static")
-    for number in range(5):
-        frame, ids = next(iter(render_clip(photograph(number), [photograph(number + 10)], (90, 120), 1, seed=number)))
-        Image.fromarray(frame).save(root / f"{number}.jpg")
-        Image.fromarray((ids > 0) * np.uint8(255)).save(root / f"{number}.png")
-    return root
+    return static_tree(tmp_path_factory.mktemp("static"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,30 @@
+"""The commands of docs/COMPACT.md in small: images, then pasted pseudo-videos, then float16, then tracking."""
+
+import eval_davis
+import export_model
+import train
+from model import PRESETS, load_network
+from tests.trees import static_tree
+from util.errors import run_script
+
+RECIPE = ["--preset", "compact", "--backbone_weights", "none", "--crop", "64", "--batch_size", "2",
+          "--num_workers", "0", "--device", "cpu", "--amp_dtype", "bfloat16", "--dice_weight", "1", "--trunk_lr", "0.25", "--clip", "1",
+          "--warm_up", "--iterations", "2", "--lr", "2.5e-4", "--start_warm", "1", "--end_warm", "2"]
+
+
+def run(script, *arguments):
+    return run_script(script.get_args_parser(), script.main, [str(argument) for argument in arguments])
+
+
+def test_from_images_to_masks(davis, tmp_path, capsys):
+    static, saves, exported = static_tree(tmp_path / "static"), tmp_path / "saves", tmp_path / "compact.pth"
+    common = [*RECIPE, "--static_root", static, "--out_root", saves]
+    assert run(train, *common, "--stage", "0", "--id", "s0") == 0
+    first = next(saves.glob("*_s0/model_2.pth"))
+    assert run(train, *common, "--stage", "3", "--id", "s03", "--load_network", first,
+               "--video_root", davis / "trainval", "--pasted", "0.6") == 0
+    last = next(saves.glob("*_s03/model_2.pth"))
+    assert run(export_model, last, "--output", exported) == 0
+    assert load_network(exported).config == PRESETS["compact"]
+    assert run(eval_davis, "--model", exported, "--davis_path", davis, "--output", tmp_path / "masks") == 0
+    assert list((tmp_path / "masks").rglob("*.png"))
