@@ -148,7 +148,8 @@ class SplitDecoder(nn.Module):
         self.compress = SplitResBlock(decoder.compress, network.config.value_dim, dtype)
         self.skip8, self.skip4 = (_whole(block.skip_conv, dtype)
                                   for block in (decoder.up_16_8, decoder.up_8_4))
-        self.block8, self.block4 = (fused(block.out_conv, dtype) for block in (decoder.up_16_8, decoder.up_8_4))
+        self.block8 = fused(decoder.up_16_8.out_conv, dtype)
+        self.block4 = fused(nn.Sequential(decoder.up_8_4.out_conv, nn.ReLU()), dtype)
         self.pred = _whole(decoder.pred, dtype)
 
     def frame(self, f16, f8, f4):
@@ -161,7 +162,7 @@ class SplitDecoder(nn.Module):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x += skip
             x = block(x)
-        logits = self.pred(F.relu(x)).float()
+        logits = self.pred(x).float()
         return F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
 
 
