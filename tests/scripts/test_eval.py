@@ -309,7 +309,7 @@ def test_two_processes_give_the_same(davis, davis_results, tiny_checkpoint, tmp_
     output = tmp_path / "davis"
     threads = str(torch.get_num_threads())
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29555", str(script),
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script),
          "--davis_path", str(davis), "--output", str(output), "--model", str(tiny_checkpoint), "--zip",
          "--threads", threads],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_WAIT_POLICY": "passive"})

@@ -149,7 +149,7 @@ def test_processes_that_torchrun_restarts_go_on_from_the_last_checkpoint(images,
             "auto", "--lr", "1e-4"]
     for script, name in ((command[1], "whole"), (tmp_path / "killed.py", "broken")):
         subprocess.run([command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=2",
-                        "--master_port=29557", str(script), *rest, "--out_root", str(tmp_path / name)],
+                        "--standalone", str(script), *rest, "--out_root", str(tmp_path / name)],
                        check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
     results = [weights(folder_of(tmp_path / name, "x") / "model_6.pth") for name in ("whole", "broken")]
     assert equal(*results)
@@ -163,7 +163,7 @@ def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, command):
     command = [*command, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
     one = [*command, "--batch_size", "4", "--out_root", str(tmp_path / "one")]
     subprocess.run(one, check=True, capture_output=True)
-    both = [command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29556", *command[1:],
+    both = [command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *command[1:],
             "--out_root", str(tmp_path / "two")]
     subprocess.run(both, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
     accumulated = [*command, "--accumulate", "2", "--out_root", str(tmp_path / "sum")]
