@@ -1,10 +1,12 @@
 """Whole videos against the published implementation's probabilities and masks, with the recipe's weights."""
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from inference_core import InferenceCore
 from tests.conftest import SHARED
@@ -24,14 +26,27 @@ def runs():
 
 @pytest.mark.parametrize("file, run", list(runs()))
 def test_masks_are_the_published_ones(base_network, file, run):
+    compare(base_network, file, run)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("file, run", list(runs()))
+def test_masks_on_a_gpu_are_the_published_ones(base_network, file, run, compiled):
+    compare(copy.deepcopy(base_network).cuda(), file, run, compile=compiled)
+
+
+def compare(network, file, run, **options):
+    """Track a reference video and hold probabilities and masks against the published ones."""
     case = json.loads(file.with_suffix(".json").read_text())
     settings = case["runs"][run]
     with np.load(file) as arrays:
         frames, truth, masks = arrays["frames"], arrays["gt_masks"], arrays[f"index:{run}"]
         exact = dict(zip(settings["f32_frames"], arrays[f"prob_f32:{run}"].swapaxes(0, 1), strict=True))
         coarse = arrays[f"prob_f16:{run}"].astype(np.float32) if f"prob_f16:{run}" in arrays else None
-    core = InferenceCore(base_network, settings["mode"], settings["mem_every"], settings["top"],
-                         include_last=settings.get("include_last", False))
+    core = InferenceCore(network, settings["mode"], settings["mem_every"], settings["top"],
+                         include_last=settings.get("include_last", False), **options)
     labels = settings.get("labels", {"0": list(range(1, case["objects"] + 1))})
     wanted = settings.get("req_frames", range(len(frames)))
 
@@ -42,13 +57,13 @@ def test_masks_are_the_published_ones(base_network, file, run):
         if index not in wanted:
             continue
         ours = np.zeros((case["objects"] + 1, *frame.shape[:2]), np.float32)
-        ours[[0, *core.objects]] = prob.numpy()
+        ours[[0, *core.objects]] = prob.cpu().numpy()
         if index in exact:
             assert np.abs(ours - exact[index]).max() <= 1e-4
         if coarse is not None:
             assert np.abs(ours - coarse[:, index]).max() <= 1e-3
         second, first = np.sort(ours, axis=0)[-2:]
-        assert not ((core.to_mask(prob).numpy() != masks[index]) & (first - second > 1e-3)).any()
+        assert not ((core.to_mask(prob).cpu().numpy() != masks[index]) & (first - second > 1e-3)).any()
 
 
 @pytest.mark.skipif(not CASES.exists(), reason="reference results are not here")
