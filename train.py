@@ -31,6 +31,7 @@ from model.training_step import TrainingStep
 from util import train_checkpoint
 from util.errors import InputError, run_script
 from util.hyper_para import device_name, pick_device
+from util.processes import join_processes
 from util.schedule import learning_rate
 from util.timing import peak_memory_mb
 from util.train_log import TrainLog
@@ -65,24 +66,13 @@ def main(args):
     if processes > 1:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        _join("nccl" if device.type == "cuda" else "gloo", processes)
+        # Validation runs in one process while the others wait.
+        join_processes("nccl" if device.type == "cuda" else "gloo", processes, datetime.timedelta(hours=12))
     try:
         return Training(args, device, dataset, processes).run()
     finally:
         if processes > 1:
             dist.destroy_process_group()
-
-
-def _join(backend, processes):
-    """Form one group with the launcher's other processes."""
-    # Validation runs in one process while the others wait.
-    timeout = datetime.timedelta(hours=12)
-    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
-    if os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
-        # torchrun's store outlives restarts: without a name of its own, a restarted process would find the addresses
-        # of those that died. (Several machines do not agree on the count.)
-        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=timeout)
 
 
 class Training:

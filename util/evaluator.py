@@ -7,7 +7,6 @@
     OUTPUT.zip                                with --zip, what the benchmark's server takes
 """
 
-import datetime
 import json
 import os
 import shutil
@@ -39,6 +38,7 @@ from util.image_io import (
     write_scores,
 )
 from util.pipeline import Background, read_ahead
+from util.processes import join_processes
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
 
@@ -332,5 +332,5 @@ def _join():
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
         # The fastest process waits at the end for the slowest, however long that takes.
-        dist.init_process_group("gloo", timeout=datetime.timedelta(days=30))
+        join_processes("gloo", processes)
     return int(os.environ.get("RANK", 0)), processes
