@@ -10,10 +10,10 @@ from torch.utils.data import Dataset
 
 from dataset.augmentation import mean_colour, random_colour, recolour, scaling, shift_hue, translation
 from dataset.layers import Layer, about, compose, cut_out, drift, motion, placed, random_waves, shrunk
-from dataset.perturbation import perturb_mask
 from dataset.sampler import sample_generator, sample_index
 from dataset.synthetic import random_outline
 from dataset.training_sets import SHOTS, VOID, object_ids
+from dataset.video import object_tensors
 from util.errors import InputError, pixels
 from util.image_io import read_image, read_objects
 
@@ -85,19 +85,10 @@ class PastedVideoDataset(Dataset):
         if chosen and others and rng.random() < SECOND:
             chosen.append(int(rng.choice(others)))
 
-        classes = np.zeros(ids.shape, np.uint8)
-        for label, known in enumerate(chosen, 1):
-            classes[ids == known] = label
-        planes = [(classes == label).view(np.uint8)[:, None] for label in (1, 2)]
-        perturbed = [perturb_mask(plane[0, 0], rng, *self.perturb)[None, None] for plane in planes]
+        masks = object_tensors(rng, ids, chosen, self.perturb)
         return {
             "rgb": torch.from_numpy(_filmed(rng, rgb)),
-            "gt": torch.from_numpy(planes[0]),
-            "sec_gt": torch.from_numpy(planes[1]),
-            "cls_gt": torch.from_numpy(classes),
-            "pgt": torch.from_numpy(perturbed[0]),
-            "sec_pgt": torch.from_numpy(perturbed[1]),
-            "selector": torch.tensor([1.0, float(len(chosen) > 1)]),
+            **masks,
             "info": {"name": str(self.pairs[main].image), "frames": " ".join(map(str, range(SHOTS)))},
         }
 

@@ -41,6 +41,26 @@ def jump_curriculum(samples, last_from=0.9):
     return tuple((round(fraction * samples), jump) for fraction, jump in (*JUMPS, (last_from, LAST_JUMP)))
 
 
+def object_tensors(rng, ids, chosen, perturb):
+    """What a sample says of its objects: gt, sec_gt, cls_gt, pgt, sec_pgt and selector of VideoDataset.
+
+    ids uint8 T×H×W; chosen: the ids, at most two, of the objects to follow. perturb: as for VideoDataset.
+    """
+    classes = np.zeros(ids.shape, np.uint8)
+    for label, known in enumerate(chosen, 1):
+        classes[ids == known] = label
+    planes = [(classes == label).view(np.uint8)[:, None] for label in (1, 2)]
+    perturbed = [perturb_mask(plane[0, 0], rng, *perturb)[None, None] for plane in planes]
+    return {
+        "gt": torch.from_numpy(planes[0]),
+        "sec_gt": torch.from_numpy(planes[1]),
+        "cls_gt": torch.from_numpy(classes),
+        "pgt": torch.from_numpy(perturbed[0]),
+        "sec_pgt": torch.from_numpy(perturbed[1]),
+        "selector": torch.tensor([1.0, float(len(chosen) > 1)]),
+    }
+
+
 class VideoDataset(Dataset):
     """`dataset[n]` is five frames of one video, for any n from 0: a running number that goes on over the epochs.
 
@@ -90,19 +110,10 @@ class VideoDataset(Dataset):
         # Where six draws found none, the sample shows what it is like when there is nothing to follow.
         chosen = rng.choice(objects, min(2, len(objects)), replace=False) if objects else []
 
-        classes = np.zeros((SHOTS, self.size, self.size), np.uint8)
-        for label, known in enumerate(chosen, 1):
-            classes[ids == known] = label
-        planes = [(classes == label).view(np.uint8)[:, None] for label in (1, 2)]
-        perturbed = [perturb_mask(plane[0, 0], rng, *self.perturb)[None, None] for plane in planes]
+        masks = object_tensors(rng, ids, chosen, self.perturb)
         return {
             "rgb": torch.from_numpy(self._images(rng, video, frames, *geometry)),
-            "gt": torch.from_numpy(planes[0]),
-            "sec_gt": torch.from_numpy(planes[1]),
-            "cls_gt": torch.from_numpy(classes),
-            "pgt": torch.from_numpy(perturbed[0]),
-            "sec_pgt": torch.from_numpy(perturbed[1]),
-            "selector": torch.tensor([1.0, float(len(chosen) > 1)]),
+            **masks,
             "info": {"name": video.name, "frames": " ".join(video.frames[index] for index in frames)},
         }
 
