@@ -274,7 +274,7 @@ class Bench:
         plain: with the operations as torch counts them, not with those of oneDNN, not compiled.
         """
         bench = Bench(_changed(self.args, compile=False), self.network, self.device) if plain else self
-        with mock.patch("model.inference._packs", lambda weight: False) if plain else contextlib.nullcontext():
+        with mock.patch("model.onednn.takes", lambda tensor: False) if plain else contextlib.nullcontext():
             core = bench._new_core() if plain else self.core()
         found = {}
         parts = {"_encode_key": "key encoder", "_read": "memory read", "_decode": "decoder",

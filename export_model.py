@@ -1,7 +1,10 @@
 """Make a trained network small enough to pass on: weights as float16, half the size.
 
     python export_model.py saves/2026-01-31_12-00-00_mine/model_150000.pth --output mine.pth
+    python export_model.py saves/2026-01-31_12-00-00_mine/model_*.pth --output mean.pth
 
+Of several checkpoints of a run, or of runs that started from the same network, the mean of the weights is written: it
+often does better than each (Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018).
 Every script reads the result as it reads the original; computing stays float32 unless --amp is given.
 """
 
@@ -20,17 +23,26 @@ from util.image_io import atomic_path
 def get_args_parser():
     parser = argparse.ArgumentParser(prog="export_model.py", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="checkpoint of the network")
+    parser.add_argument("model", nargs="+", help="checkpoint of the network; several: their mean")
     parser.add_argument("--output", required=True, metavar="PATH", help="file to write")
     return parser
 
 
 def main(args):
-    network = load_network(args.model)
-    state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    network = load_network(args.model[0])
+    state = network.state_dict()
+    for path in args.model[1:]:
+        other = load_network(path)
+        if other.config != network.config:
+            raise InputError(f"{path}: not the same network as {args.model[0]}")
+        for key, value in other.state_dict().items():
+            if value.is_floating_point():
+                state[key] += value
+    state = {key: (value / len(args.model)).half() if value.is_floating_point() else value
+             for key, value in state.items()}
     infinite = [key for key, value in state.items() if not value.isfinite().all()]
     if infinite:
-        raise InputError(f"{args.model}: {infinite[0]} has values that float16 cannot hold")
+        raise InputError(f"{', '.join(args.model)}: {infinite[0]} has values that float16 cannot hold")
     try:
         with atomic_path(args.output) as temporary:
             torch.save(state, temporary)

@@ -29,6 +29,7 @@ from dataset.training import check_training_data, training_dataset
 from model.initialise import continued_network, new_network
 from model.training_step import TrainingStep
 from util import train_checkpoint
+from util.allocator import keep_freed_memory
 from util.errors import InputError, run_script
 from util.hyper_para import device_name, pick_device
 from util.processes import join_processes
@@ -81,6 +82,8 @@ class Training:
     def __init__(self, args, device, dataset, processes):
         self.args, self.device, self.dataset, self.processes = args, device, dataset, processes
         self.rank = dist.get_rank() if processes > 1 else 0
+        if device.type == "cpu":
+            keep_freed_memory()
         checkpoint = self._checkpoint()
         config = network_config(args)
         if checkpoint is not None:
@@ -91,6 +94,9 @@ class Training:
             network = new_network(config, args.backbone_weights)
         # Batch norms keep their running statistics; their weights and biases are trained (published recipe).
         self.network = network.to(device).eval().requires_grad_(True)
+        if not args.trunk_lr:
+            # Its backward pass is a third of a step, and would be for nothing.
+            network.key_encoder.requires_grad_(False)
         trunk = [value for name, value in network.named_parameters() if name.startswith("key_encoder.")]
         rest = [value for name, value in network.named_parameters() if not name.startswith("key_encoder.")]
         self.optimizer = torch.optim.Adam([{"params": rest, "factor": 1}, {"params": trunk, "factor": args.trunk_lr}],

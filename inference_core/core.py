@@ -9,6 +9,7 @@ from inference_core.memory import MODES, ObjectMemory, compresses
 from model.inference import Frame, InferenceNetwork
 from model.memory_reading import read_top_k
 from model.network import distribution, image_statistics, normalise
+from util.allocator import keep_freed_memory
 from util.capture import Captured, can_compile
 from util.errors import InputError, pixels
 
@@ -78,6 +79,8 @@ class InferenceCore:
         self.size = size
         self.chunk_size = chunk_size
         self._device = next(network.parameters()).device
+        if self._device.type == "cpu":
+            keep_freed_memory()
         precision = precision_name(amp, self._device)
         self._network = form(network, getattr(torch, precision))
         self._statistics = image_statistics(self._device)

@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from model import winograd
+from model import onednn, winograd
 from model.modules import FeatureFuser
-from model.onednn import PackedWeight
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _ACTIVATIONS = {"relu": (nn.ReLU, F.relu, torch.relu), "relu6": (nn.ReLU6, F.relu6)}
@@ -66,12 +65,12 @@ class Convolution(nn.Module):
         self.weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
         self._packed = None
-        if not _packs(self.weight):
+        if not onednn.takes(self.weight):
             self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         elif dtype == torch.float32 and winograd.fits(self.weight, *self.geometry):
             self._packed = winograd.Winograd(self.weight, self.bias)
         else:
-            self._packed = PackedWeight(self.weight, self.bias, self.geometry)
+            self._packed = onednn.PackedWeight(self.weight, self.bias, self.geometry)
 
     def forward(self, x, other=None):
         """x O×in×h×w, other with the output's shape or one row for all objects."""
@@ -92,13 +91,26 @@ def _whole(convolution, dtype):
     return Convolution(convolution, dtype, None, convolution.weight, convolution.bias)
 
 
-def _packs(weight):
-    """Does oneDNN take this weight in its own layout? Otherwise it would lay it out anew in every call."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
-        return False
-    supported = {torch.float32: lambda: True, torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-                 torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported}
-    return supported[weight.dtype]()
+class Prediction(nn.Module):
+    """A 3×3 convolution to one channel, x O×in×h×w channels_last to O×1×h×w float32.
+
+    First the products at all nine places, then their sum: oneDNN would compute 16 channels and throw 15 away.
+    """
+
+    def __init__(self, convolution):
+        super().__init__()
+        self.weight = convolution.weight.detach()[0].flatten(1).t().float()
+        self.bias = convolution.bias.detach().float()
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        places = (self.weight @ _rows(x.float()).transpose(1, 2)).unflatten(2, (height, width))
+        places = F.pad(places, (1, 1, 1, 1))
+        total = self.bias.view(1, 1, 1).expand(x.shape[0], height, width)
+        for place in range(9):
+            row, column = divmod(place, 3)
+            total = total + places[:, place, row:row + height, column:column + width]
+        return total.unsqueeze(1)
 
 
 class SplitResBlock(nn.Module):
@@ -150,7 +162,7 @@ class SplitDecoder(nn.Module):
                                   for block in (decoder.up_16_8, decoder.up_8_4))
         self.block8 = fused(decoder.up_16_8.out_conv, dtype)
         self.block4 = fused(nn.Sequential(decoder.up_8_4.out_conv, nn.ReLU()), dtype)
-        self.pred = _whole(decoder.pred, dtype)
+        self.pred = Prediction(decoder.pred) if onednn.takes(decoder.pred.weight) else _whole(decoder.pred, dtype)
 
     def frame(self, f16, f8, f4):
         return *self.compress.frame(self.thin(f16)), self.skip8(f8), self.skip4(f4)

@@ -5,6 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from model.onednn import product
+
 TILES = {"cpu": 2**20, "cuda": 2**26}
 """Affinities held at a time by `read_top_k`: enough to keep the device busy, on the CPU few enough for its caches."""
 
@@ -37,21 +39,19 @@ def read_top_k(query, key, value, copies, top_k):
     groups = max(1, int(math.sqrt(key.shape[1] / kept)))
     scale = 1 / math.sqrt(key.shape[0])
     padding = (0, -key.shape[1] % groups)
-    key, query = F.pad(key.float(), padding), query.float()
-    negative_norm = key.square().sum(0, keepdim=True).mul_(-scale)
+    key, query = F.pad(key.float(), padding), query.float().mul(2 * scale).t()
+    negative_norm = key.square().sum(0).mul_(-scale)
     if padding[1]:
-        negative_norm[:, -padding[1]:] = -math.inf
-    copies = F.pad(copies.float(), padding)
-    readout = []
-    for tile in query.split(max(1, TILES.get(key.device.type, 2**24) // key.shape[1]), dim=1):
-        nearest, position = _grouped_top_k(torch.addmm(negative_norm, tile.t(), key, alpha=2 * scale), kept, groups)
-        taken = copies[position]
-        # Sorted by affinity: what the places before a position have left of the top-k.
-        taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
-        weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
-        weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
-        readout.append(F.embedding_bag(position, value, per_sample_weights=weight, mode="sum"))
-    return readout[0] if len(readout) == 1 else torch.cat(readout)
+        negative_norm[-padding[1]:] = -math.inf
+    tiles = query.split(max(1, TILES.get(key.device.type, 2**24) // key.shape[1]))
+    found = [_grouped_top_k(product(tile, key, negative_norm), kept, groups) for tile in tiles]
+    nearest, position = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
+    taken = F.pad(copies.float(), padding)[position]
+    # Sorted by affinity: what the places before a position have left of the top-k.
+    taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
+    weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
+    weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
+    return F.embedding_bag(position, value, per_sample_weights=weight, mode="sum")
 
 
 def _grouped_top_k(rows, k, groups):

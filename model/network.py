@@ -17,10 +17,17 @@ def normalise(image, statistics=None):
     """What the network sees: ...×3×H×W RGB, uint8 or float in [0, 1], to zero mean and unit variance on ImageNet.
 
     statistics: `image_statistics` of the image's device, where the host shall not wait for them to get there.
+    A single image comes back channels_last.
     """
     mean, std = statistics or image_statistics(image.device)
     scale = 255 if image.dtype == torch.uint8 else 1
-    return (image.float() / scale - mean) / std
+    if image.ndim > 3:
+        return (image.float() / scale - mean) / std
+    # The channels interleaved, a row of pixels is one long vector: on a CPU that is many times as fast.
+    width = image.shape[2]
+    rows = image.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format).flatten(1) / scale
+    rows = rows.sub_(mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
+    return rows.unflatten(1, (width, 3)).permute(2, 0, 1)
 
 
 def image_statistics(device):

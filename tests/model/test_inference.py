@@ -18,7 +18,7 @@ def network(request):
 @pytest.fixture(params=["prepared for the device", "plain"])
 def layout(request, monkeypatch):
     if request.param == "plain":
-        monkeypatch.setattr("model.inference._packs", lambda weight: False)
+        monkeypatch.setattr("model.onednn.takes", lambda tensor: False)
 
 
 def close(ours, plain):

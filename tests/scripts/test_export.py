@@ -21,6 +21,23 @@ def test_half_the_size_same_network(tiny_network, tiny_checkpoint, tmp_path, cap
         assert torch.equal(small.state_dict()[key], expected)
 
 
+def test_mean_of_several(tiny_network, tiny_checkpoint, tmp_path):
+    state = {key: value * 3 if value.is_floating_point() else value for key, value in tiny_network.state_dict().items()}
+    torch.save(state, tmp_path / "other.pth")
+    assert export(tiny_checkpoint, tmp_path / "other.pth", "--output", tmp_path / "mean.pth") == 0
+    mean = load_network(tmp_path / "mean.pth").state_dict()
+    for key, value in tiny_network.state_dict().items():
+        expected = (2 * value).half().float() if value.is_floating_point() else value
+        assert torch.equal(mean[key], expected), key
+
+
+def test_mean_of_different_networks(tiny_checkpoint, tmp_path, capsys):
+    torch.save(recipe_network(PRESETS["compact"]).state_dict(), tmp_path / "compact.pth")
+    assert export(tiny_checkpoint, tmp_path / "compact.pth", "--output", tmp_path / "mean.pth") == 2
+    assert "compact.pth: not the same network" in capsys.readouterr().err
+    assert not (tmp_path / "mean.pth").exists()
+
+
 def test_compact_is_recognised(tmp_path):
     torch.save(recipe_network(PRESETS["compact"]).state_dict(), tmp_path / "network.pth")
     assert export(tmp_path / "network.pth", "--output", tmp_path / "compact.pth") == 0

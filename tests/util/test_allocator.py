@@ -1,0 +1,21 @@
+import platform
+import resource
+
+import pytest
+import torch
+
+from util.allocator import keep_freed_memory
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_freed_block_is_used_again():
+    keep_freed_memory()
+
+    def fetched():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    fetched()
+    # 64 MiB are 16,384 pages.
+    assert fetched() < 1000
