@@ -98,7 +98,7 @@ def main(args):
     chosen = PROTOCOLS if "all" in args.protocol else args.protocol
     print(f"{bench.stamp['device']}, torch {torch.__version__}, network {bench.stamp['network']}")
     if "all" in args.protocol:
-        for precision, reference in (("float32", True), (args.precision, True), ("float32", False)):
+        for precision, reference in dict.fromkeys((("float32", True), (args.precision, True), ("float32", False))):
             if (precision, reference) != (args.precision, args.reference):
                 Bench(_changed(args, precision=precision, reference=reference, compile=False), network, device,
                       bench.rows).stcn()

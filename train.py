@@ -7,7 +7,7 @@
     python train.py --id mine --stage 3 --load_network W.pth --video_root my_videos --resume auto
 
 Stage 0 trains on pseudo-videos of static images, 1 on BL30K after 0, 2 on DAVIS and YouTube-VOS after 1, 3 on these
-after 0. A run writes OUT_ROOT/DATE_ID/: model_N.pth (the bare network, for every other script), N_checkpoint.pth
+after 0. A run writes OUT_ROOT/DATE_ID/: model_N.pth (the bare network, for every other script), model_N_checkpoint.pth
 (everything), TensorBoard events, log.jsonl, config.json. With --resume auto the same command goes on where a run was
 killed, and ends with the same weights bit for bit (on the CPU, with the same numbers of processes and threads).
 """
@@ -38,7 +38,7 @@ from util.timing import peak_memory_mb
 from util.train_log import TrainLog
 from util.train_options import data_name, loss_settings, network_config, with_stage_defaults
 from util.train_options import get_args_parser as options
-from util.validation import validate
+from util.validation import check_validation, validate
 
 WEIGHT_DECAY = 1e-7
 
@@ -63,6 +63,8 @@ def main(args):
     torch.backends.cudnn.benchmark = args.benchmark
     if args.check_data:
         return check_training_data(args)
+    if args.val_davis:
+        check_validation(args.stage, args.val_davis)
     dataset = training_dataset(args, int(os.environ.get("RANK", 0)), processes)
     if processes > 1:
         if device.type == "cuda":
@@ -84,7 +86,7 @@ class Training:
         self.rank = dist.get_rank() if processes > 1 else 0
         if device.type == "cpu":
             keep_freed_memory()
-        checkpoint = self._checkpoint()
+        checkpoint, going_on = self._checkpoint()
         config = network_config(args)
         if checkpoint is not None:
             network = new_network(config, "none")
@@ -106,9 +108,12 @@ class Training:
             default = "bfloat16" if device.type == "cpu" else "float16"
             self.amp_dtype = getattr(torch, args.amp_dtype or default)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype is torch.float16)
-        self.start = 0
+        self.start = self.skipped = 0
         if checkpoint is not None:
-            self.start = train_checkpoint.restore(checkpoint, self.network, self.optimizer, self.scaler)
+            self.start, self.skipped = train_checkpoint.restore(checkpoint, self.network, self.optimizer, self.scaler)
+            # The options hold, not what they were in the checkpoint.
+            for group, factor in zip(self.optimizer.param_groups, (1, args.trunk_lr), strict=True):
+                group["factor"] = factor
             self._say(f"going on from {checkpoint}, iteration {self.start}")
         self.step = TrainingStep(self.network, loss_settings(args))
         if args.compile:
@@ -117,12 +122,15 @@ class Training:
         if processes > 1:
             ids = [device] if device.type == "cuda" else None
             self.step = DistributedDataParallel(self.step, device_ids=ids, gradient_as_bucket_view=True)
-        self.folder = self._folder(checkpoint)
+        self.folder = self._folder(checkpoint if going_on else None)
         self.stop_asked = self.stopping = False
 
     def run(self):
         """Train to the end. Returns the exit code; raises InputError when the loss stays infinite."""
         args = self.args
+        if self.start >= args.iterations:
+            self._say(f"nothing to do: {self.start} of {args.iterations} iterations are done")
+            return 0
         total = args.batch_size * self.processes * args.accumulate
         config = {**vars(args), "total_batch": total, "processes": self.processes, "device": device_name(self.device),
                   "data": data_name(args), "started_at_iteration": self.start}
@@ -151,8 +159,8 @@ class Training:
         batches = iter(training_batches(
             self.dataset, args.batch_size, self.start * args.accumulate, args.iterations * args.accumulate,
             workers=args.num_workers, rank=self.rank, world_size=self.processes, pin_memory=device.type == "cuda"))
-        sums, skipped, skipped_in_all, since, waited = {}, 0, 0, time.perf_counter(), 0.0
-        iteration = saved = self.start
+        sums, skipped, skipped_in_all, since, waited = {}, 0, self.skipped, time.perf_counter(), 0.0
+        iteration = saved = logged = self.start
         while iteration < args.iterations:
             began = time.perf_counter()
             parts = [_to_device(next(batches), device) for _ in range(args.accumulate)]
@@ -173,19 +181,19 @@ class Training:
             if iteration % args.log_interval == 0:
                 values = self._mean(sums)
                 elapsed = time.perf_counter() - since
-                values.update(lr=rate, seconds=elapsed / args.log_interval, data_wait=waited / elapsed,
+                values.update(lr=rate, seconds=elapsed / (iteration - logged), data_wait=waited / elapsed,
                               skipped=skipped_in_all, **{f"memory_{kind}_mb": value for kind, value
                                                          in peak_memory_mb(device).items() if value})
                 if log:
                     log.scalars(iteration, values)
-                sums, since, waited = {}, time.perf_counter(), 0.0
+                sums, since, waited, logged = {}, time.perf_counter(), 0.0, iteration
             if log and iteration % args.image_interval == 0:
                 log.images(iteration, parts[-1], images)
+            if self.stopping or iteration % args.save_interval == 0 or iteration == args.iterations:
+                self._save(iteration, skipped_in_all)
+                saved = iteration
             if args.val_davis and iteration % args.val_every == 0:
                 self._validate(log, iteration)
-            if self.stopping or iteration % args.save_interval == 0 or iteration == args.iterations:
-                self._save(iteration)
-                saved = iteration
             if self.stopping:
                 break
         return iteration
@@ -249,27 +257,27 @@ class Training:
         if self.processes > 1:
             dist.barrier()
 
-    def _save(self, iteration):
+    def _save(self, iteration, skipped):
         if self.rank == 0 and self.folder:
-            train_checkpoint.save(self.folder, iteration, self.network, self.optimizer, self.scaler,
+            train_checkpoint.save(self.folder, iteration, self.network, self.optimizer, self.scaler, skipped,
                                   vars(self.args), keep=self.args.keep)
 
     def _checkpoint(self):
-        """The checkpoint to go on from, the same in every process, or None."""
-        checkpoint = self.args.load_model
-        if self.args.resume and checkpoint is None and self.args.id != "NULL":
+        """(the checkpoint to start from, the same in every process, or None; is it this run's own?)."""
+        if self.args.resume and self.args.id != "NULL":
             found = [train_checkpoint.latest(Path(self.args.out_root), self.args.id) if self.rank == 0 else None]
             if self.processes > 1:
                 # On a machine that does not see the first one's files, looking for itself would start from nothing.
                 dist.broadcast_object_list(found)
-            checkpoint = found[0]
-        return checkpoint
+            if found[0]:
+                return found[0], True
+        return self.args.load_model, False
 
     def _folder(self, checkpoint):
         """The run's folder, made by the first process; a resumed run goes on in its own."""
         if self.args.id == "NULL" or self.rank > 0:
             return None
-        if checkpoint is not None and self.args.resume:
+        if checkpoint is not None:
             return Path(checkpoint).parent
         folder = Path(self.args.out_root) / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{self.args.id}"
         folder.mkdir(parents=True)

@@ -1,6 +1,7 @@
 """Which sample comes when: a function of the seed and of a running number, and of nothing else."""
 
 import functools
+import os
 
 import cv2
 import numpy as np
@@ -77,7 +78,7 @@ def training_batches(dataset, batch_size, start, stop, *, workers=0, rank=0, wor
         dataset,
         batch_sampler=BatchNumbers(batch_size, start, stop, rank, world_size),
         num_workers=workers,
-        worker_init_fn=_single_threaded,
+        worker_init_fn=_start_worker,
         # Seeds of the workers that nothing here uses; by default the global generator would be advanced for them.
         generator=torch.Generator(),
         pin_memory=pin_memory,
@@ -93,6 +94,9 @@ def training_batches(dataset, batch_size, start, stop, *, workers=0, rank=0, wor
     raise InputError(message)
 
 
-def _single_threaded(worker):
-    """The processes are the parallelism: threads of each would only compete."""
+def _start_worker(worker):
+    # The processes are the parallelism: threads of each would only compete.
     cv2.setNumThreads(0)
+    if hasattr(os, "setpgid"):
+        # A signal to the training's process group asks the training to save and end; it still needs its workers then.
+        os.setpgid(0, 0)

@@ -68,7 +68,7 @@ def find_pairs(root, instances=False):
     pairs = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders.sort()
-        repeats = max(STATIC_REPEATS.get(part, 1) for part in Path(folder).parts)
+        repeats = max((STATIC_REPEATS.get(part, 1) for part in Path(folder).parts), default=1)
         images = [Path(folder, name) for name in sorted(files)
                   if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
         apart = Path(f"{os.path.abspath(folder)}_instances")

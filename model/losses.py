@@ -8,7 +8,7 @@ def bootstrap_fraction(iteration, start_warm, end_warm, top_p):
     """The hardest fraction p of pixels that counts: 1 at first, then linearly down to `top_p`, both ends included."""
     if iteration < start_warm:
         return 1.0
-    if iteration > end_warm:
+    if iteration >= end_warm:
         return top_p
     return top_p + (1 - top_p) * (end_warm - iteration) / (end_warm - start_warm)
 

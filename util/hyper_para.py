@@ -63,9 +63,9 @@ def network_for(args):
 def pick_device(name):
     """The torch.device called `name`; "auto" is the fastest there is. Raises InputError if it is not there."""
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -92,6 +92,14 @@ def positive(text):
     """An argparse type: a whole number from 1."""
     number = int(text)
     if number < 1:
+        raise ValueError
+    return number
+
+
+def whole(text):
+    """An argparse type: a whole number from 0."""
+    number = int(text)
+    if number < 0:
         raise ValueError
     return number
 

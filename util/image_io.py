@@ -132,11 +132,13 @@ def read_objects(path):
     """The objects of a mask file: uint8 H×W, 0 is background.
 
     A mask of ids gives its ids, as `read_mask` does; a grey one with values above 127 is one object, id 1, where it is
-    above half. Raises InputError for colour images and what cannot be decoded.
+    above half; a colour image counts as grey. Raises InputError for what cannot be decoded.
     """
-    ids = read_mask(path)
     with _open(path) as image:
-        indexed = image.mode == "P"
+        indexed, colour = image.mode == "P", image.mode in ("LA", "RGB", "RGBA")
+    if colour:
+        return (read_grey(path) > 127).view(np.uint8)
+    ids = read_mask(path)
     return ids if indexed or ids.max() < 128 else (ids > 127).view(np.uint8)
 
 

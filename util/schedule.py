@@ -8,7 +8,7 @@ def learning_rate(iteration, base, steps, gamma, warm_up=0):
 
     During the first `warm_up` iterations it grows linearly from base / warm_up.
     """
-    rate = base * gamma ** bisect_right(steps, iteration)
+    rate = base * gamma ** bisect_right(sorted(steps), iteration)
     if iteration < warm_up:
         progress = iteration / warm_up
         rate *= (1 - progress) / warm_up + progress

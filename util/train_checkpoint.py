@@ -11,7 +11,7 @@ from util.errors import InputError
 from util.image_io import atomic_path
 
 
-def save(folder, iteration, network, optimizer, scaler, options, *, keep):
+def save(folder, iteration, network, optimizer, scaler, skipped, options, *, keep):
     """Write model_N.pth (the bare network) and model_N_checkpoint.pth; of the latter the last `keep` stay."""
     state = {
         "network": network.state_dict(),
@@ -19,12 +19,16 @@ def save(folder, iteration, network, optimizer, scaler, options, *, keep):
         "scaler": scaler.state_dict(),
         # The next sample and the schedules follow from the iteration.
         "iteration": iteration,
+        "skipped": skipped,
         "options": options,
         "rng": rng_state(),
     }
     for name, content in ((f"model_{iteration}.pth", state["network"]), (f"model_{iteration}_checkpoint.pth", state)):
-        with atomic_path(folder / name) as temporary:
-            torch.save(content, temporary)
+        try:
+            with atomic_path(folder / name) as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:
+            raise InputError(f"{folder / name}: cannot be written ({str(error).splitlines()[0]})") from None
     for _, old in numbered(folder)[:-keep]:
         old.unlink()
 
@@ -38,14 +42,17 @@ def numbered(folder):
 def latest(out_root, name):
     """The newest checkpoint of the runs called <date>_<name> below `out_root`, or None."""
     runs = [run for run in out_root.glob(f"*_{name}") if re.fullmatch(r"[\d-]+_[\d-]+_" + re.escape(name), run.name)]
-    checkpoints = [(iteration, run.name, file) for run in runs for iteration, file in numbered(run)]
+    checkpoints = [(run.name, iteration, file) for run in runs for iteration, file in numbered(run)]
     return max(checkpoints)[2] if checkpoints else None
 
 
 def restore(path, network, optimizer, scaler):
-    """Put a checkpoint's content into place; returns its iteration. Raises InputError if it is none."""
+    """Put a checkpoint's content into place; returns its iteration and how many steps were skipped up to it.
+
+    Raises InputError if it is none.
+    """
     state = read_checkpoint(path)
-    lacking = {"network", "optimizer", "scaler", "iteration", "rng"} - state.keys()
+    lacking = {"network", "optimizer", "scaler", "iteration", "rng"} - set(state if isinstance(state, dict) else ())
     if lacking:
         raise InputError(f"{path}: a network without the rest of a training ({', '.join(sorted(lacking))} missing); "
                          "--load_network starts a new training from it")
@@ -54,9 +61,11 @@ def restore(path, network, optimizer, scaler):
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path}: of another network than this run's ({str(error).splitlines()[0]})") from None
-    scaler.load_state_dict(state["scaler"])
+    if state["scaler"]:
+        # Empty where the precision needs none; this run's may be another.
+        scaler.load_state_dict(state["scaler"])
     set_rng_state(state["rng"])
-    return state["iteration"]
+    return state["iteration"], state.get("skipped", 0)
 
 
 def rng_state():

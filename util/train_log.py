@@ -14,6 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 from util.image_io import atomic_path
 from util.overlay import draw_overlay
 
+SHOWN = ("total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait", "val/J", "val/F", "val/J&F")
+"""What the console shows of the scalars."""
+
 
 class TrainLog:
     """Logs of one run into its folder (None: console only).
@@ -30,7 +33,7 @@ class TrainLog:
         self._writer = None
         if folder is not None:
             _forget_after(start, folder / "log.jsonl")
-            self._writer = SummaryWriter(folder, purge_step=start)
+            self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
             versions = {"python": platform.python_version(), "torch": torch.__version__,
                         "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
             (folder / "config.json").write_text(json.dumps({**config, "versions": versions}, indent=1) + "\n")
@@ -44,8 +47,8 @@ class TrainLog:
                 file.write(json.dumps({"iteration": iteration, **values}) + "\n")
         done = iteration - self._start
         left = (time.perf_counter() - self._began) / done * (self._iterations - iteration)
-        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in (
-            "total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait") or (name == "skipped" and value))
+        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or
+                         (name == "skipped" and value))
         print(f"{iteration}/{self._iterations} {shown} left {_duration(left)}", file=sys.stderr)
 
     def images(self, iteration, batch, masks):

@@ -6,7 +6,7 @@ import dataclasses
 from model import PRESETS
 from model.training_step import LossSettings
 from util.errors import InputError
-from util.hyper_para import fraction, positive
+from util.hyper_para import fraction, positive, whole
 
 # What a stage trains on, and its recipe; each can be changed by the option of the same name.
 STAGES = {
@@ -35,7 +35,7 @@ def get_args_parser(description):
     data.add_argument("--pasted", type=fraction, default=0, metavar="SHARE",
                       help="stages 1 to 3: this share of the samples, 0 to 1, is made of --static_root (%(default)s)")
     data.add_argument("--check_data", action="store_true", help="decode every file of the data, report, and stop")
-    data.add_argument("--num_workers", type=int, default=8, help="loader processes of each process (%(default)s)")
+    data.add_argument("--num_workers", type=whole, default=8, help="loader processes of each process (%(default)s)")
     data.add_argument("--perturb_max", type=float, default=1, help="IoU of damaged first masks, at most (%(default)s)")
     data.add_argument("--perturb_min", type=float, default=0.85, help="and at least (%(default)s)")
     data.add_argument("--perturb_group", type=int, default=1, help="without effect, as in the published code")
@@ -50,7 +50,7 @@ def get_args_parser(description):
     recipe.add_argument("--lr", type=float)
     recipe.add_argument("--gamma", type=float, default=0.1, help="factor of each drop (%(default)s)")
     recipe.add_argument("--trunk_lr", type=float, default=1, metavar="FACTOR",
-                        help="learning rate of the key encoder's trunk, relative to the others' (%(default)s)")
+                        help="learning rate of the image trunk, relative to the others'; 0 freezes it (%(default)s)")
     recipe.add_argument("--clip", type=float, metavar="NORM",
                         help="largest norm of the gradient, longer ones are shortened to it (none)")
     recipe.add_argument("--warm_up", action="store_true", help="raise the learning rate over the first hundredth")
@@ -72,7 +72,7 @@ def get_args_parser(description):
     running = parser.add_argument_group("running")
     running.add_argument("--out_root", default="saves", help="runs are saved as OUT_ROOT/DATE_ID (%(default)s)")
     running.add_argument("--load_model", metavar="PATH", help="go on from this ..._checkpoint.pth")
-    running.add_argument("--resume", choices=("auto",), help="go on from the newest checkpoint of this --id, if any")
+    running.add_argument("--resume", choices=("auto",), help="go on from this --id's newest checkpoint, if any")
     running.add_argument("--save_interval", type=positive, default=2500, metavar="N", help="(%(default)s)")
     running.add_argument("--keep", type=positive, default=3, metavar="K", help="checkpoints to keep (%(default)s)")
     running.add_argument("--log_interval", type=positive, default=100, metavar="N", help="(%(default)s)")
@@ -85,7 +85,7 @@ def get_args_parser(description):
     running.add_argument("--compile", action="store_true", help="torch.compile the step")
     running.add_argument("--benchmark", action="store_true", help="let cuDNN look for the fastest convolutions")
     running.add_argument("--debug", action="store_true", help="log every iteration, images every ten")
-    running.add_argument("--seed", type=int, default=14159265)
+    running.add_argument("--seed", type=whole, default=14159265)
     running.add_argument("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
     running.add_argument("--local_rank", "--local-rank", type=int, help="set by torch.distributed.launch")
     return parser
@@ -105,7 +105,7 @@ def with_stage_defaults(args):
 
 def data_name(args):
     """What the samples come from, in words."""
-    data = STAGES[args.stage]["data"]
+    data = f"samples of {args.video_root}" if args.video_root and args.stage else STAGES[args.stage]["data"]
     if not args.pasted:
         return data
     return "pasted images" if args.pasted == 1 else f"{data}, {args.pasted:.0%} pasted images"

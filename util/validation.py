@@ -5,9 +5,17 @@ import numpy as np
 from dataset.benchmarks import BENCHMARKS
 from evaluation.measures import boundary_f, jaccard
 from inference_core import InferenceCore
+from util.errors import InputError
 from util.image_io import read_image, read_mask
 from util.pipeline import read_ahead
 from util.progress import progress_bar
+
+
+def check_validation(stage, davis_path):
+    """Raises InputError where a training of this stage cannot be validated on this DAVIS."""
+    if stage == 0:
+        raise InputError("--val_davis is for stages 1 to 3: the network of stage 0 cannot track")
+    BENCHMARKS["davis17"].find(davis_path, "val")
 
 
 def validate(network, davis_path, *, amp=False):
@@ -38,4 +46,4 @@ def _score_sequence(core, sequence):
             ids = core.to_mask(core.step(image)).cpu().numpy()
             scores.append([(jaccard(truth == known, ids == known), boundary_f(truth == known, ids == known))
                            for known in objects])
-    return np.mean(scores, axis=0).tolist()
+    return np.mean(scores, axis=0).tolist() if scores else []

@@ -151,3 +151,5 @@ def test_soft_masks_are_one_object(tmp_path):
     assert read_objects(tmp_path / "soft.png").tolist() == [[0, 0, 1, 1]]
     write_grey(tmp_path / "ids.png", np.array([[0, 1, 3, 3]], np.uint8))
     assert read_objects(tmp_path / "ids.png").tolist() == [[0, 1, 3, 3]]
+    Image.fromarray(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)).save(tmp_path / "colour.png")
+    assert read_objects(tmp_path / "colour.png").tolist() == [[0, 1]]

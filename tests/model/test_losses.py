@@ -39,3 +39,7 @@ def test_consistency_has_gradients_where_probabilities_underflow():
     student, teacher = ((torch.randn(1, 2, 4, 1, 1) * 200).requires_grad_(True) for _ in range(2))
     consistency(student, teacher).backward()
     assert student.grad.isfinite().all() and teacher.grad.isfinite().all()
+
+
+def test_bootstrapping_without_a_way_down():
+    assert [bootstrap_fraction(iteration, 5, 5, 0.2) for iteration in (4, 5, 6)] == [1, 0.2, 0.2]

@@ -112,5 +112,5 @@ def test_learning_rates():
     base, steps, gamma = curves["base_lr"], curves["steps"], curves["gamma"]
     for name, warm_up in (("MultiStepLR", 0), ("WarmupMultiStepLR_warmup_iters_10", 10),
                           ("WarmupMultiStepLR_warmup_iters_20", 20)):
-        ours = [learning_rate(iteration, base, steps, gamma, warm_up) for iteration in range(100)]
+        ours = [learning_rate(iteration, base, steps[::-1], gamma, warm_up) for iteration in range(100)]
         assert ours == pytest.approx(curves[name], rel=1e-9)

@@ -192,6 +192,57 @@ def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
     assert (folder_of(tmp_path, "t") / "model_3_checkpoint.pth").exists()
 
 
+@pytest.mark.slow
+def test_sigterm_to_the_process_group_with_workers(images, tmp_path):
+    """What timeout, systemd and batch systems send: the loader's processes are in the group, too."""
+    arguments = [*COMMON, "--stage", "0", "--static_root", str(images), "--id", "g", "--iterations", "10000",
+                 "--out_root", str(tmp_path), "--num_workers", "2", "--save_interval", "10000"]
+    training = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("*_g/log.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(training.pid, signal.SIGTERM)
+        assert training.wait(60) == train.STOPPED
+    finally:
+        training.kill()
+    assert list(tmp_path.glob("*_g/model_*_checkpoint.pth"))
+
+
+def test_trunk_stays_as_it_is_until_it_is_to_learn(images, tmp_path, capsys):
+    arguments = ["--stage", 0, "--static_root", images, "--id", "f", "--out_root", tmp_path, "--resume", "auto"]
+    states = []
+    for iterations, factor in ((2, 0), (4, 0), (6, 1)):
+        assert run(*arguments, "--iterations", iterations, "--trunk_lr", factor) == 0
+        states.append(weights(folder_of(tmp_path, "f") / f"model_{iterations}.pth"))
+    first, second, third = ({name: value for name, value in state.items() if name.startswith("key_encoder.")}
+                            for state in states)
+    assert equal(first, second) and not equal(second, third)
+    assert not torch.equal(states[0]["key_proj.key_proj.weight"], states[1]["key_proj.key_proj.weight"])
+    assert run(*arguments, "--iterations", 5) == 0
+    assert "nothing to do: 6 of 5 iterations are done" in capsys.readouterr().out
+
+
+def test_resume_goes_before_the_checkpoint_to_start_from(images, tmp_path, capsys):
+    common = ["--stage", 0, "--static_root", images, "--out_root", tmp_path]
+    assert run(*common, "--id", "a", "--iterations", 2) == 0
+    start = folder_of(tmp_path, "a") / "model_2_checkpoint.pth"
+    for iterations, origin in ((4, "2"), (6, "4")):
+        assert run(*common, "--id", "b", "--iterations", iterations, "--load_model", start, "--resume", "auto") == 0
+        assert f"model_{origin}_checkpoint.pth, iteration {origin}" in capsys.readouterr().out
+    assert [row["iteration"] for row in log_of(tmp_path, "b")] == [3, 4, 5, 6]
+    assert not (folder_of(tmp_path, "a") / "model_4.pth").exists()
+
+
+def test_float16_goes_on_from_what_needed_no_scaler(images, tmp_path):
+    common = ["--stage", "0", "--static_root", str(images), "--id", "h", "--out_root", str(tmp_path), "--crop", "32",
+              "--resume", "auto"]
+    assert run(*common, "--iterations", 2) == 0
+    arguments = [argument for argument in COMMON if argument != "--no_amp"]
+    assert run_script(train.get_args_parser(), train.main, [*arguments, *common, "--iterations", "3", "--amp_dtype",
+                                                            "float16"]) == 0
+
+
 def test_steps_without_a_finite_loss_are_skipped_and_stop_the_run_in_the_end(images, tmp_path, monkeypatch, capsys):
     forward, steps = TrainingStep.forward, []
 
@@ -258,11 +309,19 @@ def test_missing_compiler_is_told_in_one_line(images, tmp_path, monkeypatch, cap
     assert "--compile does not work here (No working C++ compiler found)" in report and "and more" not in report
 
 
-def test_validation_while_training(videos, tmp_path):
+def test_validation_while_training(videos, tmp_path, capsys):
     assert run("--stage", 3, "--video_root", videos, "--id", "v", "--iterations", 2, "--out_root", tmp_path,
                "--val_davis", videos, "--val_every", 2) == 0
     row = log_of(tmp_path, "v")[-1]
     assert row["val/J&F"] == pytest.approx((row["val/J"] + row["val/F"]) / 2) and 0 <= row["val/J"] <= 100
+    assert "val/J&F" in capsys.readouterr().err
+
+
+def test_what_cannot_be_validated_is_told_before_training(videos, tmp_path, capsys):
+    assert run("--stage", 3, "--video_root", videos, "--id", "v", "--out_root", tmp_path / "o",
+               "--val_davis", tmp_path) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("arguments, part", [
@@ -270,6 +329,7 @@ def test_validation_while_training(videos, tmp_path):
     (["--load_model", "none.pth"], "none.pth: no such file"),
     (["--backbone_weights", "nowhere"], "--backbone_weights is imagenet, none, or a folder"),
     (["--crop", "100"], "--crop 100: a multiple of 16"),
+    (["--val_davis", "DAVIS"], "--val_davis is for stages 1 to 3"),
 ])
 def test_unusable_starts(images, tmp_path, capsys, arguments, part):
     assert run("--stage", 0, "--static_root", images, "--id", "x", "--out_root", tmp_path / "o", *arguments) == 2
@@ -388,7 +448,7 @@ def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, c
     assert run(*common, "--video_root", tmp_path / "none", "--pasted", 1, "--id", "alone") == 0
     assert "5 pasted images" in capsys.readouterr().out
     config = json.loads((one / "config.json").read_text())
-    assert config["data"] == "DAVIS and YouTube-VOS, 50% pasted images"
+    assert config["data"] == f"samples of {videos}, 50% pasted images"
 
 
 def test_pasted_images_are_checked_too(images, videos, tmp_path, capsys):
