@@ -201,10 +201,11 @@ class Bench:
         core.step(clip.frame(0), clip.mask)
         for index in range(1, 1 + self.args.mem_every):
             core.step(clip.frame(index))
+        images = [clip.frame(index) for index in range(frames)]
         self.wait()
         start = time.perf_counter()
-        for index in range(frames):
-            core.to_mask(core.step(clip.frame(index)))
+        for image in images:
+            core.to_mask(core.step(image))
         self.wait()
         return (time.perf_counter() - start) * 1000 / frames
 
@@ -235,9 +236,9 @@ class Bench:
         core = self.core()
         self.warm(core, clip)
         times = []
-        for index in range(self.args.frames):
+        for image in [clip.frame(index) for index in range(self.args.frames)]:
             start = time.perf_counter()
-            core.to_mask(core.step(clip.frame(index))).cpu()
+            core.to_mask(core.step(image)).cpu()
             times.append((time.perf_counter() - start) * 1000)
         self.report("step", {"p50_ms": statistics.median(times), "p95_ms": float(np.percentile(times, 95)),
                              "mean_ms": statistics.mean(times)})
@@ -253,7 +254,9 @@ class Bench:
 
     def _phases(self, clip, count=False):
         """{part: (median seconds per call, operations per call, calls in `mem_every` frames)}."""
-        flops = self._recorded(clip, lambda function, *inputs: _counted(function, *inputs), plain=True)
+        # torch counts its own operations, not those of oneDNN.
+        with mock.patch("model.onednn.takes", lambda tensor: False):
+            flops = self._recorded(clip, _counted, plain=True)
         if count:
             return {part: (None, statistics.mean(calls), len(calls)) for part, calls in flops.items()}
 
@@ -271,11 +274,10 @@ class Bench:
     def _recorded(self, clip, record, rounds=1, plain=False):
         """{part: [what `record` found of each call]} over some rounds of `mem_every` frames.
 
-        plain: with the operations as torch counts them, not with those of oneDNN, not compiled.
+        plain: not compiled.
         """
         bench = Bench(_changed(self.args, compile=False), self.network, self.device) if plain else self
-        with mock.patch("model.onednn.takes", lambda tensor: False) if plain else contextlib.nullcontext():
-            core = bench._new_core() if plain else self.core()
+        core = bench._new_core() if plain else bench.core()
         found = {}
         parts = {"_encode_key": "key encoder", "_read": "memory read", "_decode": "decoder",
                  "_distribution": "aggregation", "_encode_value": "value encoder", "_aggregate": "SAM"}
@@ -314,7 +316,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, f"{index:05d}.jpg") for index in range(self.args.frames + 1)]
             for index, file in enumerate(files):
-                Image.fromarray(clip.frame(index).permute(1, 2, 0).numpy()).save(file, quality=95)
+                Image.fromarray(clip.frame(index).numpy()).save(file, quality=95)
             self.warm(core, clip)
             alone = self.throughput(core, Clip(self.size, self.args.objects, self.device), self.args.frames)
             core.reset()
@@ -449,14 +451,14 @@ def _training_batch(args, device):
 
 
 class Clip:
-    """Frames 3×H×W uint8 of smooth noise that moves, and a mask H×W with as many objects as asked for."""
+    """Frames H×W×3 uint8 of smooth noise that moves, and a mask H×W with as many objects as asked for."""
 
     def __init__(self, size, objects, device):
         generator = torch.Generator().manual_seed(1)
         coarse = torch.rand(1, 3, 20, 30, generator=generator)
         fine = torch.rand(1, 3, *size, generator=generator)
         image = 0.9 * F.interpolate(coarse, size=size, mode="bicubic", align_corners=False) + 0.1 * fine
-        self._image = (image[0].clamp(0, 1) * 255).byte().to(device)
+        self._image = (image[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous().to(device)
         self.mask = np.zeros(size, np.uint8)
         across = int(np.ceil(objects ** 0.5))
         height, width = size[0] // across, size[1] // across
@@ -465,7 +467,7 @@ class Clip:
             self.mask[top + height // 5:top + 4 * height // 5, left + width // 5:left + 4 * width // 5] = number + 1
 
     def frame(self, index):
-        return self._image.roll((index % 50, 2 * (index % 50)), (1, 2))
+        return self._image.roll((index % 50, 2 * (index % 50)), (0, 1))
 
 
 class PlainNetwork(torch.nn.Module):
