@@ -1,7 +1,7 @@
 """Make a trained network small enough to pass on: weights as float16, half the size.
 
     python export_model.py saves/2026-01-31_12-00-00_mine/model_150000.pth --output mine.pth
-    python export_model.py saves/2026-01-31_12-00-00_mine/model_*.pth --output mean.pth
+    python export_model.py saves/2026-01-31_12-00-00_mine/model_{130000,140000,150000}.pth --output mean.pth
 
 Of several checkpoints of a run, or of runs that started from the same network, the mean of the weights is written: it
 often does better than each (Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018).
@@ -49,7 +49,8 @@ def main(args):
     except (OSError, RuntimeError) as error:
         raise InputError(f"{args.output}: cannot be written ({error})") from None
     parameters = sum(value.numel() for value in network.parameters())
-    print(f"wrote {args.output}: {preset_name(network.config)}, {parameters / 1e6:.2f} million parameters, "
+    several = f"mean of {len(args.model)} checkpoints, " if len(args.model) > 1 else ""
+    print(f"wrote {args.output}: {several}{preset_name(network.config)}, {parameters / 1e6:.2f} million parameters, "
           f"{Path(args.output).stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha256(args.output)}")
     return 0
 

@@ -168,9 +168,9 @@ def _with_finished(error, output):
 
 def _refuse_to_overwrite(inputs, output):
     for path in inputs:
-        for folder in (output / "masks", output / "scores"):
-            if Path(path).resolve().is_relative_to(folder.resolve()):
-                raise InputError(f"{path}: lies in {folder}, which is written anew; choose another --output")
+        for result in ("masks", "scores", "overlay.mp4", "summary.json"):
+            if Path(path).resolve().is_relative_to((output / result).resolve()):
+                raise InputError(f"{path}: {output / result} is written anew; choose another --output")
 
 
 if __name__ == "__main__":

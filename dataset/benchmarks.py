@@ -85,6 +85,10 @@ def find_youtube(root, split):
                          f"({type(error).__name__}: {error})") from None
     sequences = []
     for name in sorted(videos):
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise InputError(f"{home / 'meta.json'}: {name!r} is no name of a video")
+        if not wanted[name]:
+            raise InputError(f"{home / 'meta.json'}: no frame of {name} is asked for")
         frames = _images(images / name)
         missing = sorted(wanted[name] - {frame.stem for frame in frames})
         if missing:

@@ -13,6 +13,7 @@ import argparse
 import io
 import sys
 import zipfile
+import zlib
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +22,7 @@ from PIL import Image
 
 from dataset.benchmarks import BENCHMARKS
 from util.errors import InputError, pixels, run_script
-from util.image_io import read_mask
+from util.image_io import image_size, read_mask
 from util.progress import progress_bar
 
 NAMES = {"davis17": "davis17", "davis16": "davis16", "youtube18": "youtube", "youtube19": "youtube",
@@ -64,7 +65,10 @@ def open_results(path):
                  if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)}
         files.pop("speed.json", None)
     elif zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{path}: damaged archive ({error})") from None
         files = {name: (lambda name=name: archive.read(name)) for name in archive.namelist()
                  if not name.endswith("/")}
     else:
@@ -121,6 +125,9 @@ def _check_sequence(benchmark, sequence, files):
     name = sequence.name
     firsts = _first_masks(benchmark, sequence)
     frames = [file.stem for file in sequence.frames]
+    strangers = sorted(firsts.keys() - set(frames))
+    if strangers:
+        raise InputError(f"{sequence.masks[strangers[0]]}: no frame has this mask's name")
     start = frames.index(min(firsts))
     asked = [frame for frame in frames[start:] if sequence.wanted is None or frame in sequence.wanted]
     expected = {f"{frame}.png" for frame in asked}
@@ -132,15 +139,14 @@ def _check_sequence(benchmark, sequence, files):
         if those:
             several = f" and {len(those) - 1} more" if len(those) > 1 else ""
             findings.append(f"{name}/{min(those)}{several}: {what}; {advice}")
-    with Image.open(sequence.frames[0]) as image:
-        size = image.size
+    size = image_size(sequence.frames[0])
     known, seen, anything = set(), set(), False
     for frame in frames[start:]:
         known |= firsts.get(frame, set())
         content = files.get(f"{frame}.png")
         if content is None:
             continue
-        problem, ids = _check_mask(benchmark, content(), size)
+        problem, ids = _check_mask(benchmark, content, size)
         if problem:
             findings.append(f"{name}/{frame}.png: {problem}")
             continue
@@ -173,9 +179,10 @@ def _first_masks(benchmark, sequence):
 def _check_mask(benchmark, content, size):
     """(what is wrong, ids)."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content())) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error,
+            Image.DecompressionBombError) as error:
         return f"cannot be read ({error}); run the evaluation script again", set()
     if image.format != "PNG":
         return f"is a {image.format}, which changes ids; write PNG", set()

@@ -79,7 +79,8 @@ class InferenceCore:
         self.size = size
         self.chunk_size = chunk_size
         self._device = next(network.parameters()).device
-        if self._device.type == "cpu":
+        if self._device.type == "cpu" and mode != "stm":
+            # A memory that grows would leave holes behind that nothing fits into.
             keep_freed_memory()
         precision = precision_name(amp, self._device)
         self._network = form(network, getattr(torch, precision))
@@ -208,6 +209,9 @@ class InferenceCore:
     def _checked_mask(self, mask, objects, frame_size):
         """Planes O×H×W and their ids."""
         mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(mask)
+        if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            # torch can store these, and little else.
+            mask = mask.long()
         if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
             raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
         if objects is not None:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import pickle
 import re
+import struct
 import zipfile
 
 import torch
@@ -60,7 +61,8 @@ def read_checkpoint(path):
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it holds code or objects ({refused[1]}), refused" if refused else "not a torch file"
         raise InputError(f"{path}: not a checkpoint of tensors alone: {reason}") from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError,
+            AssertionError, struct.error) as error:
         raise InputError(f"{path}: damaged or not a torch file ({_first_line(error)})") from None
 
 

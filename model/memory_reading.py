@@ -43,15 +43,20 @@ def read_top_k(query, key, value, copies, top_k):
     negative_norm = key.square().sum(0).mul_(-scale)
     if padding[1]:
         negative_norm[-padding[1]:] = -math.inf
-    tiles = query.split(max(1, TILES.get(key.device.type, 2**24) // key.shape[1]))
-    found = [_grouped_top_k(product(tile, key, negative_norm), kept, groups) for tile in tiles]
-    nearest, position = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
-    taken = F.pad(copies.float(), padding)[position]
-    # Sorted by affinity: what the places before a position have left of the top-k.
-    taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
-    weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
-    weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
-    return F.embedding_bag(position, value, per_sample_weights=weight, mode="sum")
+    copies = F.pad(copies.float(), padding)
+    limit = TILES.get(key.device.type, 2**24)
+    readout = []
+    for block in query.split(max(1, limit // kept)):
+        found = [_grouped_top_k(product(tile, key, negative_norm), kept, groups)
+                 for tile in block.split(max(1, limit // key.shape[1]))]
+        nearest, position = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
+        taken = copies[position]
+        # Sorted by affinity: what the places before a position have left of the top-k.
+        taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
+        weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
+        weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
+        readout.append(F.embedding_bag(position, value, per_sample_weights=weight, mode="sum"))
+    return readout[0] if len(readout) == 1 else torch.cat(readout)
 
 
 def _grouped_top_k(rows, k, groups):

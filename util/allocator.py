@@ -14,7 +14,7 @@ def keep_freed_memory():
 
     glibc gives large blocks back at once and fetches them anew, page by page and zeroed, for the next tensor; with
     tensors of tens of megabytes in every frame that is a quarter of the time of tracking on a CPU. Without effect on
-    other C libraries. The most that the process needs at a time stays the same.
+    other C libraries. For tensors that come again in the same sizes; ever larger ones would leave unused holes.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -48,12 +48,12 @@ def _frame(key, file, frames, names):
             return frames.names[0]
         if key in names:
             return key
-        if key.isdigit() and int(key) < frames.length and str(int(key)) == key:
+        if key.isdecimal() and int(key) < frames.length and str(int(key)) == key:
             return frames.names[int(key)]
         raise InputError(f"{file}: no frame is called {key}; they go from {frames.names[0]} to {frames.names[-1]}")
     if key is None:
         return frames.name(0)
-    if not key.isdigit():
+    if not key.isdecimal():
         raise InputError(f"{file}: frames of a video have numbers from 0, {key} is none")
     if frames.length is not None and int(key) >= frames.length:
         raise InputError(f"{file}: there is no frame {int(key)}, the video has {frames.length}")

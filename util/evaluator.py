@@ -156,9 +156,10 @@ class Run:
     def prepare(self, sequences, overwrite):
         """Make the folders. Raises InputError if they hold results of other settings, unless `overwrite`."""
         if overwrite:
-            for record in self._records.glob("*.json"):
-                shutil.rmtree(self.masks / record.stem, ignore_errors=True)
-                record.unlink()
+            for sequence in sequences:
+                record = self._read(sequence)
+                if record and record.get("settings") != self.settings:
+                    self.forget(sequence)
         for sequence in sequences:
             settings = (self._read(sequence) or {}).get("settings", self.settings)
             for name in settings.keys() | self.settings.keys():
@@ -173,9 +174,17 @@ class Run:
         folder = self.masks / sequence.name
         if record is None or not folder.is_dir() or not set(record["files"]) <= set(os.listdir(folder)):
             return None
-        if self.scores and not (self.scores / sequence.name).is_dir():
+        if self.scores and not all((self.scores / sequence.name / f"{Path(file).stem}.npz").exists()
+                                   for file in record["files"]):
             return None
         return record
+
+    def forget(self, sequence):
+        """Remove what there is of a sequence."""
+        (self._records / f"{sequence.name}.json").unlink(missing_ok=True)
+        for folder in (self.masks, self.scores):
+            if folder:
+                shutil.rmtree(folder / sequence.name, ignore_errors=True)
 
     def record(self, sequence, **facts):
         with atomic_path(self._records / f"{sequence.name}.json") as temporary:
@@ -184,7 +193,7 @@ class Run:
     def _read(self, sequence):
         try:
             return json.loads((self._records / f"{sequence.name}.json").read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
 
 
@@ -215,7 +224,7 @@ def _run_sequence(run, core, sequence, everything, count):
     core.reset()
     folder = run.masks / sequence.name
     # What an interrupted run left of this sequence may not be what this one writes.
-    shutil.rmtree(folder, ignore_errors=True)
+    run.forget(sequence)
     folder.mkdir(parents=True)
     if run.scores:
         (run.scores / sequence.name).mkdir(parents=True, exist_ok=True)
@@ -251,7 +260,7 @@ def _run_sequence(run, core, sequence, everything, count):
     finally:
         writing.close()
     if not files:
-        raise InputError(f"{sequence.name}: no object in its masks")
+        raise InputError("no object in its masks")
     run.record(sequence, files=files, objects=len(core.objects), width=image.shape[1], height=image.shape[0],
                seconds=time.perf_counter() - started, latencies=latencies.state())
 

@@ -48,7 +48,7 @@ def _open(path):
         raise InputError(f"{path}: a folder where an image was expected") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a readable image") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: damaged or unreadable image ({error})") from None
 
 
@@ -145,7 +145,10 @@ def read_objects(path):
 def read_palette(path):
     """The colours of an indexed PNG, uint8 256×3; those of DAVIS for a file without."""
     with _open(path) as image:
-        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        try:
+            colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: damaged image ({error})") from None
     if not len(colours):
         return davis_palette()
     return np.concatenate([colours, davis_palette()[len(colours):]])

@@ -14,9 +14,13 @@ def prefetch(items, depth=4):
     iterator = iter(items)
     with ThreadPoolExecutor(1) as pool:
         ahead = deque(pool.submit(next, iterator, _END) for _ in range(depth))
-        while (item := ahead.popleft().result()) is not _END:
-            ahead.append(pool.submit(next, iterator, _END))
-            yield item
+        try:
+            while (item := ahead.popleft().result()) is not _END:
+                ahead.append(pool.submit(next, iterator, _END))
+                yield item
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
 
 
 def read_ahead(function, items, threads, depth=8):

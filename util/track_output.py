@@ -121,7 +121,7 @@ class TrackOutput:
 def remove_earlier_results(folder):
     """Remove what an earlier run left in `folder`.
 
-    Raises InputError, and removes nothing, if there are masks or scores that no run of ours has written.
+    Raises InputError, and removes nothing, if there are results that no run of ours has written.
     """
     ours = False
     summary = folder / "summary.json"
@@ -129,6 +129,9 @@ def remove_earlier_results(folder):
         with open(summary) as file:
             # The header comes first, so that a long summary need not be read whole.
             ours = '"written_by": "track.py"' in file.read(200)
+    for file in (summary, folder / "overlay.mp4"):
+        if file.exists() and not ours:
+            raise InputError(f"{file}: track.py did not write this file; choose another --output")
     parts = {name: list((folder / name).iterdir()) if (folder / name).is_dir() else []
              for name in ("masks", "scores")}
     for name, files in parts.items():
