@@ -315,3 +315,9 @@ def test_precisions_by_name(tiny_network, clip, amp):
         assert core.step(frame, truth[0] if index == 0 else None).dtype == torch.float32
     with pytest.raises(InputError, match="amp is"):
         InferenceCore(tiny_network, amp="float8")
+
+
+def test_masks_of_16_bits(tiny_network, clip):
+    frames, truth = clip
+    one, other = (InferenceCore(tiny_network).step(frames[0], mask) for mask in (truth[0], truth[0].astype(np.uint16)))
+    assert torch.equal(one, other)

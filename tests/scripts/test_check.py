@@ -178,3 +178,12 @@ def test_nothing_to_check(davis, tmp_path, capsys):
         assert run("--dataset", "davis17", "--root", davis, "--results", tmp_path / name) == 2
     assert run("--dataset", "davis17", "--split", "train", "--root", davis, "--results", tmp_path) == 2
     assert "there are val, testdev" in capsys.readouterr().err
+
+
+def test_damaged_archives(davis, results, tmp_path, capsys):
+    packed(results, tmp_path / "o.zip")
+    content = (tmp_path / "o.zip").read_bytes()
+    place = content.index(b"IDAT") + 10
+    (tmp_path / "flipped.zip").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+    assert run("--dataset", "davis17", "--root", davis, "--results", tmp_path / "flipped.zip") == 1
+    assert "cannot be read" in capsys.readouterr().out

@@ -350,3 +350,36 @@ def test_published_masks_through_the_command_line(base_network, tmp_path, case, 
     for index in wanted:
         second, first = np.sort(prob[:, index].astype(np.float32), axis=0)[-2:]
         assert not ((found[f"{index:05d}.png"] != golden[index]) & (first - second > 2e-3)).any()
+
+
+@pytest.mark.parametrize("name", ["../victim", "/victim", "..", ""])
+def test_names_of_videos_cannot_lead_elsewhere(youtube, tiny_checkpoint, tmp_path, capsys, name):
+    root = tmp_path / "YouTube"
+    shutil.copytree(youtube, root)
+    file = next(root.rglob("meta.json"))
+    meta = json.loads(file.read_text())
+    file.write_text(json.dumps({"videos": {name: next(iter(meta["videos"].values()))}}))
+    assert run(eval_youtube, "--yv_path", root, "--output", tmp_path / "o", "--model", tiny_checkpoint) == 2
+    assert f"{name!r} is no name of a video" in capsys.readouterr().err
+
+
+def test_damaged_first_mask_does_not_stop_the_rest(davis, tiny_checkpoint, tmp_path, capsys):
+    root = tmp_path / "DAVIS"
+    shutil.copytree(davis, root)
+    mask = root / "trainval" / "Annotations" / "480p" / "bear" / "00000.png"
+    mask.write_bytes(mask.read_bytes()[:-40])
+    assert run(eval_davis, "--davis_path", root, "--output", tmp_path / "o", "--model", tiny_checkpoint) == 1
+    assert "damaged image" in capsys.readouterr().err
+    assert len(list((tmp_path / "o" / "camel").iterdir())) == 6
+
+
+def test_scores_that_are_not_all_there_are_computed_again(davis, tiny_checkpoint, tmp_path, capsys):
+    arguments = ["--davis_path", davis, "--output", tmp_path / "o", "--model", tiny_checkpoint, "--save-scores"]
+    assert run(eval_davis, *arguments) == 0
+    scores = tmp_path / "o_scores" / "bear" / "00003.npz"
+    scores.unlink()
+    (tmp_path / "o" / ".evaluation" / "dog.json").write_text("")
+    stamp = (tmp_path / "o" / "camel" / "00003.png").stat().st_mtime_ns
+    assert run(eval_davis, *arguments, "--overwrite") == 0
+    assert scores.exists() and json.loads((tmp_path / "o" / ".evaluation" / "dog.json").read_text())
+    assert (tmp_path / "o" / "camel" / "00003.png").stat().st_mtime_ns == stamp

@@ -203,6 +203,16 @@ def test_files_of_others_are_never_removed(inputs, tiny_checkpoint, tmp_path, ca
     assert names(tmp_path / "masks") == ["img_5.png"]
 
 
+def test_overlay_of_others_and_the_input_are_never_removed(inputs, tiny_checkpoint, tmp_path, capsys):
+    film = tmp_path / "overlay.mp4"
+    shutil.copy(inputs / "clip.mp4", film)
+    arguments = ["--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output", tmp_path]
+    for video in (film, inputs / "frames"):
+        assert run("--video", video, *arguments, "--no-overlay") == 2
+        assert one_line_error(capsys, "overlay.mp4", "choose another --output")
+    assert film.read_bytes() == (inputs / "clip.mp4").read_bytes() and names(tmp_path) == ["overlay.mp4"]
+
+
 @pytest.fixture
 def bad(inputs, tmp_path, tiny_network):
     """Unusable files by name."""
