@@ -193,11 +193,11 @@ def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_process_group_with_workers(images, tmp_path):
+def test_sigterm_to_the_process_group_with_workers(images, tmp_path, command):
     """What timeout, systemd and batch systems send: the loader's processes are in the group, too."""
-    arguments = [*COMMON, "--stage", "0", "--static_root", str(images), "--id", "g", "--iterations", "10000",
+    arguments = ["--stage", "0", "--static_root", str(images), "--id", "g", "--iterations", "10000",
                  "--out_root", str(tmp_path), "--num_workers", "2", "--save_interval", "10000"]
-    training = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, start_new_session=True)
+    training = subprocess.Popen([*command, *arguments], cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("*_g/log.jsonl")) and time.monotonic() < deadline:
