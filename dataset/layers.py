@@ -131,10 +131,15 @@ def compose(layers, size):
     """
     rgb = np.empty((SHOTS, size, size, 3), np.uint8)
     ids = np.empty((SHOTS, size, size), np.uint8)
-    for time in range(SHOTS):
+    draw(layers, rgb, ids, range(SHOTS))
+    return rgb, ids
+
+
+def draw(layers, rgb, ids, times):
+    """Draw Layers over what `rgb` and `ids` of `compose` already show at these times."""
+    for time in times:
         for layer in layers:
             (_back if layer.opaque else _front)(layer, time, rgb[time], ids[time])
-    return rgb, ids
 
 
 def _back(layer, time, frame, ids):

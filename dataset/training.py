@@ -3,6 +3,7 @@
 import sys
 
 from dataset.check import check_data
+from dataset.cuttings import Cuttings
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import MixedDataset
 from dataset.static import StaticDataset
@@ -18,15 +19,16 @@ def training_dataset(args, rank=0, processes=1):
     be trained on and are left out.
     """
     perturb = (args.perturb_min, args.perturb_max)
-    if args.stage == 0 and args.pasted:
-        raise InputError("--pasted is for stages 1 to 3: stage 0 makes all its samples of images")
+    if args.stage == 0 and (args.pasted or args.hide):
+        raise InputError("--pasted and --hide are for stages 1 to 3: stage 0 makes all its samples of single images")
     pairs, found = _pairs_and_videos(args)
     excluded = _excluded(args)
     if rank == 0:
         _check(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if args.stage == 0:
         return StaticDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
-    pasted = PastedVideoDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop) if pairs else None
+    cuttings = Cuttings(pairs, args.crop) if pairs else None
+    pasted = PastedVideoDataset(cuttings, seed=args.seed, perturb=perturb, hide=args.hide) if args.pasted else None
     if not found:
         return pasted
     videos, left_out = usable_videos(found, excluded)
@@ -39,7 +41,8 @@ def training_dataset(args, rank=0, processes=1):
     samples = args.iterations * args.accumulate * args.batch_size * processes
     bl30k = args.stage == 1 and not args.video_root
     curriculum = jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
-    dataset = VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop)
+    dataset = VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop,
+                           cuttings=cuttings, hide=args.hide)
     return MixedDataset(dataset, pasted, args.pasted, args.seed) if pasted else dataset
 
 
@@ -69,7 +72,7 @@ def _pairs_and_videos(args):
     """The images and the videos that samples are made of."""
     if args.stage == 0:
         return find_pairs(args.static_root), []
-    pairs = find_pairs(args.static_root, instances=True) if args.pasted else []
+    pairs = find_pairs(args.static_root, instances=True) if args.pasted or args.hide else []
     return pairs, _videos(args) if args.pasted < 1 else []
 
 

@@ -77,17 +77,22 @@ class VideoDataset(Dataset):
     max_jump: the largest gap between two frames of a sample, as pairs (running number from which it holds, gap).
     It is part of the declaration because workers prepare samples ahead: a setting changed while they run would
     reach samples that depend on their timing, and a resumed run would see others than an unbroken one.
+    hide: the share of the samples whose objects are hidden for a while, by pieces of `cuttings` (a
+    `dataset.cuttings.Cuttings` of the same size).
 
     All random numbers of a sample come from (seed, n). Raises InputError naming a file that cannot be used.
     """
 
-    def __init__(self, videos, *, max_jump=((0, LAST_JUMP),), seed=0, perturb=(0.85, 1.0), bl30k=False, size=384):
+    def __init__(self, videos, *, max_jump=((0, LAST_JUMP),), seed=0, perturb=(0.85, 1.0), bl30k=False, size=384,
+                 cuttings=None, hide=0):
         self.videos = tuple(videos)
         self.max_jump = tuple(max_jump)
         self.seed = seed
         self.perturb = perturb
         self.bl30k = bl30k
         self.size = size
+        self.cuttings = cuttings
+        self.hide = hide
 
     def __len__(self):
         """Samples of one epoch."""
@@ -110,9 +115,12 @@ class VideoDataset(Dataset):
         # Where six draws found none, the sample shows what it is like when there is nothing to follow.
         chosen = rng.choice(objects, min(2, len(objects)), replace=False) if objects else []
 
+        rgb = self._images(rng, video, frames, *geometry)
+        if self.hide and rng.random() < self.hide:
+            self.cuttings.hide(rng, rgb, ids, chosen)
         masks = object_tensors(rng, ids, chosen, self.perturb)
         return {
-            "rgb": torch.from_numpy(self._images(rng, video, frames, *geometry)),
+            "rgb": torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()),
             **masks,
             "info": {"name": video.name, "frames": " ".join(video.frames[index] for index in frames)},
         }
@@ -144,11 +152,11 @@ class VideoDataset(Dataset):
                 if count > 900 or (count > 100 and max(frame.get(known, 0) for frame in later) < 400)]
 
     def _images(self, rng, video, frames, frame_size, box, matrices):
-        """uint8 5×3×size×size: the frames under the masks' geometry, colours jittered."""
+        """uint8 5×size×size×3: the frames under the masks' geometry, colours jittered."""
         left, top, w, h = box
         size = self.size
         part = [size if size < MINIFICATION * side else side for side in (w, h)]
-        rgb = np.empty((SHOTS, 3, size, size), np.uint8)
+        rgb = np.empty((SHOTS, size, size, 3), np.uint8)
         shared = None
         for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
             image = read_image(video.image(index), size=frame_size)[top:top + h, left:left + w]
@@ -160,7 +168,7 @@ class VideoDataset(Dataset):
             lookup = sampling(matrix @ scaling(size / part[0], size / part[1]))
             warped = warp(recolour(image, shared), lookup, size, cv2.INTER_CUBIC, IMAGE_MEAN)
             own = random_colour(rng, mean_colour(warped), 0.01, 0.01, 0.01)
-            rgb[shot] = recolour(warped, own).transpose(2, 0, 1)
+            rgb[shot] = recolour(warped, own)
         return rgb
 
 

@@ -34,6 +34,9 @@ def get_args_parser(description):
     data.add_argument("--exclude", metavar="FILE", help="text file with names of videos to leave out")
     data.add_argument("--pasted", type=fraction, default=0, metavar="SHARE",
                       help="stages 1 to 3: this share of the samples, 0 to 1, is made of --static_root (%(default)s)")
+    data.add_argument("--hide", type=fraction, default=0, metavar="SHARE",
+                      help="stages 1 to 3: in this share of the samples, 0 to 1, objects are hidden for a while by "
+                           "pieces of --static_root (%(default)s)")
     data.add_argument("--check_data", action="store_true", help="decode every file of the data, report, and stop")
     data.add_argument("--num_workers", type=whole, default=8, help="loader processes of each process (%(default)s)")
     data.add_argument("--perturb_max", type=float, default=1, help="IoU of damaged first masks, at most (%(default)s)")

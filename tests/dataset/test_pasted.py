@@ -7,13 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset import layers, pasted
+from dataset import cuttings, layers
 from dataset.augmentation import IMAGE_MEAN
+from dataset.cuttings import Cuttings
 from dataset.layers import Layer, compose, cut_out
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import MixedDataset, training_batches
-from dataset.training_sets import Pair, find_pairs
-from tests.trees import photograph
+from dataset.training_sets import Pair, find_pairs, find_videos
+from dataset.video import VideoDataset
+from tests.trees import photograph, training_tree
 from util.errors import InputError
 from util.image_io import write_grey, write_mask
 
@@ -44,8 +46,12 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(pairs):
-    dataset = PastedVideoDataset(pairs, seed=2, size=SIZE)
+    dataset = pasted_dataset(pairs, seed=2)
     return [dataset[number] for number in range(40)]
+
+
+def pasted_dataset(pairs, **options):
+    return PastedVideoDataset(Cuttings(pairs, SIZE), **options)
 
 
 def equal(one, other):
@@ -78,12 +84,12 @@ def test_objects_move_and_some_leave(samples):
 
 
 def test_samples_do_not_depend_on_workers_or_history(pairs):
-    dataset = PastedVideoDataset(pairs, seed=2, size=SIZE)
+    dataset = pasted_dataset(pairs, seed=2)
     alone = list(training_batches(dataset, 2, 0, 6))
     assert all(map(equal, alone, training_batches(dataset, 2, 0, 6, workers=2)))
     assert all(map(equal, alone[4:], training_batches(pickle.loads(pickle.dumps(dataset)), 2, 4, 6)))
     assert not torch.equal(dataset[3]["rgb"], dataset[3 + len(dataset)]["rgb"])
-    assert not torch.equal(dataset[3]["rgb"], PastedVideoDataset(pairs, seed=3, size=SIZE)[3]["rgb"])
+    assert not torch.equal(dataset[3]["rgb"], pasted_dataset(pairs, seed=3)[3]["rgb"])
 
 
 def painted(layer):
@@ -101,8 +107,8 @@ def test_masks_are_where_the_objects_are_seen(pairs, kind, monkeypatch):
     But for things thinner than a pixel, which are seen and yet cover less than half of it.
     """
     monkeypatch.setattr(layers, "IMAGE_MEAN", (0, 0, 0))
-    monkeypatch.setattr(pasted, "OCCLUDER", 1)
-    dataset = PastedVideoDataset(pairs, size=SIZE)
+    monkeypatch.setattr(cuttings, "OCCLUDER", 1)
+    dataset = pasted_dataset(pairs)
     right = wrong = 0
     for number in range(30):
         rng = np.random.default_rng(number)
@@ -135,10 +141,11 @@ def test_masks_are_exact_to_half_a_pixel():
 
 
 def test_nearer_objects_hide_farther_ones(pairs):
-    dataset = PastedVideoDataset(pairs, size=SIZE)
+    dataset = pasted_dataset(pairs)
     rng = np.random.default_rng(1)
     thing = np.full((20, 20, 3), 200, np.uint8), np.ones((20, 20), np.uint8)
-    one, two = (replace(dataset._object(rng, thing, number, [np.eye(3)] * 5), matrices=[np.eye(3)] * 5, waves=None)
+    still = [np.eye(3)] * 5
+    one, two = (replace(dataset.cuttings.thing(rng, thing, number, still), matrices=still, waves=None)
                 for number in (1, 2))
     back = Layer(np.zeros((SIZE, SIZE, 3), np.uint8), {}, [np.eye(3)] * 5, opaque=True)
     small = replace(one, masks={1: one.masks[1][:12, :12]}, picture=one.picture[:12, :12])
@@ -147,11 +154,52 @@ def test_nearer_objects_hide_farther_ones(pairs):
     assert 1 not in np.unique(hidden[0][3:10, 3:10])
 
 
+def test_hidden_objects_vanish_after_the_first_frame(pairs):
+    """What is not painted over keeps its label, what is painted over is background; some objects come back."""
+    pieces = Cuttings(pairs, SIZE)
+    shown = np.stack([photograph(9, (SIZE, SIZE))] * 5)
+    labels = np.zeros((5, SIZE, SIZE), np.uint8)
+    labels[:, 20:40, 15:45] = 3
+    gone = back = right = wrong = 0
+    kept = []
+    for number in range(150):
+        rgb, ids = shown.copy(), labels.copy()
+        pieces.hide(np.random.default_rng(number), rgb, ids, [3])
+        assert (rgb[0] == shown[0]).all() and (ids[0] == labels[0]).all()
+        painted = (rgb != shown).any(-1)
+        assert (ids[~painted] == labels[~painted]).all()
+        # A soft border belongs to what covers more than half of it.
+        changed = ids[(np.abs(rgb.astype(int) - shown) > 100).any(-1)]
+        wrong += np.count_nonzero(changed)
+        right += np.count_nonzero(changed == 0)
+        left = np.count_nonzero(ids, (1, 2)) / np.count_nonzero(labels[0])
+        kept.append(left.min())
+        gone += bool((left == 0).any())
+        back += bool(((left[:-1] == 0) & (left[1:] > 0.3)).any())
+    assert right > 10000 and wrong < 0.02 * right
+    assert gone > 30 and back > 10 and np.mean(np.array(kept) < 0.95) > 0.8
+
+
+@pytest.mark.parametrize("kind", ["pasted", "video"])
+def test_the_declared_share_of_samples_is_hidden(pairs, kind, tmp_path, clip):
+    if kind == "pasted":
+        datasets = [pasted_dataset(pairs, seed=4, hide=share) for share in (0, 0.4, 1)]
+    else:
+        videos = find_videos(training_tree(tmp_path, clip))
+        datasets = [VideoDataset(videos, seed=4, size=SIZE, cuttings=Cuttings(pairs, SIZE), hide=share)
+                    for share in (0, 0.4, 1)]
+    seen = np.array([[float(dataset[number]["cls_gt"][1:].bool().float().mean()) for dataset in datasets]
+                     for number in range(60)])
+    none, some, all_of_them = seen.mean(0)
+    assert none > some > all_of_them and all_of_them < 0.85 * none
+    assert 0.2 < np.mean(seen[:, 1] == seen[:, 2]) < 0.7
+
+
 def test_look_alikes_are_as_frequent_as_declared(pairs, monkeypatch):
     """A copy is the very same cut-out: its pixels are read once."""
-    dataset = PastedVideoDataset(pairs, size=SIZE)
+    dataset = pasted_dataset(pairs)
     shown = []
-    monkeypatch.setattr(PastedVideoDataset, "_object", lambda self, rng, thing, number, camera: (
+    monkeypatch.setattr(Cuttings, "thing", lambda self, rng, thing, number, camera: (
         shown.append((number, thing)) or Layer(thing[0], {number: thing[1]}, [np.eye(3)] * 5)))
     further = copies = 0
     for number in range(250):
@@ -168,8 +216,8 @@ def test_whatever_is_pasted_may_be_tiny_or_large(tmp_path, monkeypatch):
     """Images of a few pixels, and objects larger than the frame."""
     for number in range(3):
         scene(tmp_path, number, [(9, 12), (300, 40), (64, 64)][number])
-    monkeypatch.setattr(pasted, "ROOT", (1.5, 4))
-    dataset = PastedVideoDataset(find_pairs(tmp_path, instances=True), size=SIZE)
+    monkeypatch.setattr(cuttings, "ROOT", (1.5, 4))
+    dataset = pasted_dataset(find_pairs(tmp_path, instances=True))
     for number in range(12):
         sample = dataset[number]
         assert sample["cls_gt"].max() <= 2 and sample["rgb"].float().std() > 0
@@ -179,7 +227,7 @@ def test_without_any_object_there_is_nothing_to_follow(tmp_path):
     (tmp_path / "empty").mkdir()
     Image.fromarray(photograph(1)).save(tmp_path / "empty" / "1.jpg")
     write_grey(tmp_path / "empty" / "1.png", np.zeros((120, 160), np.uint8))
-    sample = PastedVideoDataset(find_pairs(tmp_path), size=SIZE)[0]
+    sample = pasted_dataset(find_pairs(tmp_path))[0]
     assert not sample["cls_gt"].any() and sample["selector"].tolist() == [1, 0]
 
 
@@ -190,8 +238,8 @@ def test_scattered_and_cut_objects_are_not_cut_out():
     mask[0:18, 30:60] = 3
     mask[50:52, 5:7] = 4
     mask[42:60, 10:50] = 255
-    assert pasted._objects(mask, pasted.SHARE, cut=0.12, connected=0.9) == [1]
-    assert pasted._objects(mask, (0, 1), cut=0.4, connected=0) == [1, 2, 3, 4]
+    assert cuttings.worth_following(mask, cuttings.SHARE, cut=0.12, connected=0.9) == [1]
+    assert cuttings.worth_following(mask, (0, 1), cut=0.4, connected=0) == [1, 2, 3, 4]
 
 
 def test_parts_are_not_cut_out_but_regions_of_a_map_are():
@@ -201,9 +249,9 @@ def test_parts_are_not_cut_out_but_regions_of_a_map_are():
     mask[30:34, 28:52] = 2
     mask[34:54, 30:50] = 3
     mask[15:25, 65:75] = 4
-    assert pasted._objects(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 3, 4]
+    assert cuttings.worth_following(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 3, 4]
     mask[mask == 0] = 6
-    assert pasted._objects(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 2, 3, 4]
+    assert cuttings.worth_following(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 2, 3, 4]
 
 
 def test_bad_files_are_named(tmp_path):
@@ -211,10 +259,10 @@ def test_bad_files_are_named(tmp_path):
     pair, = find_pairs(tmp_path, instances=True)
     with pytest.raises(InputError, match=r"gone\.png: no such file"):
         for number in range(8):
-            PastedVideoDataset([Pair(pair.image, tmp_path / "gone.png")], size=SIZE)[number]
+            pasted_dataset([Pair(pair.image, tmp_path / "gone.png")])[number]
     write_grey(tmp_path / "narrow.png", np.full((90, 60), 255, np.uint8))
     with pytest.raises(InputError, match=r"narrow\.png: the mask has 60×90 pixels"):
-        PastedVideoDataset([Pair(pair.image, tmp_path / "narrow.png")], size=SIZE)[0]
+        pasted_dataset([Pair(pair.image, tmp_path / "narrow.png")])[0]
 
 
 def test_a_mixture_is_the_declared_share_of_both():
