@@ -6,31 +6,23 @@
     ROOT/.downloads/NAME.resized     nor its frames resized
 """
 
-import functools
 import http.client
-import lzma
 import os
 import shutil
 import ssl
-import stat
-import struct
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
+from util.archives import CHUNK, amount, check_space, first_line, inside, size_of, unpack
 from util.errors import InputError
 from util.image_io import atomic_path
 from util.progress import progress_bar
 from util.resize import resize_videos
-
-CHUNK = 1 << 20
 
 # A server that says nothing for this many seconds is taken for dead.
 TIMEOUT = 60
@@ -43,10 +35,6 @@ USER_AGENT = ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_10_1) AppleWebKit/537.3
 PAUSE = 1
 
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
-
-# What zipfile and tarfile raise for damaged or unusual archives.
-ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError,
-                  RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -88,12 +76,12 @@ def list_drive_folder(identity, folder):
         files = gdown.download_folder(url=page, quiet=True, skip_download=True, use_cookies=False)
     except Exception as error:
         # gdown has no base class of its own for what a changed page or a lost connection raises.
-        raise InputError(f"{page}: Google Drive does not list this folder ({_first_line(error)}); try again later, or "
+        raise InputError(f"{page}: Google Drive does not list this folder ({first_line(error)}); try again later, or "
                          f"save its files into {folder} with a browser") from error
     if not files:
         raise InputError(f"{page}: Google Drive lists no file in this folder; look at it with a browser")
     return [Part(name, drive_url(file.id), name, folder)
-            for file in files for name in ["/".join(_inside(page, file.path))]]
+            for file in files for name in ["/".join(inside(page, file.path))]]
 
 
 def add_download_options(parser, names):
@@ -134,8 +122,8 @@ def download_parts(parts, args):
     (root / ".downloads").mkdir(parents=True, exist_ok=True)
     # All of their content, and one archive, which is removed before the next one comes.
     sizes = [part.size for part in waiting if not _archive(part, root).exists()]
-    here = sum(_bytes(_partial(_archive(part, root))) for part in waiting)
-    _check_space(root, sum(sizes) + max(sizes, default=0) - here, "about ")
+    here = sum(size_of(_partial(_archive(part, root))) for part in waiting)
+    check_space(root, sum(sizes) + max(sizes, default=0) - here, "about ")
 
     failed = {}
     for part in chosen:
@@ -145,7 +133,7 @@ def download_parts(parts, args):
         try:
             print(f"{part.name}: {_complete(part, root)}", flush=True)
         except (InputError, OSError) as error:
-            failed[part.name] = _first_line(error)
+            failed[part.name] = first_line(error)
             print(f"{part.name}: {failed[part.name]}", file=sys.stderr)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("run the same command again to go on") from None
@@ -166,7 +154,7 @@ def _complete(part, root):
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
             shutil.move(archive, temporary)
-        return f"{_amount(_bytes(target))} in {target}"
+        return f"{amount(size_of(target))} in {target}"
     report = f"already in {folder}"
     if not _unpacked(part, root):
         # The archive lies there together with its content and the resized copies.
@@ -226,7 +214,7 @@ def fetch(url, path, copies=1):
     partial = _partial(path)
     by_hand = f"or open {url} in a browser, save the file as {path}, and run this again"
     while True:
-        before = _bytes(partial)
+        before = size_of(partial)
         try:
             total, problem = _transfer(url, partial, path.name, copies), "the connection was lost"
         except _NoFile as error:
@@ -236,8 +224,8 @@ def fetch(url, path, copies=1):
             raise InputError(f"{url}: the server answers {error.code} {error.reason}; try again later, "
                              f"{by_hand}") from None
         except NETWORK_ERRORS as error:
-            total, problem = -1, _first_line(getattr(error, "reason", error))
-        have = _bytes(partial)
+            total, problem = -1, first_line(getattr(error, "reason", error))
+        have = size_of(partial)
         if total in (None, have):
             break
         if have <= before:
@@ -253,7 +241,7 @@ class _NoFile(Exception):
 
 def _transfer(url, partial, label, copies):
     """Append what one connection gives to `partial`; the size of the whole file, None if the server does not say."""
-    offset = _bytes(partial)
+    offset = size_of(partial)
     try:
         response = _open(url, offset)
     except urllib.error.HTTPError as error:
@@ -275,7 +263,7 @@ def _transfer(url, partial, label, copies):
             # The server does not go on where we were.
             offset = 0
         if total is not None:
-            _check_space(partial.parent, total * copies - offset)
+            check_space(partial.parent, total * copies - offset)
         bar = progress_bar(total, f"fetching {label}", start=offset, size=True)
         try:
             with open(partial, "ab" if offset else "wb") as file:
@@ -314,7 +302,7 @@ def _link_in_page(page):
     try:
         return get_url_from_gdrive_confirmation(page)
     except FileURLRetrievalError as error:
-        raise _NoFile(_first_line(error).rstrip(".")) from None
+        raise _NoFile(first_line(error).rstrip(".")) from None
     except (LookupError, AssertionError):
         raise _NoFile("an unknown one") from None
 
@@ -323,129 +311,3 @@ def _total(headers):
     """The size of the whole file after the slash of Content-Range; None if unknown."""
     total = headers.get("Content-Range", "").rpartition("/")[2]
     return int(total) if total.isdecimal() else None
-
-
-def unpack(path, folder, holds):
-    """Unpack a zip or tar archive so that `holds` lie in `folder`; returns the number of files.
-
-    Folders that the archive has around them are left out, and so is everything beside them. All names are read
-    before anything is written. Raises InputError for an archive that is damaged, holds something else or more than
-    the disk takes, or has anything but files and folders inside: no absolute path, no "..", no link, no device.
-    """
-    folder = Path(folder)
-    try:
-        tops, found, count, need = set(), {}, 0, 0
-        for name, size, _ in _members(path):
-            parts = _inside(path, name)
-            tops.add(parts[0])
-            count, need = count + 1, need + size
-            at = next((index for index, part in enumerate(parts) if part in holds), None)
-            if at is not None:
-                found.setdefault(parts[:at], set()).add(parts[at])
-                # What an interrupted run has unpacked is overwritten.
-                need -= min(size, _bytes(folder.joinpath(*parts[at:])))
-        complete = [around for around, names in found.items() if names.issuperset(holds)]
-        if not complete:
-            there = ", ".join(sorted(tops)[:8]) or "nothing"
-            raise InputError(f"{path}: expected {', '.join(holds)}, but it holds {there}; if it is the right archive "
-                             f"all the same, unpack it into {folder} by hand")
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_space(folder, need)
-        return _write_members(path, folder, min(complete, key=len), count)
-    except InputError:
-        raise
-    except ARCHIVE_ERRORS as error:
-        raise InputError(f"{path}: damaged ({_first_line(error)}); delete it and run this again") from error
-
-
-def _write_members(path, folder, around, count):
-    written = 0
-    bar = progress_bar(count, f"unpacking {path.name}")
-    try:
-        for name, _, open_member in _members(path):
-            bar.increment()
-            parts = _inside(path, name)
-            if parts[:len(around)] != around:
-                continue
-            target = folder.joinpath(*parts[len(around):])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open_member() as source, open(target, "wb") as file:
-                shutil.copyfileobj(source, file, CHUNK)
-            written += 1
-    finally:
-        bar.finish(dirty=True)
-    return written
-
-
-def _members(path):
-    """Yield (name, size, function that opens it) for every file of a zip or tar archive."""
-    # In this order, because a zip as the last file of a tar makes the tar look like a zip.
-    if tarfile.is_tarfile(path):
-        yield from _tar_members(path)
-    elif zipfile.is_zipfile(path):
-        yield from _zip_members(path)
-    else:
-        raise InputError(f"{path}: neither a zip nor a tar archive, or cut short; delete it and run this again")
-
-
-def _tar_members(path):
-    with tarfile.open(path) as archive:
-        while (member := archive.next()) is not None:
-            # It would keep all members, and BL30K has millions.
-            archive.members.clear()
-            if member.isdir():
-                continue
-            if not member.isreg():
-                raise _no_file(path, member.name, member.islnk() or member.issym())
-            yield member.name, member.size, functools.partial(archive.extractfile, member)
-        # A tar that was cut between two files, or is damaged there, would seem to end.
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("its end is missing")
-
-
-def _zip_members(path):
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.is_dir():
-                continue
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG):
-                raise _no_file(path, member.filename, kind == stat.S_IFLNK)
-            yield member.filename, member.file_size, functools.partial(archive.open, member)
-
-
-def _no_file(path, name, link):
-    return InputError(f"{path}: {name!r} is {'a link' if link else 'a device or the like'}, which is never unpacked; "
-                      "do not trust this file")
-
-
-def _inside(source, name):
-    """The parts of a relative path below its folder. Raises InputError for any other."""
-    # A Windows path takes both kinds of slashes, and has drives.
-    path = PureWindowsPath(name)
-    if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
-        raise InputError(f"{source}: {name!r} would be written outside of the folder; do not trust this file")
-    return path.parts
-
-
-def _check_space(folder, need, about=""):
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise InputError(f"{folder}: {about}{_amount(need)} are needed, {_amount(free)} are free; make room, or "
-                         "choose another --root")
-
-
-def _amount(count):
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _bytes(path):
-    return path.stat().st_size if path.exists() else 0
-
-
-def _first_line(error):
-    """What an error says, in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

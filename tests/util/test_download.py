@@ -21,7 +21,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.server import serving
 from util import download
-from util.download import Part, fetch, list_drive_folder, unpack
+from util.archives import unpack
+from util.download import Part, fetch, list_drive_folder
 from util.errors import InputError
 
 CONTENT = bytes(range(256)) * 400
