@@ -1,26 +1,48 @@
 """Decoding ahead and writing behind: threads that overlap with the computation, each with a bounded queue."""
 
+import contextlib
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, Queue
 
 _END = object()
 
 
 def prefetch(items, depth=4):
-    """Yield the items of an iterable, of which up to `depth` are produced ahead in a thread.
+    """Yield the items of an iterable, of which up to `depth` (from 2 on) are produced ahead in a thread.
 
-    An exception of the iterable is raised here, after the items before it.
+    An exception of the iterable is raised here, after the items before it. Who stops early does not wait for the item
+    that is being produced: a camera may have fallen silent.
     """
-    iterator = iter(items)
-    with ThreadPoolExecutor(1) as pool:
-        ahead = deque(pool.submit(next, iterator, _END) for _ in range(depth))
+    # One more is in the thread's hands.
+    queue, stopped = Queue(max(1, depth - 1)), threading.Event()
+
+    def produce():
         try:
-            while (item := ahead.popleft().result()) is not _END:
-                ahead.append(pool.submit(next, iterator, _END))
-                yield item
-        finally:
-            for waiting in ahead:
-                waiting.cancel()
+            for item in items:
+                queue.put((item, None))
+                if stopped.is_set():
+                    return
+            queue.put((_END, None))
+        except BaseException as error:
+            queue.put((_END, error))
+
+    threading.Thread(target=produce, daemon=True).start()
+    try:
+        while True:
+            item, error = queue.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            yield item
+    finally:
+        stopped.set()
+        # The thread may be waiting for room.
+        with contextlib.suppress(Empty):
+            while True:
+                queue.get_nowait()
 
 
 def read_ahead(function, items, threads, depth=8):

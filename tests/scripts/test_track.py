@@ -3,8 +3,10 @@
 import errno
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import av
 import numpy as np
@@ -146,25 +148,48 @@ def test_masks_at_several_frames(inputs, tiny_checkpoint, tmp_path, clip):
     assert ((corrected == 2) == (clip[1][6] == 2)).all()
 
 
-def test_video_on_standard_input(inputs, tmp_path):
-    """In a process of its own; the checkpoint is of the published network, since that process knows no other."""
+@pytest.fixture(scope="module")
+def stream(inputs, tmp_path_factory):
+    """The clip as a live stream would send it: (Matroska file, arguments of a process that tracks standard input).
+
+    The checkpoint is of the published network, since that process knows no other.
+    """
     from model import PRESETS, RDE
+    folder = tmp_path_factory.mktemp("stream")
     torch.manual_seed(0)
-    torch.save(RDE(PRESETS["base"]).state_dict(), tmp_path / "base.pth")
-    stream = tmp_path / "clip.mkv"
-    with av.open(str(stream), "w", format="matroska") as container:
-        output = container.add_stream("libx264", rate=24)
+    torch.save(RDE(PRESETS["base"]).state_dict(), folder / "base.pth")
+    with av.open(str(folder / "clip.mkv"), "w", format="matroska") as container:
+        output = container.add_stream("libx264", rate=24, options={"tune": "zerolatency"})
         output.width, output.height, output.pix_fmt = 100, 72, "yuv420p"
         for frame in decoded(inputs / "clip.mp4"):
             container.mux(output.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(output.encode())
-    with open(stream, "rb") as pipe:
-        done = subprocess.run([sys.executable, str(ROOT / "track.py"), "--video", "-",
-                               "--mask", str(inputs / "first.png"), "--model", str(tmp_path / "base.pth"),
-                               "--output", str(tmp_path / "out")], stdin=pipe, capture_output=True, text=True,
-                              check=False)
+    return folder / "clip.mkv", [sys.executable, str(ROOT / "track.py"), "--video", "-", "--mask",
+                                 str(inputs / "first.png"), "--model", str(folder / "base.pth"), "--output"]
+
+
+def test_video_on_standard_input(stream, tmp_path):
+    with open(stream[0], "rb") as pipe:
+        done = subprocess.run([*stream[1], str(tmp_path)], stdin=pipe, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(names(tmp_path / "out" / "masks")) == 12
+    assert len(names(tmp_path / "masks")) == 12
+
+
+def test_a_stream_that_falls_silent_can_be_ended(stream, tmp_path):
+    process = subprocess.Popen([*stream[1], str(tmp_path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=False)
+    process.stdin.write(stream[0].read_bytes())
+    process.stdin.flush()
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "masks").glob("*.png")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(60)
+    finally:
+        process.kill()
+    error = process.stderr.read().decode()
+    assert process.returncode == 130 and "finished masks are in" in error and "Traceback" not in error, error
 
 
 def test_binary_grey_mask_is_one_object(inputs, tiny_checkpoint, tmp_path):

@@ -98,6 +98,29 @@ def test_prefetch_raises_after_what_came_before():
     assert received == [(1, False)]
 
 
+def test_stopping_early_ends_prefetching_and_waits_for_nothing():
+    gate, produced = threading.Event(), []
+
+    def items():
+        for number in range(100):
+            produced.append(number)
+            yield number
+            if number == 4:
+                gate.wait(60)
+
+    ahead = prefetch(items(), depth=3)
+    assert [next(ahead), next(ahead)] == [0, 1]
+    start = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - start < 10
+    gate.set()
+    deadline = time.monotonic() + 30
+    while any(thread.name.endswith("(produce)") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(produced) <= 7
+
+
 def test_last_item_is_marked():
     assert list(mark_last("abc")) == [("a", False), ("b", False), ("c", True)]
     assert list(mark_last([])) == []
