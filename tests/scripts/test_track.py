@@ -180,9 +180,12 @@ def test_a_stream_that_falls_silent_can_be_ended(stream, tmp_path):
     process.stdin.write(stream[0].read_bytes())
     process.stdin.flush()
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "masks").glob("*.png")):
+    before, found = 0, None
+    # Until it has tracked all that it was sent, and waits.
+    while not found or found != before:
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(1.5)
+        before, found = found, len(list((tmp_path / "masks").glob("*.png")))
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(60)
