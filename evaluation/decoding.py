@@ -45,7 +45,9 @@ def _read_plain_png(data):
     """The values of an ordinary indexed or grey PNG, None for every other file."""
     if data[:8] != _SIGNATURE or data[12:16] != b"IHDR":
         return None
-    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    width, height, bits, colour, _, _, interlaced, checksum = struct.unpack_from(">IIBBBBBI", data, 16)
+    if zlib.crc32(data[12:29]) != checksum:
+        raise zlib.error("wrong checksum")
     if interlaced or bits not in _USUAL_BITS.get(colour, ()):
         return None
     parts = []

@@ -91,13 +91,16 @@ def test_interlaced_files_go_to_pillow(tmp_path):
     assert read_ids(path).tolist() == [[5]]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "header", "empty", "text"])
 def test_damaged_files_are_named(tmp_path, damage):
     path = tmp_path / "mask.png"
     content = bytearray(png([b"\0\1\2\3"] * 9, 3))
     if damage == "flipped":
         content[-25] ^= 1
-    path.write_bytes({"cut": content[:-22], "flipped": content, "empty": b"", "text": b"no image"}[damage])
+    if damage == "header":
+        # A height of 8 instead of 9.
+        content[23] ^= 1
+    path.write_bytes({"cut": content[:-22], "empty": b"", "text": b"no image"}.get(damage, content))
     with pytest.raises(InputError, match=r"mask\.png: damaged"):
         read_ids(path)
 
