@@ -97,9 +97,10 @@ class Cuttings:
             planes, _ = shrunk(cut_out(*thing, 0.8), side / np.sqrt(np.count_nonzero(thing[1])))
             scale = np.full(2, side / np.sqrt(np.count_nonzero(planes[1] > 127) + 1))
         else:
-            planes = self._shape(rng, "post" if kind == "thing" else kind)
-            # A post is taller than the frame.
-            extent = (0.4 * side, 3 * self.size) if kind in ("post", "thing") else side * rng.uniform(0.7, 1.5, 2)
+            # The image may have had no object to cut out. A post is taller than the frame.
+            kind = "post" if kind == "thing" else kind
+            planes = self._shape(rng, kind)
+            extent = (0.4 * side, 3 * self.size) if kind == "post" else side * rng.uniform(0.7, 1.5, 2)
             scale = extent / np.array(planes[1].shape[::-1])
         return self._moving(rng, planes, 0, scale, STILL, 0.01, pace)
 
@@ -167,8 +168,8 @@ class Cuttings:
         gains = ((tone + 20) / (np.array(cv2.mean(image, mask)[:3]) + 20)) ** rng.uniform(0, 0.5)
         return recolour(image, np.diag(np.clip(gains, 0.6, 1.5))), mask
 
-    def thing(self, rng, thing, number, camera):
-        """A Layer that shows the cut-out (image, mask) somewhere, on its own path."""
+    def object_layer(self, rng, thing, number, camera):
+        """A Layer that shows the object `thing` of `cut_out`, (image, mask), somewhere, on its own path."""
         image, mask = thing
         image = _jittered(rng, image, 0.04, 0.04, 0.04, turn=0.005)
         softness = rng.uniform(0.5, 1.2) if min(mask.shape) > 12 else 0

@@ -93,7 +93,7 @@ class PastedVideoDataset(Dataset):
         for label in range(3, 3 + rng.choice(3, p=(0.6, 0.3, 0.1))):
             thing = self.cuttings.cut_out(rng, self.cuttings.any(rng), tone)
             if thing is not None:
-                layers.append(self.cuttings.thing(rng, thing, label, moves))
+                layers.append(self.cuttings.object_layer(rng, thing, label, moves))
         return layers + self.cuttings.occluders(rng)
 
     def _pasted(self, rng, main):
@@ -111,7 +111,7 @@ class PastedVideoDataset(Dataset):
             first = self.cuttings.cut_out(rng, self.cuttings.any(rng), tone)
         if first is None:
             return [back]
-        things = [self.cuttings.thing(rng, first, 1, moves)]
+        things = [self.cuttings.object_layer(rng, first, 1, moves)]
         for label in range(2, 2 + rng.choice(4, p=(0.25, 0.35, 0.25, 0.15))):
             kind = rng.random()
             if kind < TWIN:
@@ -121,7 +121,7 @@ class PastedVideoDataset(Dataset):
             else:
                 thing = self.cuttings.cut_out(rng, self.cuttings.any(rng), tone)
             if thing is not None:
-                things.append(self.cuttings.thing(rng, thing, label, moves))
+                things.append(self.cuttings.object_layer(rng, thing, label, moves))
         return [back] + [things[place] for place in rng.permutation(len(things))] + self.cuttings.occluders(rng)
 
 

@@ -145,7 +145,7 @@ def test_nearer_objects_hide_farther_ones(pairs):
     rng = np.random.default_rng(1)
     thing = np.full((20, 20, 3), 200, np.uint8), np.ones((20, 20), np.uint8)
     still = [np.eye(3)] * 5
-    one, two = (replace(dataset.cuttings.thing(rng, thing, number, still), matrices=still, waves=None)
+    one, two = (replace(dataset.cuttings.object_layer(rng, thing, number, still), matrices=still, waves=None)
                 for number in (1, 2))
     back = Layer(np.zeros((SIZE, SIZE, 3), np.uint8), {}, [np.eye(3)] * 5, opaque=True)
     small = replace(one, masks={1: one.masks[1][:12, :12]}, picture=one.picture[:12, :12])
@@ -199,7 +199,7 @@ def test_look_alikes_are_as_frequent_as_declared(pairs, monkeypatch):
     """A copy is the very same cut-out: its pixels are read once."""
     dataset = pasted_dataset(pairs)
     shown = []
-    monkeypatch.setattr(Cuttings, "thing", lambda self, rng, thing, number, camera: (
+    monkeypatch.setattr(Cuttings, "object_layer", lambda self, rng, thing, number, camera: (
         shown.append((number, thing)) or Layer(thing[0], {number: thing[1]}, [np.eye(3)] * 5)))
     further = copies = 0
     for number in range(250):
