@@ -45,7 +45,7 @@ from dataset.training import training_dataset
 from inference_core import InferenceCore
 from model import PRESETS, RDE, load_network
 from model.checkpoint import preset_name
-from model.inference import Frame
+from util.benchmarking import Clip, PlainNetwork, held_by, resident, training_batch
 from util.errors import run_script
 from util.hyper_para import device_name, pick_device, positive
 from util.image_io import davis_palette, read_image, write_mask
@@ -346,8 +346,8 @@ class Bench:
         for index in range(frames):
             core.step(clip.frame(index))
             bar.increment()
-            held.append(_held_by(core))
-            process.append(torch.cuda.memory_allocated() if self.device.type == "cuda" else _resident())
+            held.append(held_by(core))
+            process.append(torch.cuda.memory_allocated() if self.device.type == "cuda" else resident())
         bar.finish(dirty=True)
         half = frames // 2
         slopes = (float(np.polyfit(range(frames - half), series[half:], 1)[0]) for series in (held, process))
@@ -392,7 +392,7 @@ class Bench:
                 training_args = with_stage_defaults(train.get_args_parser().parse_args(options))
                 torch.manual_seed(0)
                 training = train.Training(training_args, self.device, None, 1)
-                batch = batch or _training_batch(training_args, self.device)
+                batch = batch or training_batch(training_args, self.device)
                 self._train_row(training, training_args, batch, root)
                 del training
                 if self.device.type == "cuda":
@@ -434,74 +434,6 @@ class Bench:
         return waited / (time.perf_counter() - start)
 
 
-def _training_batch(args, device):
-    """Numbers in the shapes of a batch; see model.training_step."""
-    batch, frames, side = args.batch_size, 5 if args.stage else 3, args.crop
-    generator = torch.Generator().manual_seed(0)
-    rgb = F.interpolate(torch.rand(batch * frames, 3, 12, 12, generator=generator), size=(side, side), mode="bilinear")
-    first = torch.zeros(batch, frames, 1, side, side)
-    first[..., side // 4:side // 2, side // 4:side // 2] = 1
-    second = first.flip(-1)
-    result = {"rgb": (rgb * 255).byte().unflatten(0, (batch, frames)), "gt": first, "pgt": first[:, :1].clone(),
-              "cls_gt": first[:, :, 0].byte()}
-    if args.stage:
-        result |= {"sec_gt": second, "sec_pgt": second[:, :1].clone(), "selector": torch.ones(batch, 2),
-                   "cls_gt": (first + 2 * second)[:, :, 0].byte()}
-    return {name: value.to(device) for name, value in result.items()}
-
-
-class Clip:
-    """Frames H×W×3 uint8 of smooth noise that moves, and a mask H×W with as many objects as asked for."""
-
-    def __init__(self, size, objects, device):
-        generator = torch.Generator().manual_seed(1)
-        coarse = torch.rand(1, 3, 20, 30, generator=generator)
-        fine = torch.rand(1, 3, *size, generator=generator)
-        image = 0.9 * F.interpolate(coarse, size=size, mode="bicubic", align_corners=False) + 0.1 * fine
-        self._image = (image[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous().to(device)
-        self.mask = np.zeros(size, np.uint8)
-        across = int(np.ceil(objects ** 0.5))
-        height, width = size[0] // across, size[1] // across
-        for number in range(objects):
-            top, left = number // across * height, number % across * width
-            self.mask[top + height // 5:top + 4 * height // 5, left + width // 5:left + 4 * width // 5] = number + 1
-
-    def frame(self, index):
-        return self._image.roll((index % 50, 2 * (index % 50)), (0, 1))
-
-
-class PlainNetwork(torch.nn.Module):
-    """The network as training runs it, under autocast, in the place of an InferenceNetwork."""
-
-    def __init__(self, network, dtype):
-        super().__init__()
-        self.network = network
-        self.autocast = contextlib.nullcontext
-        if dtype != torch.float32:
-            self.autocast = lambda: torch.autocast(next(network.parameters()).device.type, dtype=dtype)
-
-    def encode_key(self, image):
-        with self.autocast():
-            key, f16_thin, f16, f8, f4 = self.network.encode_key(image)
-        return Frame(key, f16, f16_thin, None, f8, f4)
-
-    def decode(self, readout, f16_thin, _, f8, f4):
-        with self.autocast():
-            return self.network.decode(readout[None], f16_thin, f8, f4)[0].float()
-
-    def encode_value(self, image, f16, masks, others):
-        with self.autocast():
-            return self.network.encode_value(image, f16, masks[None], others[None])[0]
-
-    def aggregate_key(self, old, new):
-        with self.autocast():
-            return self.network.mem_compress.aggregate_key(old, new)
-
-    def aggregate_value(self, old, new):
-        with self.autocast():
-            return self.network.mem_compress.aggregate_value(old, new)
-
-
 def _counted(function, *inputs):
     with FlopCounterMode(display=False) as counter:
         result = function(*inputs)
@@ -516,24 +448,6 @@ def _searching():
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-def _held_by(core):
-    """Bytes of the tensors that the core's memory holds."""
-    tensors = {}
-    for group in core._groups:
-        entries = [tensor for entry in group._entries.values() for tensor in entry]
-        for thing in (group._key, group._value, group._copies, *entries):
-            tensors[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
-    return sum(tensors.values())
-
-
-def _resident():
-    """Bytes of RAM that this process occupies; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    except OSError:
-        return 0
 
 
 def _show(value):

@@ -29,6 +29,12 @@ def scaling(x, y):
     return np.diag([x, y, 1.0])
 
 
+def rotation(angle):
+    """By radians, from the x axis towards the y axis."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+
+
 def random_affine(rng, centre, degrees, shear, scale=(1, 1)):
     """Rotation by ±`degrees`, scale in a range, horizontal shear by ±`shear` degrees, all about `centre` (x, y)."""
     angle = np.radians(rng.uniform(-degrees, degrees))

@@ -5,14 +5,14 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from dataset.augmentation import mean_colour, random_colour, recolour, scaling, shift_hue, translation
-from dataset.layers import Layer, about, cut_out, draw, motion, placed, random_waves, shrunk
+from dataset.augmentation import mean_colour, random_colour, recolour, rotation, scaling, shift_hue, translation
+from dataset.layers import Layer, about, cut_out, draw, motion, placed, random_waves, shrunk, with_limb
 from dataset.synthetic import random_outline
 from dataset.training_sets import SHOTS, VOID
 from util.errors import InputError, pixels
 from util.image_io import read_image, read_objects
 
-SHARE = (0.02, 0.5)
+CUT_OUT_SHARE = (0.02, 0.5)
 """Of an image's area, what objects to be cut out have."""
 
 ROOT = (0.08, 0.6)
@@ -23,6 +23,9 @@ CONNECTED = 0.8
 
 PART = 0.5
 """An object that touches others with more of its outline is a part of something, like a shirt."""
+
+LIMB = 0.4
+"""Probability that a part of a pasted object turns against the rest."""
 
 OCCLUDER = 0.25
 """Probability that something passes in front of a scene, wherever."""
@@ -158,7 +161,7 @@ class Cuttings:
         tone: mean RGB of the background, towards which the object's goes a part of the way.
         """
         image, mask = self.read(index)
-        objects = worth_following(mask, SHARE, cut=0.12, connected=CONNECTED)
+        objects = worth_following(mask, CUT_OUT_SHARE, cut=0.12, connected=CONNECTED)
         if not objects:
             return None
         mask = cv2.compare(mask, objects[rng.integers(len(objects))], cv2.CMP_EQ) & 1
@@ -168,15 +171,16 @@ class Cuttings:
         gains = ((tone + 20) / (np.array(cv2.mean(image, mask)[:3]) + 20)) ** rng.uniform(0, 0.5)
         return recolour(image, np.diag(np.clip(gains, 0.6, 1.5))), mask
 
-    def object_layer(self, rng, thing, number, camera):
-        """A Layer that shows the object `thing` of `cut_out`, (image, mask), somewhere, on its own path."""
+    def object_layers(self, rng, thing, number, camera):
+        """Layers that show the object `thing` of `cut_out`, (image, mask), somewhere, on its own path."""
         image, mask = thing
         image = _jittered(rng, image, 0.04, 0.04, 0.04, turn=0.005)
         softness = rng.uniform(0.5, 1.2) if min(mask.shape) > 12 else 0
         root = self.size * np.exp(rng.uniform(*np.log(ROOT)))
         scale = min(root / np.sqrt(np.count_nonzero(mask)), 2.5)
         planes, factors = shrunk(cut_out(image, mask, softness), scale)
-        return self._moving(rng, planes, number, (scale / factors[0], scale / factors[1]), camera, 0.025)
+        layer = self._moving(rng, planes, number, (scale / factors[0], scale / factors[1]), camera, 0.04)
+        return with_limb(rng, layer) if rng.random() < LIMB else [layer]
 
     def occluders(self, rng):
         """Layers that belong to the background and pass in front of all: blobs, rings and bars of some picture."""
@@ -208,8 +212,7 @@ class Cuttings:
         height, width = alpha.shape
         size = self.size
         flip = -1 if rng.random() < 0.5 else 1
-        angle = np.radians(rng.normal(0, 12))
-        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        turn = rotation(np.radians(rng.normal(0, 12)))
         aspect = np.exp(rng.normal(0, 0.05))
         base = turn @ scaling(flip * scale[0] * aspect, scale[1] / aspect) @ translation(-width / 2, -height / 2)
         pace = random_pace(rng) if pace is None else pace
@@ -219,7 +222,7 @@ class Cuttings:
             # It is in the scene that the camera pans over; otherwise it moves in the frame.
             matrices = [move @ matrix for move, matrix in zip(about((size / 2, size / 2), camera), matrices,
                                                               strict=True)]
-        waves = random_waves(rng, max(width, height), strength * rng.random(), pace) if rng.random() < 0.8 else None
+        waves = random_waves(rng, max(width, height), strength * rng.random(), 2 * pace) if rng.random() < 0.8 else None
         shutter = rng.uniform(0, 0.6) if rng.random() < 0.2 else 0
         return Layer(picture, {number: alpha}, matrices, waves, shutter=shutter)
 

@@ -3,12 +3,12 @@
 Coordinates and matrices are those of `dataset.augmentation`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from dataset.augmentation import IMAGE_MEAN, MINIFICATION, scaling, translation
+from dataset.augmentation import IMAGE_MEAN, MINIFICATION, rotation, scaling, translation
 from dataset.training_sets import SHOTS
 
 CELL = 8
@@ -87,8 +87,7 @@ def motion(rng, size, pace, travel=0.08, degrees=7, zoom=0.06, shear=3, stretch=
     scales = [travel * size, travel * size, np.radians(degrees), zoom, np.radians(shear), stretch]
     matrices = []
     for x, y, angle, growth, slope, wider in drift(rng, scales, pace):
-        cosine, sine = np.cos(angle), np.sin(angle)
-        matrix = np.array([[cosine, -sine, x], [sine, cosine, y], [0, 0, 1]])
+        matrix = translation(x, y) @ rotation(angle)
         growth = np.exp(np.clip(growth, -1, 1))
         shape = np.array([[1, -np.tan(np.clip(slope, -0.5, 0.5)), 0], [0, 1, 0], [0, 0, 1]])
         matrices.append(matrix @ shape @ scaling(growth * np.exp(wider), growth * np.exp(-wider)))
@@ -112,6 +111,35 @@ def cut_out(image, mask, softness):
         alpha = cv2.addWeighted(alpha, 2, alpha, 0, -255)
     picture = cv2.multiply(picture, cv2.merge([alpha] * 3), scale=1 / 255)
     return picture, alpha
+
+
+def with_limb(rng, layer):
+    """A cut-out Layer as two, from behind: a limb of it turns about a joint, behind or in front of the rest.
+
+    A line across the object, with a tenth to a half of it on the far side, is where the limb begins.
+    """
+    (number, alpha), = layer.masks.items()
+    y, x = np.nonzero(alpha > 127)
+    if len(x) < 64:
+        return [layer]
+    across, down = rotation(rng.uniform(0, 2 * np.pi))[:2, 0]
+    along = across * x + down * y
+    edge = np.quantile(along, rng.uniform(0.5, 0.9))
+    extent = np.ptp(along)
+    near = np.abs(along - edge) < 1 + 0.05 * extent
+    joint = np.array([x[near].mean(), y[near].mean()]) + 0.5
+    angles = np.radians(rng.normal(0, 30) + drift(rng, (30,), np.exp(rng.uniform(*np.log((0.3, 1.2)))))[:, 0])
+    beyond = across * np.arange(alpha.shape[1]) + down * np.arange(alpha.shape[0])[:, None] - edge
+    # What is behind goes on under what is in front, so that the turn opens no gap.
+    behind = rng.random() < 0.5
+    hidden = rng.uniform(0.1, 0.25) * extent
+    shares = [np.clip(beyond + hidden * behind + 0.5, 0, 1), np.clip(hidden * (not behind) - beyond + 0.5, 0, 1)]
+    limb, body = (
+        replace(layer, picture=np.uint8(layer.picture * share[..., None]), masks={number: np.uint8(alpha * share)})
+        for share in shares)
+    turns = about(joint, [rotation(angle) for angle in angles])
+    limb = replace(limb, matrices=[move @ turn for move, turn in zip(layer.matrices, turns, strict=True)])
+    return [limb, body] if behind else [body, limb]
 
 
 def shrunk(planes, scale):

@@ -24,7 +24,7 @@ VISIBLE = 1 / 500
 IN_PLACE = 0.3
 """Probability that the main object stays in its own image: nothing is cut, so no edge gives it away."""
 
-SHARE = (0.01, 0.7)
+IN_PLACE_SHARE = (0.01, 0.7)
 """Of an image's area, what objects that stay in place have."""
 
 TWIN, RELATIVE = 0.2, 0.25
@@ -83,7 +83,7 @@ class PastedVideoDataset(Dataset):
     def _in_place(self, rng, main):
         """Layers: an image with its objects, now and then with a few things in front."""
         image, mask = self.cuttings.read(main)
-        objects = worth_following(mask, SHARE, cut=0.4, connected=0)
+        objects = worth_following(mask, IN_PLACE_SHARE, cut=0.4, connected=0)
         masks = {label: cv2.compare(mask, objects[index], cv2.CMP_EQ)
                  for label, index in enumerate(rng.permutation(len(objects))[:2], 1)}
         pace = random_pace(rng)
@@ -93,7 +93,7 @@ class PastedVideoDataset(Dataset):
         for label in range(3, 3 + rng.choice(3, p=(0.6, 0.3, 0.1))):
             thing = self.cuttings.cut_out(rng, self.cuttings.any(rng), tone)
             if thing is not None:
-                layers.append(self.cuttings.object_layer(rng, thing, label, moves))
+                layers += self.cuttings.object_layers(rng, thing, label, moves)
         return layers + self.cuttings.occluders(rng)
 
     def _pasted(self, rng, main):
@@ -111,7 +111,7 @@ class PastedVideoDataset(Dataset):
             first = self.cuttings.cut_out(rng, self.cuttings.any(rng), tone)
         if first is None:
             return [back]
-        things = [self.cuttings.object_layer(rng, first, 1, moves)]
+        things = [self.cuttings.object_layers(rng, first, 1, moves)]
         for label in range(2, 2 + rng.choice(4, p=(0.25, 0.35, 0.25, 0.15))):
             kind = rng.random()
             if kind < TWIN:
@@ -121,8 +121,9 @@ class PastedVideoDataset(Dataset):
             else:
                 thing = self.cuttings.cut_out(rng, self.cuttings.any(rng), tone)
             if thing is not None:
-                things.append(self.cuttings.object_layer(rng, thing, label, moves))
-        return [back] + [things[place] for place in rng.permutation(len(things))] + self.cuttings.occluders(rng)
+                things.append(self.cuttings.object_layers(rng, thing, label, moves))
+        order = rng.permutation(len(things))
+        return [back] + [layer for place in order for layer in things[place]] + self.cuttings.occluders(rng)
 
 
 

@@ -21,6 +21,7 @@ from dataset.augmentation import (
 from dataset.perturbation import perturb_mask
 from dataset.sampler import sample_generator, sample_index
 from dataset.training_sets import SHOTS, object_ids
+from util.errors import InputError
 from util.image_io import read_image, read_mask
 
 DRAWS = 6
@@ -85,6 +86,8 @@ class VideoDataset(Dataset):
 
     def __init__(self, videos, *, max_jump=((0, LAST_JUMP),), seed=0, perturb=(0.85, 1.0), bl30k=False, size=384,
                  cuttings=None, hide=0):
+        if hide and cuttings is None:
+            raise InputError("to hide objects, VideoDataset needs the cuttings that are put in front of them")
         self.videos = tuple(videos)
         self.max_jump = tuple(max_jump)
         self.seed = seed

@@ -10,7 +10,7 @@ from PIL import Image
 from dataset import cuttings, layers
 from dataset.augmentation import IMAGE_MEAN
 from dataset.cuttings import Cuttings
-from dataset.layers import Layer, compose, cut_out
+from dataset.layers import Layer, compose, cut_out, with_limb
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import MixedDataset, training_batches
 from dataset.training_sets import Pair, find_pairs, find_videos
@@ -140,18 +140,45 @@ def test_masks_are_exact_to_half_a_pixel():
         assert ((seen > 127) == known).mean() > 0.999
 
 
-def test_nearer_objects_hide_farther_ones(pairs):
+def test_nearer_objects_hide_farther_ones(pairs, monkeypatch):
     dataset = pasted_dataset(pairs)
     rng = np.random.default_rng(1)
     thing = np.full((20, 20, 3), 200, np.uint8), np.ones((20, 20), np.uint8)
     still = [np.eye(3)] * 5
-    one, two = (replace(dataset.cuttings.object_layer(rng, thing, number, still), matrices=still, waves=None)
-                for number in (1, 2))
+    monkeypatch.setattr(cuttings, "LIMB", 0)
+    one, two = (replace(layer, matrices=still, waves=None)
+                for number in (1, 2) for layer in dataset.cuttings.object_layers(rng, thing, number, still))
     back = Layer(np.zeros((SIZE, SIZE, 3), np.uint8), {}, [np.eye(3)] * 5, opaque=True)
     small = replace(one, masks={1: one.masks[1][:12, :12]}, picture=one.picture[:12, :12])
     assert set(np.unique(compose([back, two, small], SIZE)[1])) == {0, 1, 2}
     hidden = compose([back, small, replace(two, masks={0: two.masks[2]})], SIZE)[1]
     assert 1 not in np.unique(hidden[0][3:10, 3:10])
+
+
+def test_a_limb_turns_and_the_rest_stays():
+    """A disc in a photograph's colours: in two parts it looks like one, until the limb turns."""
+    disc = cv2.circle(np.zeros((50, 60), np.uint8), (30, 25), 18, 1, -1)
+    picture, opacity = cut_out(photograph(3, (50, 60)), disc, 0)
+    back = Layer(np.zeros((SIZE, SIZE, 3), np.uint8), {}, [np.eye(3)] * 5, opaque=True)
+    whole = Layer(picture, {7: opacity}, [np.array([[1, 0, 10], [0, 1, 10], [0, 0, 1.0]])] * 5)
+    shown, there = compose([back, whole], SIZE)
+    orders = []
+    for number in range(30):
+        parts = with_limb(np.random.default_rng(number), whole)
+        body, limb = sorted(parts, key=lambda part: part.matrices is not whole.matrices)
+        orders.append(parts[0] is limb)
+        rgb, ids = compose([back, *(replace(part, matrices=whole.matrices) for part in parts)], SIZE)
+        assert (ids == there).all() and np.abs(rgb.astype(int) - shown).max() <= 6
+
+        rgb, ids = compose([back, *parts], SIZE)
+        assert set(np.unique(ids)) == {0, 7}
+        assert 0.45 < np.count_nonzero(ids[4]) / np.count_nonzero(there[4]) < 1.3
+        assert (ids[4] != ids[0]).any()
+        stays = compose([back, body], SIZE)[1] == 7
+        assert stays.any() and (ids[stays] == 7).all()
+        if parts[0] is limb:
+            assert (rgb[stays] == shown[stays]).all(-1).mean() > 0.9
+    assert 5 < sum(orders) < 25
 
 
 def test_hidden_objects_vanish_after_the_first_frame(pairs):
@@ -195,12 +222,17 @@ def test_the_declared_share_of_samples_is_hidden(pairs, kind, tmp_path, clip):
     assert 0.2 < np.mean(seen[:, 1] == seen[:, 2]) < 0.7
 
 
+def test_hiding_needs_something_to_hide_behind():
+    with pytest.raises(InputError, match="needs the cuttings"):
+        VideoDataset([], hide=0.1)
+
+
 def test_look_alikes_are_as_frequent_as_declared(pairs, monkeypatch):
     """A copy is the very same cut-out: its pixels are read once."""
     dataset = pasted_dataset(pairs)
     shown = []
-    monkeypatch.setattr(Cuttings, "object_layer", lambda self, rng, thing, number, camera: (
-        shown.append((number, thing)) or Layer(thing[0], {number: thing[1]}, [np.eye(3)] * 5)))
+    monkeypatch.setattr(Cuttings, "object_layers", lambda self, rng, thing, number, camera: (
+        shown.append((number, thing)) or [Layer(thing[0], {number: thing[1]}, [np.eye(3)] * 5)]))
     further = copies = 0
     for number in range(250):
         shown.clear()
@@ -238,7 +270,7 @@ def test_scattered_and_cut_objects_are_not_cut_out():
     mask[0:18, 30:60] = 3
     mask[50:52, 5:7] = 4
     mask[42:60, 10:50] = 255
-    assert cuttings.worth_following(mask, cuttings.SHARE, cut=0.12, connected=0.9) == [1]
+    assert cuttings.worth_following(mask, cuttings.CUT_OUT_SHARE, cut=0.12, connected=0.9) == [1]
     assert cuttings.worth_following(mask, (0, 1), cut=0.4, connected=0) == [1, 2, 3, 4]
 
 
