@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evaluation.davis import read_set
 from util.errors import InputError
-from util.image_io import IMAGE_SUFFIXES
+from util.image_io import frames_in_order, is_image, mask_files, natural
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def find_youtube(root, split):
         missing = sorted(wanted[name] - {frame.stem for frame in frames})
         if missing:
             raise InputError(f"{images / name}: {missing[0]} is missing, one of {len(missing)} frames of meta.json")
-        sequences.append(Sequence(name, frames, _masks(home / "Annotations" / name), wanted[name]))
+        sequences.append(Sequence(name, frames, mask_files(home / "Annotations" / name), wanted[name]))
     return sequences
 
 
@@ -105,10 +105,19 @@ def find_folders(root, split=None):
         if (images / resolution).is_dir() and (annotations / resolution).is_dir():
             images, annotations = images / resolution, annotations / resolution
             break
-    names = sorted(folder.name for folder in images.iterdir() if folder.is_dir())
+    names = sorted(folder.name for folder in images.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if not names:
-        return [Sequence(Path(root).resolve().name, _images(images), _masks(annotations))]
-    return [Sequence(name, _images(images / name), _masks(annotations / name)) for name in names]
+        return [_folder(Path(root).resolve().name, images, annotations)]
+    return [_folder(name, images / name, annotations / name) for name in names]
+
+
+def _folder(name, images, annotations):
+    frames, masks = _images(images), mask_files(annotations)
+    strange = sorted(masks.keys() - {frame.stem for frame in frames}, key=natural)
+    if strange:
+        raise InputError(f"{masks[strange[0]]}: no frame of this name in {images}; they go from {frames[0].stem} to "
+                         f"{frames[-1].stem}")
+    return Sequence(name, frames, masks)
 
 
 def _home(root, folders, needed):
@@ -122,18 +131,10 @@ def _home(root, folders, needed):
 
 
 def _images(folder):
-    files = sorted(file for file in folder.glob("*")
-                   if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."))
+    files = [file for file in folder.glob("*") if is_image(file)]
     if not files:
         raise InputError(f"{folder}: no frames")
-    return tuple(files)
-
-
-def _masks(folder):
-    masks = {file.stem: file for file in sorted(folder.glob("*.png")) if not file.name.startswith(".")}
-    if not masks:
-        raise InputError(f"{folder}: no masks")
-    return masks
+    return frames_in_order(files)
 
 
 BENCHMARKS = {

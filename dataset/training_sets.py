@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
-from util.image_io import IMAGE_SUFFIXES, read_mask
+from util.image_io import IMAGE_SUFFIXES, natural, read_mask
 
 SHOTS = 5
 """Frames of a sample, and the fewest that a video must have."""
@@ -124,10 +124,12 @@ def find_videos(root, step=1):
     videos = []
     for name in names:
         try:
-            frames = tuple(sorted(sys.intern(frame) for frame in os.listdir(images / name)
-                                  if frame.lower().endswith(IMAGE_SUFFIXES) and not frame.startswith(".")))
+            frames = [sys.intern(frame) for frame in os.listdir(images / name)
+                      if frame.lower().endswith(IMAGE_SUFFIXES) and not frame.startswith(".")]
         except FileNotFoundError:
             raise InputError(f"{images / name}: this folder is missing, {listing} names it") from None
+        # Names of one length are in natural order anyway, and many.
+        frames = tuple(sorted(frames, key=natural if len(set(map(len, frames))) > 1 else None))
         # Most videos of BL30K have the same names of frames: one copy instead of 30 000.
         videos.append(Video(name, images / name, annotations / name, known.setdefault(frames, frames), step))
     if not videos:

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -192,7 +193,7 @@ class InferenceCore:
         return self._ids[1][best.int()]
 
     def _checked_image(self, image):
-        image = image if isinstance(image, torch.Tensor) else torch.tensor(image)
+        image = image if isinstance(image, torch.Tensor) else torch.tensor(np.ascontiguousarray(image))
         if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] != 3:
             image = image.movedim(-1, 0)
         if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
@@ -208,7 +209,7 @@ class InferenceCore:
 
     def _checked_mask(self, mask, objects, frame_size):
         """Planes O×H×W and their ids."""
-        mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(mask)
+        mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(np.ascontiguousarray(mask))
         if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
             # torch can store these, and little else.
             mask = mask.long()

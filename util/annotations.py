@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from util.errors import InputError
-from util.image_io import read_mask
+from util.image_io import mask_files, read_mask
 
 
 def find_masks(values, frames):
@@ -32,10 +32,7 @@ def _pairs(value):
     """(frame or None for the first, file) of one value of --mask."""
     path = Path(value)
     if path.is_dir():
-        files = sorted(path.glob("*.png"))
-        if not files:
-            raise InputError(f"{path}: no PNG in this folder")
-        return [(file.stem, file) for file in files]
+        return list(mask_files(path).items())
     named = re.fullmatch(r"([^/\\:]+):(.+)", value)
     if named and not path.exists():
         return [(named[1], Path(named[2]))]
@@ -55,6 +52,4 @@ def _frame(key, file, frames, names):
         return frames.name(0)
     if not key.isdecimal():
         raise InputError(f"{file}: frames of a video have numbers from 0, {key} is none")
-    if frames.length is not None and int(key) >= frames.length:
-        raise InputError(f"{file}: there is no frame {int(key)}, the video has {frames.length}")
     return frames.name(int(key))

@@ -1,12 +1,13 @@
 """Running a network over a benchmark: resumable, in one process or under torchrun, each sequence on its own.
 
     OUTPUT/[Annotations/]SEQUENCE/FRAME.png   the masks
-    OUTPUT/.evaluation/SEQUENCE.json          settings and times of a finished sequence
-    OUTPUT/.evaluation/lock                   held by the processes that write here
+    OUTPUT/.evaluation/SEQUENCE.json          settings; of a finished sequence also its masks and times
     OUTPUT/speed.json                         times of all
     OUTPUT.zip                                with --zip, what the benchmark's server takes
 """
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -14,11 +15,6 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 import numpy as np
 import torch
@@ -30,6 +26,7 @@ from util.errors import InputError, pixels
 from util.hyper_para import core_settings, device_name, network_for
 from util.image_io import (
     atomic_path,
+    of_size,
     read_image,
     read_mask,
     read_palette,
@@ -37,6 +34,7 @@ from util.image_io import (
     write_mask,
     write_scores,
 )
+from util.lock import locked
 from util.pipeline import Background, read_ahead
 from util.processes import join_processes
 from util.progress import progress_bar
@@ -54,13 +52,14 @@ def evaluate(args, benchmark, root, split, everything=False):
     """
     rank, processes = _join()
     try:
-        return _evaluate(args, benchmark, root, split, everything, rank, processes)
+        with contextlib.ExitStack() as lock:
+            return _evaluate(args, benchmark, root, split, everything, rank, processes, lock)
     finally:
         if processes > 1:
             dist.destroy_process_group()
 
 
-def _evaluate(args, benchmark, root, split, everything, rank, processes):
+def _evaluate(args, benchmark, root, split, everything, rank, processes, lock):
     network = network_for(args)
     device = next(network.parameters()).device
     if device.type == "cpu":
@@ -76,7 +75,7 @@ def _evaluate(args, benchmark, root, split, everything, rank, processes):
 
     todo = [None]
     if rank == 0:
-        run.lock(first=True)
+        lock.enter_context(run.locked(alone=True))
         run.prepare(sequences, args.overwrite)
         todo[0] = share([sequence for sequence in sequences if run.finished(sequence) is None], processes)
         done = len(sequences) - sum(map(len, todo[0]))
@@ -85,7 +84,7 @@ def _evaluate(args, benchmark, root, split, everything, rank, processes):
     if processes > 1:
         dist.broadcast_object_list(todo)
     if rank > 0:
-        run.lock()
+        lock.enter_context(run.locked())
     mine = [sequence for sequence in sequences if sequence.name in todo[0][rank]]
     failures = _run_all(run, core, mine, everything, quiet=rank > 0)
 
@@ -120,81 +119,102 @@ def cost(sequence):
     return len(sequence.frames) * len(np.unique(first))
 
 
+def input_digest(sequence):
+    """What a sequence's results depend on, in short: the masks, which frames are asked for, and the frames' names."""
+    digest = hashlib.sha256(json.dumps([[file.stem for file in sequence.frames],
+                                        sorted(sequence.wanted or ()), list(sequence.masks)]).encode())
+    for file in sequence.masks.values():
+        try:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        except OSError:
+            # Whether it is needed will be seen.
+            continue
+    return digest.hexdigest()
+
+
 class Run:
-    """The results of one evaluation on disk: what is finished, and with which settings."""
+    """The results of one evaluation on disk: what is finished, with which settings, and of which input."""
 
     def __init__(self, args, benchmark, settings):
         self.output = Path(args.output)
         self.benchmark = benchmark
         self.settings = settings
         self.masks = self.output / benchmark.folder
-        self.scores = Path(f"{self.output}_scores") if args.save_scores else None
+        self.save_scores = args.save_scores
+        self.scores = Path(f"{self.output}_scores")
         self._records = self.output / ".evaluation"
 
-    def lock(self, first=False):
-        """Keep other runs out of the folder as long as this process lives, however it ends.
-
-        first: this process is the run's first one; the others' locks join its lock. Raises InputError where another
-        run has the folder, be it one whose launcher was killed while its other processes lived on. Without effect
-        on Windows and on file systems without locks.
-        """
-        if fcntl is None:
-            return
-        self._records.mkdir(parents=True, exist_ok=True)
-        # Closed, and so unlocked, with the run.
-        self._lock = open(self._records / "lock", "a+")  # noqa: SIM115
-        try:
-            if first:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self.output}: another evaluation is writing here; wait for its end, or choose another "
-                             "--output") from None
-        except OSError:
-            pass
+    def locked(self, alone=False):
+        """Keeps other runs out of the folder, see `util.lock.locked`; alone: this is the run's first process."""
+        return locked(self._records, alone, together=True)
 
     def prepare(self, sequences, overwrite):
-        """Make the folders. Raises InputError if they hold results of other settings, unless `overwrite`."""
-        if overwrite:
-            for sequence in sequences:
-                record = self._read(sequence)
-                if record and record.get("settings") != self.settings:
-                    self.forget(sequence)
+        """Make the folders. Raises InputError, and removes nothing, if they hold what this run would destroy.
+
+        That is files that no run has written, and, unless `overwrite`, results of other settings or another input.
+        """
+        records = {sequence.name: self._read(sequence) for sequence in sequences}
+        for name, record in records.items():
+            for folder in (self.masks / name, self.scores / name):
+                if record is None and folder.is_dir() and any(folder.iterdir()):
+                    raise InputError(f"{folder}: holds files that no evaluation has written; choose another --output")
         for sequence in sequences:
-            settings = (self._read(sequence) or {}).get("settings", self.settings)
-            for name in settings.keys() | self.settings.keys():
-                if settings.get(name) != self.settings.get(name):
-                    raise InputError(f"{self.output}: holds results with {name} {settings.get(name)}, this run has "
-                                     f"{self.settings.get(name)}; choose another --output, or --overwrite")
-        self._records.mkdir(parents=True, exist_ok=True)
+            change = self._change(sequence, records[sequence.name])
+            if change and not overwrite:
+                raise InputError(f"{self.output}: {change}; choose another --output, or --overwrite")
+            if change:
+                self.forget(sequence)
+
+    def _change(self, sequence, record):
+        """What differs between this run and the one that has finished this sequence; None if nothing does."""
+        if record is None or "files" not in record:
+            return None
+        settings = record["settings"]
+        for name in settings.keys() | self.settings.keys():
+            if settings.get(name) != self.settings.get(name):
+                return f"holds results with {name} {settings.get(name)}, this run has {self.settings.get(name)}"
+        if record.get("input", "unknown") not in ("unknown", input_digest(sequence)):
+            return f"the results of {sequence.name} are of other frames or first masks"
+        return None
 
     def finished(self, sequence):
         """The record of a finished sequence whose masks are all there, else None."""
         record = self._read(sequence)
         folder = self.masks / sequence.name
-        if record is None or not folder.is_dir() or not set(record["files"]) <= set(os.listdir(folder)):
+        if record is None or not folder.is_dir() or not set(record.get("files", [""])) <= set(os.listdir(folder)):
             return None
-        if self.scores and not all((self.scores / sequence.name / f"{Path(file).stem}.npz").exists()
-                                   for file in record["files"]):
+        if self.save_scores and not all((self.scores / sequence.name / f"{Path(file).stem}.npz").exists()
+                                        for file in record["files"]):
             return None
         return record
 
+    def begin(self, sequence):
+        """Empty folders for a sequence, which from here on are known as ours."""
+        self.forget(sequence)
+        self.record(sequence)
+        (self.masks / sequence.name).mkdir(parents=True)
+        if self.save_scores:
+            (self.scores / sequence.name).mkdir(parents=True)
+
     def forget(self, sequence):
         """Remove what there is of a sequence."""
-        (self._records / f"{sequence.name}.json").unlink(missing_ok=True)
         for folder in (self.masks, self.scores):
-            if folder:
-                shutil.rmtree(folder / sequence.name, ignore_errors=True)
+            shutil.rmtree(folder / sequence.name, ignore_errors=True)
+        (self._records / f"{sequence.name}.json").unlink(missing_ok=True)
 
     def record(self, sequence, **facts):
+        self._records.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._records / f"{sequence.name}.json") as temporary:
             temporary.write_text(json.dumps({"settings": self.settings, **facts}))
 
     def _read(self, sequence):
         try:
             return json.loads((self._records / f"{sequence.name}.json").read_text())
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
             return None
+        except ValueError:
+            # Damaged, but ours.
+            return {}
 
 
 def _run_all(run, core, sequences, everything, quiet):
@@ -224,19 +244,18 @@ def _run_sequence(run, core, sequence, everything, count):
     core.reset()
     folder = run.masks / sequence.name
     # What an interrupted run left of this sequence may not be what this one writes.
-    run.forget(sequence)
-    folder.mkdir(parents=True)
-    if run.scores:
-        (run.scores / sequence.name).mkdir(parents=True, exist_ok=True)
+    run.begin(sequence)
     palette = read_palette(next(iter(sequence.masks.values())))
     names = [file.stem for file in sequence.frames]
     wanted = set(names) if everything or sequence.wanted is None else sequence.wanted
     last = max(index for index, name in enumerate(names) if name in wanted)
-    latencies, files, started = Latencies(), [], time.perf_counter()
+    latencies, files, size, started = Latencies(), [], None, time.perf_counter()
     writing = Background(threads=WRITING_THREADS)
     try:
         images = read_ahead(read_image, sequence.frames[:last + 1], threads=DECODING_THREADS)
         for index, image in enumerate(images):
+            size = size or image.shape[1::-1]
+            of_size(size, image, sequence.frames[index])
             mask, new = _new_objects(run, sequence, names[index], image, core)
             start = time.perf_counter()
             prob = core.step(image, mask, new, end=index == last, needs_output=names[index] in wanted)
@@ -253,7 +272,7 @@ def _run_sequence(run, core, sequence, everything, count):
                 writing.submit(write_grey, folder / files[-1], ids * np.uint8(255))
             else:
                 writing.submit(write_mask, folder / files[-1], ids, palette)
-            if run.scores:
+            if run.save_scores:
                 scores = (prob * 255).round().byte().cpu().numpy()
                 writing.submit(write_scores, run.scores / sequence.name / f"{names[index]}.npz", scores, core.objects)
         writing.wait()
@@ -261,8 +280,8 @@ def _run_sequence(run, core, sequence, everything, count):
         writing.close()
     if not files:
         raise InputError("no object in its masks")
-    run.record(sequence, files=files, objects=len(core.objects), width=image.shape[1], height=image.shape[0],
-               seconds=time.perf_counter() - started, latencies=latencies.state())
+    run.record(sequence, input=input_digest(sequence), files=files, objects=len(core.objects), width=size[0],
+               height=size[1], seconds=time.perf_counter() - started, latencies=latencies.state())
 
 
 def _new_objects(run, sequence, name, image, core):

@@ -69,6 +69,9 @@ def pick_device(name):
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
+        if device.type == "cuda":
+            # Streams and graphs are made on the current device.
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name} cannot be used here: {str(error).splitlines()[0]}") from None
     return device

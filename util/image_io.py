@@ -3,6 +3,8 @@
 import contextlib
 import math
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,39 @@ def davis_palette():
         for bit in range(8):
             palette[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
     return palette
+
+
+def natural(name):
+    """Sorts names so that the numbers in them count as numbers: 2 before 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def is_image(path):
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def frames_in_order(files):
+    """Image files in natural order of their names. Raises InputError where two would be the same frame."""
+    name, times = Counter(file.stem for file in files).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{files[0].parent}: {times} images are named {name}; a frame's name must be its own")
+    return tuple(sorted(files, key=lambda file: natural(file.name)))
+
+
+def mask_files(folder):
+    """{stem: file} of the PNGs in a folder, in natural order. Raises InputError where there is none."""
+    files = [file for file in Path(folder).iterdir() if is_image(file) and file.suffix.lower() == ".png"] \
+        if Path(folder).is_dir() else []
+    if not files:
+        raise InputError(f"{folder}: no PNG in this folder, masks were expected")
+    return {file.stem: file for file in frames_in_order(files)}
+
+
+def of_size(size, image, title):
+    """`image` H×W×3 if it has the size (width, height) of its video's first frame, else InputError."""
+    if image.shape[1::-1] != tuple(size):
+        raise InputError(f"{title}: {pixels(image.shape[1::-1])} pixels, the first frame has {pixels(size)}")
+    return image
 
 
 @contextlib.contextmanager
@@ -60,12 +95,18 @@ def read_image(path, size=None, shorter=None):
     it: the decoder then averages, which is much faster than decoding all pixels.
     """
     with _open(path) as image:
+        deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+        if image.mode in ("I", "F") and not deep:
+            raise InputError(f"{path}: values of 32 bits, an image of 8 or 16 bits was expected")
         try:
             if shorter is not None:
                 scale = shorter / min(image.size)
                 image.draft("RGB", tuple(math.ceil(side * scale) for side in image.size))
             # In place, and no conversion to the same mode: either would copy the pixels once more.
             ImageOps.exif_transpose(image, in_place=True)
+            if deep:
+                # Pillow would take all above 255 for white.
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path}: damaged image ({error})") from None

@@ -25,6 +25,8 @@ def progress_bar(total, label, start=0, size=False):
         fd=sys.stderr,
         initial_value=start,
         max_value=progressbar.UnknownLength if total is None else total,
+        # A video's header may promise fewer frames than there are.
+        max_error=False,
         widgets=widgets,
         is_terminal=interactive,
         line_breaks=not interactive,

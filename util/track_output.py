@@ -9,6 +9,7 @@ import numpy as np
 
 from util.errors import InputError
 from util.image_io import atomic_path, write_mask, write_scores
+from util.lock import locked
 from util.overlay import draw_overlay
 from util.pipeline import Background
 from util.video import VideoWriter
@@ -39,18 +40,24 @@ class TrackOutput:
         self._video_part = self.folder / ".overlay.mp4.part"
 
     def __enter__(self):
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(locked(self.folder))
+            self._begin()
+            self._lock = lock.pop_all()
+        return self
+
+    def _begin(self):
         remove_earlier_results(self.folder)
-        self.masks.mkdir(parents=True)
+        self.masks.mkdir()
         if self.scores:
             self.scores.mkdir()
         # From here on the folder is known as ours, even if the process is killed.
         with atomic_path(self.summary) as temporary:
             temporary.write_text(json.dumps({**self._header, "complete": False}, indent=1) + "\n")
-        self._frames = open(self._frames_part, "w")
+        self._frames = open(self._frames_part, "w")  # noqa: SIM115 (closed by _close_summary)
         self._frames.write(json.dumps(self._header, indent=1)[:-2] + ',\n "frames": [')
         self._files, self._drawing = Background(), Background()
         self._video = None
-        return self
 
     def add(self, name, frame, ids, confidence, prob, objects):
         """Write one frame.
@@ -76,12 +83,13 @@ class TrackOutput:
         failure = error
         try:
             self._close_video()
-        except OSError as problem:
+        except (OSError, InputError) as problem:
             failure = failure or problem
         try:
             self._close_summary(complete=failure is None)
         except OSError as problem:
             failure = failure or problem
+        self._lock.close()
         if failure is not error:
             raise failure
 
@@ -126,9 +134,9 @@ def remove_earlier_results(folder):
     ours = False
     summary = folder / "summary.json"
     if summary.exists():
-        with open(summary) as file:
+        with open(summary, "rb") as file:
             # The header comes first, so that a long summary need not be read whole.
-            ours = '"written_by": "track.py"' in file.read(200)
+            ours = b'"written_by": "track.py"' in file.read(200)
     for file in (summary, folder / "overlay.mp4"):
         if file.exists() and not ours:
             raise InputError(f"{file}: track.py did not write this file; choose another --output")

@@ -1,15 +1,13 @@
 """Frames of a video file, a stream or a folder of images, one at a time."""
 
 import glob
-import re
-from collections import Counter
 from pathlib import Path
 
 import av
 import numpy as np
 
 from util.errors import InputError, pixels
-from util.image_io import IMAGE_SUFFIXES, read_image
+from util.image_io import IMAGE_SUFFIXES, frames_in_order, is_image, of_size, read_image
 
 DEFAULT_RATE = 25
 """Frames per second where the source has none: folders of images."""
@@ -20,7 +18,7 @@ def open_frames(paths):
 
     Returns an ImageFrames or a VideoFrames. Both are iterated once, giving (name, uint8 H×W×3 RGB), and have
         size    (width, height)
-        length  number of frames, None if unknown
+        length  number of frames, of a video what its header says, which may be wrong; None if unknown
         rate    frames per second
         names   all names, None for a video, whose names are frame numbers
     Raises InputError where nothing can be read.
@@ -30,19 +28,20 @@ def open_frames(paths):
         if paths[0] == "-":
             return VideoFrames("pipe:0", "standard input")
         if path.is_dir():
-            images = [file for file in path.iterdir() if _is_image(file)]
+            images = [file for file in path.iterdir() if is_image(file)]
             if not images:
                 raise InputError(f"{path}: no image in this folder ({', '.join(IMAGE_SUFFIXES)})")
             return ImageFrames(images)
         if not path.exists() and glob.has_magic(paths[0]):
-            images = [Path(file) for file in glob.glob(paths[0]) if _is_image(Path(file))]
+            images = [Path(file) for file in glob.glob(paths[0]) if is_image(Path(file))]
             if not images:
                 raise InputError(f"{paths[0]}: no image matches")
             return ImageFrames(images)
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        if not _is_image(path):
-            return VideoFrames(str(path), str(path))
+        if not is_image(path):
+            # Absolute: what stands before a colon would be taken for a protocol.
+            return VideoFrames(str(path.absolute()), str(path))
     return ImageFrames([Path(path) for path in paths])
 
 
@@ -50,13 +49,10 @@ class ImageFrames:
     """Image files in the order of their names, in which numbers count as numbers."""
 
     def __init__(self, files):
-        self._files = sorted(files, key=lambda file: _natural(file.name))
+        self._files = frames_in_order(files)
         self.names = [file.stem for file in self._files]
         self.length = len(self._files)
         self.rate = DEFAULT_RATE
-        name, times = Counter(self.names).most_common(1)[0]
-        if times > 1:
-            raise InputError(f"{times} images are named {name}; a frame's name must be its own")
         self._first = read_image(self._files[0])
         self.size = self._first.shape[1::-1]
 
@@ -64,7 +60,7 @@ class ImageFrames:
         yield self.names[0], self._first
         self._first = None
         for file in self._files[1:]:
-            yield file.stem, _of_size(self.size, read_image(file), file)
+            yield file.stem, of_size(self.size, read_image(file), file)
 
 
 class VideoFrames:
@@ -100,7 +96,8 @@ class VideoFrames:
                 yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
                 number += 1
         except av.error.FFmpegError as error:
-            raise InputError(f"{self._title}: damaged after frame {number - 1} ({error.strerror})") from None
+            where = f"damaged after frame {number - 1}" if number else "no frame could be decoded"
+            raise InputError(f"{self._title}: {where} ({error.strerror})") from None
 
     def name(self, number):
         """The name of the frame with this number, from 0."""
@@ -110,15 +107,18 @@ class VideoFrames:
         yield self.name(0), self._first
         self._first = None
         for number, image in enumerate(self._frames, 1):
-            yield self.name(number), _of_size(self.size, image, f"{self._title}, frame {number}")
+            yield self.name(number), of_size(self.size, image, f"{self._title}, frame {number}")
 
 
 class VideoWriter:
-    """H.264 in MP4 that plays in a browser: yuv420p, index in front. Odd sides are extended by a pixel."""
+    """H.264 in MP4 that plays in a browser: yuv420p, index in front. Odd sides are extended by a pixel.
+
+    Raises OSError where the file cannot be written, InputError where it cannot be encoded.
+    """
 
     def __init__(self, path, size, rate):
         width, height = size
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        self._container = av.open(str(Path(path).absolute()), "w", format="mp4", options={"movflags": "faststart"})
         self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
@@ -128,24 +128,20 @@ class VideoWriter:
         height, width = image.shape[:2]
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        self._encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
 
     def close(self):
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        try:
+            self._encode(None)
+        finally:
+            self._container.close()
 
-
-
-
-def _of_size(size, image, title):
-    if image.shape[1::-1] != size:
-        raise InputError(f"{title}: {pixels(image.shape[1::-1])} pixels, the first frame has {pixels(size)}")
-    return image
-
-
-def _is_image(path):
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-
-
-def _natural(name):
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    def _encode(self, frame):
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            size = pixels((self._stream.width, self._stream.height))
+            raise InputError(f"an overlay of {size} pixels cannot be encoded ({error.strerror}); --no-overlay does "
+                             "without") from None

@@ -321,3 +321,11 @@ def test_masks_of_16_bits(tiny_network, clip):
     frames, truth = clip
     one, other = (InferenceCore(tiny_network).step(frames[0], mask) for mask in (truth[0], truth[0].astype(np.uint16)))
     assert torch.equal(one, other)
+
+
+def test_views_of_arrays_may_run_backwards(clip, tiny_network):
+    """OpenCV's BGR is turned into RGB by a view with negative strides."""
+    frames, truth = clip
+    prob = [InferenceCore(tiny_network).step(frame, mask) for frame, mask in
+            ((frames[0], truth[0]), (frames[0][..., ::-1].copy()[..., ::-1], truth[0][::-1].copy()[::-1]))]
+    assert torch.equal(*prob)

@@ -23,6 +23,7 @@ from tests.conftest import ROOT, SHARED
 from tests.trees import folder_bytes, write_sequence
 from util.errors import run_script
 from util.evaluator import Run, share
+from util.image_io import write_mask
 
 
 def run(script, *arguments):
@@ -89,10 +90,11 @@ def test_folder_that_another_evaluation_writes_into_is_refused(davis, tiny_check
     fcntl = pytest.importorskip("fcntl")
     arguments = ["--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint]
     (tmp_path / ".evaluation").mkdir()
-    with open(tmp_path / ".evaluation" / "lock", "w") as other:
-        fcntl.flock(other, fcntl.LOCK_SH)
-        assert run(eval_davis, *arguments, "--overwrite") == 2
-    assert "another evaluation is writing here" in capsys.readouterr().err
+    other = os.open(tmp_path / ".evaluation", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_SH)
+    assert run(eval_davis, *arguments, "--overwrite") == 2
+    os.close(other)
+    assert "another run is writing here" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == [".evaluation"]
     assert run(eval_davis, *arguments) == 0
 
@@ -160,7 +162,6 @@ def test_generic_folders_use_each_object_s_first_mask_only(clip, tiny_network, t
     if layout == "single":
         write_sequence(tmp_path / "data", tmp_path / "x", "JPEGImages", frames, {})
         write_sequence(tmp_path / "y", tmp_path / "data", "Annotations", [], {})
-        from util.image_io import write_mask
         for index, mask in enumerate(truth):
             write_mask(annotations / f"{index:05d}.png", mask)
     else:
@@ -205,7 +206,7 @@ def test_sequence_that_vanished_meanwhile_is_not_passed_over(davis, tiny_checkpo
 
     def removed_after(self, sequence, **facts):
         record(self, sequence, **facts)
-        if sequence.name == "camel":
+        if sequence.name == "camel" and "files" in facts:
             shutil.rmtree(self.masks / sequence.name)
 
     monkeypatch.setattr(Run, "record", removed_after)
@@ -239,6 +240,90 @@ def test_results_of_other_settings_are_refused(davis, davis_results, tiny_checkp
     assert folder_bytes(output) == before
     assert run(eval_davis, *arguments, "--overwrite") == 0
     assert folder_bytes(output).keys() == before.keys()
+
+
+def test_results_of_another_input_are_refused(davis, davis_results, tiny_checkpoint, tmp_path, capsys):
+    root, output = tmp_path / "DAVIS", tmp_path / "out"
+    shutil.copytree(davis, root)
+    shutil.copytree(davis_results, output)
+    before = folder_bytes(output)
+    mask = root / "trainval" / "Annotations" / "480p" / "camel" / "00000.png"
+    write_mask(mask, read(mask.parent)["00000.png"] * np.uint8(3))
+    arguments = ["--davis_path", root, "--output", output, "--model", tiny_checkpoint]
+    assert run(eval_davis, *arguments) == 2
+    assert "camel are of other frames or first masks" in capsys.readouterr().err
+    assert folder_bytes(output) == before
+    assert run(eval_davis, *arguments, "--overwrite") == 0
+    assert "2 of 3 sequences are finished already" in capsys.readouterr().out
+    assert 3 in read(output / "camel")["00005.png"]
+
+
+def test_scores_of_other_settings_do_not_stay(davis, tiny_checkpoint, tmp_path):
+    arguments = ["--davis_path", davis, "--output", tmp_path / "out", "--model", tiny_checkpoint]
+    assert run(eval_davis, *arguments, "--save-scores") == 0
+    assert run(eval_davis, *arguments, "--top", "20", "--overwrite") == 0
+    assert not list((tmp_path / "out_scores").rglob("*.npz"))
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_files_of_others_are_never_removed(clip, tiny_checkpoint, tmp_path, capsys, overwrite):
+    """The published code's masks, or the input itself."""
+    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:3], {0: clip[1][0]})
+    (tmp_path / "out" / "video").mkdir(parents=True)
+    (tmp_path / "out" / "video" / "00000.png").write_text("precious")
+    before = folder_bytes(tmp_path)
+    for output in ("out", "Annotations", "JPEGImages"):
+        assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / output, "--model",
+                   tiny_checkpoint, *overwrite) == 2
+        assert "holds files that no evaluation has written" in capsys.readouterr().err
+    assert folder_bytes(tmp_path) == before
+
+
+def test_interrupted_sequences_are_computed_again(clip, tiny_checkpoint, tmp_path, monkeypatch):
+    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:4], {0: clip[1][0]})
+    arguments = ["--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint]
+    step = InferenceCore.step
+
+    def interrupted(core, *inputs, end=False, **options):
+        if end:
+            raise KeyboardInterrupt
+        return step(core, *inputs, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InferenceCore, "step", interrupted)
+        assert run(eval_generic, *arguments) == 130
+    assert (tmp_path / "out" / "video").is_dir()
+    assert run(eval_generic, *arguments, "--top", "20") == 0
+    assert len(read(tmp_path / "out" / "video")) == 4
+
+
+def test_generic_frames_are_in_natural_order(clip, tiny_network, tiny_checkpoint, tmp_path):
+    """Hidden folders are no sequences."""
+    frames, truth = clip[0][:11], clip[1]
+    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", frames, {0: truth[0]})
+    (tmp_path / "JPEGImages" / ".ipynb_checkpoints").mkdir()
+    for file in tmp_path.rglob("*/video/*"):
+        file.rename(file.with_name(f"{int(file.stem)}{file.suffix}"))
+    assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint,
+               "--size", "0") == 0
+    files = [tmp_path / "JPEGImages" / "video" / f"{index}.jpg" for index in range(11)]
+    assert same(read(tmp_path / "out" / "video"), expected(tiny_network, files, {"0": truth[0]}))
+
+
+def test_generic_masks_and_frames_belong_together(clip, tiny_checkpoint, tmp_path, capsys):
+    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:4], {0: clip[1][0]})
+    arguments = ["--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint]
+    write_mask(tmp_path / "Annotations" / "video" / "2.png", clip[1][2])
+    assert run(eval_generic, *arguments) == 2
+    assert "2.png: no frame of this name" in capsys.readouterr().err
+    (tmp_path / "Annotations" / "video" / "2.png").unlink()
+    Image.fromarray(clip[0][1]).save(tmp_path / "JPEGImages" / "video" / "00001.png")
+    assert run(eval_generic, *arguments) == 2
+    assert "2 images are named 00001" in capsys.readouterr().err
+    Image.fromarray(clip[0][1][:40]).save(tmp_path / "JPEGImages" / "video" / "00001.png")
+    (tmp_path / "JPEGImages" / "video" / "00001.jpg").unlink()
+    assert run(eval_generic, *arguments) == 1
+    assert "00001.png: 100×40 pixels, the first frame has 100×72" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script, option, parts", [

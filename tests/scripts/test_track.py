@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -229,6 +231,61 @@ def test_files_of_others_are_never_removed(inputs, tiny_checkpoint, tmp_path, ca
     assert one_line_error(capsys, "choose another --output")
     assert run(*arguments, "--mask", tmp_path / "masks") == 2
     assert names(tmp_path / "masks") == ["img_5.png"]
+
+
+def test_folder_that_another_run_writes_into_is_refused(inputs, tiny_checkpoint, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    arguments = ["--video", inputs / "clip.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+                 "--output", tmp_path]
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    assert run(*arguments) == 2
+    assert one_line_error(capsys, tmp_path, "another run is writing here")
+    os.close(other)
+    assert run(*arguments) == 0 and run(*arguments) == 0
+
+
+def test_colons_in_names(inputs, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(inputs / "clip.mp4", "2024-01-01T12:30.mp4")
+    assert run("--video", "2024-01-01T12:30.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", "out:put") == 0
+    assert len(decoded(tmp_path / "out:put" / "overlay.mp4")) == 12
+
+
+def test_more_frames_than_the_header_says(inputs, tiny_checkpoint, tmp_path):
+    """In a fragmented MP4 the header counts the first fragment."""
+    with av.open(str(inputs / "clip.mp4")) as source, \
+            av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": "frag_keyframe"}) as target:
+        stream = target.add_stream("libx264", rate=24, options={"g": "3", "bf": "0", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 100, 72, "yuv420p"
+        for frame in source.decode(video=0):
+            frame = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert 0 < container.streams.video[0].frames < 12
+    assert run("--video", tmp_path / "a.mp4", "--mask", inputs / "first.png", f"11:{inputs / 'later.png'}", "--model",
+               tiny_checkpoint, "--output", tmp_path / "out") == 0
+    assert len(names(tmp_path / "out" / "masks")) == 12
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["complete"] and len(summary["frames"]) == 12
+
+
+def test_frames_too_wide_for_an_overlay(tiny_checkpoint, tmp_path, capsys):
+    """H.264 ends at 16384 pixels."""
+    wide = np.zeros((16, 16400), np.uint8)
+    wide[4:12, 100:120] = 1
+    write_mask(tmp_path / "first.png", wide)
+    (tmp_path / "frames").mkdir()
+    for index in range(2):
+        Image.fromarray(cv2.merge([wide * np.uint8(200)] * 3)).save(tmp_path / "frames" / f"{index}.png")
+    arguments = ["--video", tmp_path / "frames", "--mask", tmp_path / "first.png", "--model", tiny_checkpoint,
+                 "--output", tmp_path / "out"]
+    assert run(*arguments) == 2
+    assert one_line_error(capsys, "16400×16", "--no-overlay")
+    assert not json.loads((tmp_path / "out" / "summary.json").read_text())["complete"]
+    assert run(*arguments, "--no-overlay") == 0
 
 
 def test_overlay_of_others_and_the_input_are_never_removed(inputs, tiny_checkpoint, tmp_path, capsys):

@@ -60,6 +60,17 @@ def test_unreadable_images(tmp_path):
             read_image(path)
 
 
+def test_images_of_16_bits_keep_their_brightness(tmp_path):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)
+    for name in ("a.png", "a.tiff"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        image = read_image(tmp_path / name)
+        assert image.shape == (4, 256, 3) and (image == (ramp >> 8)[..., None]).all()
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "b.tiff")
+    with pytest.raises(InputError, match="32 bits"):
+        read_image(tmp_path / "b.tiff")
+
+
 def test_overlay_leaves_the_background_alone():
     frame = np.full((20, 20, 3), 100, np.uint8)
     ids = np.zeros((20, 20), np.uint8)
