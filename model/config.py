@@ -16,6 +16,10 @@ class NetworkConfig:
     key_dim: int = 64
     """Channels of keys and queries."""
 
+    key_scale: float = 1
+    """What keys are multiplied by. Affinities grow with their square: where they are large, the softmax over the memory
+    takes one position alone and lets no gradient through to the keys."""
+
     value_dim: int = 512
     """Channels of values, and of the image features the decoder reads beside them."""
 
@@ -37,6 +41,6 @@ class NetworkConfig:
 
 PRESETS = {
     "base": NetworkConfig(),
-    "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", value_dim=128,
-                             decoder_dims=(96, 48, 32), skip_kernel=1),
+    "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", key_scale=0.17,
+                             value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1),
 }

@@ -50,14 +50,23 @@ class KeyEncoder(nn.Module):
 class KeyProjection(nn.Module):
     """f16 to keys; orthogonal at first so that all directions of the key space are used."""
 
-    def __init__(self, in_dim, key_dim):
+    def __init__(self, in_dim, key_dim, scale=1):
         super().__init__()
         self.key_proj = nn.Conv2d(in_dim, key_dim, kernel_size=3, padding=1)
         nn.init.orthogonal_(self.key_proj.weight)
         nn.init.zeros_(self.key_proj.bias)
+        # Kept beside the weights, which mean nothing without it; the published checkpoints have none. A factor of its
+        # own, and not small weights, which the optimizer's first steps would make large.
+        self.register_buffer("scale", None if scale == 1 else torch.tensor(float(scale)))
 
     def forward(self, f16):
-        return self.key_proj(f16)
+        key = self.key_proj(f16)
+        return key if self.scale is None else key * self.scale
+
+    def folded(self):
+        """(weight, bias) of the one convolution that does the same."""
+        factor = 1 if self.scale is None else self.scale
+        return self.key_proj.weight * factor, self.key_proj.bias * factor
 
 
 class LightValueEncoder(nn.Module):

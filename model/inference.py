@@ -233,7 +233,7 @@ class InferenceNetwork(nn.Module):
         self.dtype = dtype
         f16_dim = network.key_encoder.dims[0]
         self.key_encoder = fused(network.key_encoder, dtype)
-        self.key_proj = _whole(network.key_proj.key_proj, dtype)
+        self.key_proj = Convolution(network.key_proj.key_proj, dtype, None, *network.key_proj.folded())
         self.decoder = SplitDecoder(network, dtype)
         self.image_conv, self.value_trunk, self.fuser = _split_value_encoder(network.value_encoder, f16_dim, dtype)
         if network.config.sam:

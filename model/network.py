@@ -72,7 +72,7 @@ class RDE(nn.Module):
         f16_dim, f8_dim, f4_dim = self.key_encoder.dims
         mask_channels = 1 if config.single_object else 2
         self.value_encoder = value_encoder(config, mask_channels, f16_dim)
-        self.key_proj = KeyProjection(f16_dim, config.key_dim)
+        self.key_proj = KeyProjection(f16_dim, config.key_dim, config.key_scale)
         self.key_comp = nn.Conv2d(f16_dim, config.value_dim, kernel_size=3, padding=1)
         self.decoder = Decoder(config.value_dim, f8_dim, f4_dim, config.decoder_dims, config.skip_kernel)
         if config.sam:

@@ -52,7 +52,7 @@ def _tensor(key, shape, norms):
         tensor = 0.05 * normal - (6.2 if key == "decoder.pred.bias" else 0)
     else:
         tensor = _weight(key, shape, normal)
-    return tensor.astype(np.float32)
+    return np.asarray(tensor, np.float32)
 
 
 def _closes_a_block(stem, norms):
