@@ -37,6 +37,15 @@ def test_published_network_has_the_published_keys():
     assert shapes["mem_compress.compress_value.weight"] == (512, 512, 2, 3, 3)
 
 
+def test_compact_network_without_the_scale_of_its_keys_is_refused(tmp_path):
+    """Its masks would be others than those it was trained for."""
+    state = recipe_state(expected_shapes(PRESETS["compact"]))
+    assert load_network(saved(tmp_path, state)).config == PRESETS["compact"]
+    del state["key_proj.scale"]
+    with pytest.raises(InputError, match=r"1 missing \(key_proj\.scale\)"):
+        load_network(saved(tmp_path, state))
+
+
 def test_half_precision_weights_are_read_as_float32(tmp_path, tiny_network):
     state = {key: value.half() if value.is_floating_point() else value
              for key, value in tiny_network.state_dict().items()}
