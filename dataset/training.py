@@ -19,8 +19,9 @@ def training_dataset(args, rank=0, processes=1):
     be trained on and are left out.
     """
     perturb = (args.perturb_min, args.perturb_max)
-    if args.stage == 0 and (args.pasted or args.hide):
-        raise InputError("--pasted and --hide are for stages 1 to 3: stage 0 makes all its samples of single images")
+    if args.stage == 0 and (args.pasted or args.copy_paste or args.hide):
+        raise InputError("--pasted, --copy_paste and --hide are for stages 1 to 3: stage 0 makes all its samples of "
+                         "single images")
     pairs, found = _pairs_and_videos(args)
     excluded = _excluded(args)
     if rank == 0:
@@ -42,7 +43,7 @@ def training_dataset(args, rank=0, processes=1):
     bl30k = args.stage == 1 and not args.video_root
     curriculum = jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
     dataset = VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop,
-                           cuttings=cuttings, hide=args.hide)
+                           copy_paste=args.copy_paste, cuttings=cuttings, hide=args.hide)
     return MixedDataset(dataset, pasted, args.pasted, args.seed) if pasted else dataset
 
 

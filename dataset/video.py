@@ -20,12 +20,15 @@ from dataset.augmentation import (
 )
 from dataset.perturbation import perturb_mask
 from dataset.sampler import sample_generator, sample_index
-from dataset.training_sets import SHOTS, object_ids
+from dataset.training_sets import SHOTS, VOID, object_ids
 from util.errors import InputError
 from util.image_io import read_image, read_mask
 
 DRAWS = 6
 """So many times frames are drawn until the first one holds an object."""
+
+COPY_SCALE, COPY_MIDDLE = (0.5, 1), (0.2, 0.8)
+"""How large a copied object is, relative to its own scene, and where that scene's middle comes to lie in the frame."""
 
 JUMPS = ((0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))
 """The curriculum: (fraction of the training, largest gap between two frames of a sample) ..."""
@@ -78,6 +81,8 @@ class VideoDataset(Dataset):
     max_jump: the largest gap between two frames of a sample, as pairs (running number from which it holds, gap).
     It is part of the declaration because workers prepare samples ahead: a setting changed while they run would
     reach samples that depend on their timing, and a resumed run would see others than an unbroken one.
+    copy_paste: the share of the samples into which an object of another video is copied, moving as it does there
+    (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021).
     hide: the share of the samples whose objects are hidden for a while, by pieces of `cuttings` (a
     `dataset.cuttings.Cuttings` of the same size).
 
@@ -85,7 +90,7 @@ class VideoDataset(Dataset):
     """
 
     def __init__(self, videos, *, max_jump=((0, LAST_JUMP),), seed=0, perturb=(0.85, 1.0), bl30k=False, size=384,
-                 cuttings=None, hide=0):
+                 copy_paste=0, cuttings=None, hide=0):
         if hide and cuttings is None:
             raise InputError("to hide objects, VideoDataset needs the cuttings that are put in front of them")
         self.videos = tuple(videos)
@@ -94,6 +99,7 @@ class VideoDataset(Dataset):
         self.perturb = perturb
         self.bl30k = bl30k
         self.size = size
+        self.copy_paste = copy_paste
         self.cuttings = cuttings
         self.hide = hide
 
@@ -108,17 +114,16 @@ class VideoDataset(Dataset):
     def __getitem__(self, number):
         rng = sample_generator(self.seed, number)
         video = self.videos[sample_index(self.seed, number, len(self.videos))]
-        jump = max(1, self.jump(number) // video.step)
-        for _ in range(DRAWS):
-            frames = draw_frames(rng, len(video.frames), jump)
-            geometry, ids = self._masks(rng, video, frames)
-            objects = self._objects(ids)
-            if objects:
-                break
+        jump = self.jump(number)
+        frames, rgb, ids = self._shots(rng, video, jump)
+        if self.copy_paste and rng.random() < self.copy_paste:
+            _, *other = self._shots(rng, self.videos[rng.integers(len(self.videos))], jump)
+            others = self._objects(other[1])
+            if others:
+                copy_object(rng, *other, rng.choice(others), rgb, ids)
+        objects = self._objects(ids)
         # Where six draws found none, the sample shows what it is like when there is nothing to follow.
         chosen = rng.choice(objects, min(2, len(objects)), replace=False) if objects else []
-
-        rgb = self._images(rng, video, frames, *geometry)
         if self.hide and rng.random() < self.hide:
             self.cuttings.hide(rng, rgb, ids, chosen)
         masks = object_tensors(rng, ids, chosen, self.perturb)
@@ -127,6 +132,16 @@ class VideoDataset(Dataset):
             **masks,
             "info": {"name": video.name, "frames": " ".join(video.frames[index] for index in frames)},
         }
+
+    def _shots(self, rng, video, jump):
+        """(indices of five frames, rgb uint8 5×size×size×3, ids uint8 5×size×size) of a video."""
+        jump = max(1, jump // video.step)
+        for _ in range(DRAWS):
+            frames = draw_frames(rng, len(video.frames), jump)
+            geometry, ids = self._masks(rng, video, frames)
+            if self._objects(ids):
+                break
+        return frames, self._images(rng, video, frames, *geometry), ids
 
     def _masks(self, rng, video, frames):
         """((frame size, crop box, matrix of each frame from the size×size crop on), ids uint8 5×size×size)."""
@@ -173,6 +188,31 @@ class VideoDataset(Dataset):
             own = random_colour(rng, mean_colour(warped), 0.01, 0.01, 0.01)
             rgb[shot] = recolour(warped, own)
         return rgb
+
+
+def copy_object(rng, source, source_ids, known, rgb, ids):
+    """Copy one object of a scene into another one, somewhere, half the time behind what is followed there; in place.
+
+    source, rgb uint8 5×size×size×3; source_ids, ids uint8 5×size×size; known: the object's id in the source. It gets
+    the lowest id that is free.
+    """
+    taken = object_ids(ids)
+    free = next((label for label in range(1, VOID) if label not in taken), None)
+    if free is None:
+        return
+    size = ids.shape[-1]
+    scale = np.exp(rng.uniform(*np.log(COPY_SCALE)))
+    middle = rng.uniform(*COPY_MIDDLE, 2) * size
+    lookup = sampling(translation(*middle) @ scaling(scale, scale) @ translation(-size / 2, -size / 2))
+    behind = rng.random() < 0.5
+    for time in range(len(ids)):
+        alpha = warp(cv2.compare(source_ids[time], int(known), cv2.CMP_EQ), lookup, size, cv2.INTER_LINEAR, 0)
+        if behind:
+            alpha[ids[time] > 0] = 0
+        share = cv2.merge([alpha] * 3).astype(np.float32) / 255
+        picture = warp(source[time], lookup, size, cv2.INTER_LINEAR, IMAGE_MEAN)
+        rgb[time] = np.rint(picture * share + rgb[time] * (1 - share))
+        ids[time][alpha > 127] = free
 
 
 def draw_frames(rng, length, max_jump):

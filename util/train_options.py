@@ -34,6 +34,9 @@ def get_args_parser(description):
     data.add_argument("--exclude", metavar="FILE", help="text file with names of videos to leave out")
     data.add_argument("--pasted", type=fraction, default=0, metavar="SHARE",
                       help="stages 1 to 3: this share of the samples, 0 to 1, is made of --static_root (%(default)s)")
+    data.add_argument("--copy_paste", type=fraction, default=0, metavar="SHARE",
+                      help="stages 1 to 3: into this share of the videos' samples, 0 to 1, an object of another video "
+                           "is copied (%(default)s)")
     data.add_argument("--hide", type=fraction, default=0, metavar="SHARE",
                       help="stages 1 to 3: in this share of the samples, 0 to 1, objects are hidden for a while by "
                            "pieces of --static_root (%(default)s)")

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from dataset.sampler import BatchNumbers, sample_index, training_batches
 from dataset.static import StaticDataset
 from dataset.training_sets import Video, find_davis, find_pairs, find_videos
-from dataset.video import SHOTS, VideoDataset, draw_frames, jump_curriculum
+from dataset.video import SHOTS, VideoDataset, copy_object, draw_frames, jump_curriculum
 from tests.conftest import SHARED
 from tests.trees import pairs_tree, training_tree, write_sequence
 from util.errors import InputError
@@ -229,6 +229,46 @@ def test_other_frames_are_drawn_until_the_first_has_an_object(tmp_path, clip):
     assert np.mean([bool(sample["gt"][0].any()) for sample in samples]) > 0.9
     for sample in samples:
         assert sample["selector"].tolist() == [1, 0] and not sample["sec_gt"].any() and not sample["sec_pgt"].any()
+
+
+def test_an_object_of_another_video_is_copied_with_its_mask(tmp_path):
+    """Grey and white squares on black: what is bright is labelled, and a label keeps to its object."""
+    shades = {"grey": 160, "white": 255}
+    for name, shade in shades.items():
+        frame = np.zeros((80, 110, 3), np.uint8)
+        frame[25:60, 35:75] = shade
+        write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", name, [frame] * 5,
+                       dict.fromkeys(range(5), (frame[..., 0] > 0).astype(np.uint8)), suffix="bmp")
+    videos = find_videos(tmp_path)
+    dataset = VideoDataset(videos, seed=2, size=SIZE, copy_paste=1)
+    pairs = set()
+    for number in range(40):
+        sample = dataset[number]
+        fill = ((sample["rgb"].permute(0, 2, 3, 1).float() - torch.tensor([124.0, 116, 104])).abs() < 8).all(-1)
+        bright, labelled = (sample["rgb"].float().mean(1) > 100) & ~fill, (sample["cls_gt"] > 0) & ~fill
+        assert (bright & labelled).sum() / (bright | labelled).sum() > 0.9
+        if sample["selector"][1]:
+            seen = [[float(image.float().mean(0)[mask[0] > 0].median()) > 205
+                     for image, mask in zip(sample["rgb"], sample[key], strict=True) if mask.sum() > 100]
+                    for key in ("gt", "sec_gt")]
+            assert all(len(set(object_)) <= 1 for object_ in seen)
+            pairs.add(tuple(object_[0] for object_ in seen if object_))
+    assert {(True, False), (False, True)} <= pairs
+
+    some = VideoDataset(videos, seed=2, size=SIZE, copy_paste=0.5)
+    assert 0.2 < np.mean([float(some[number]["selector"][1]) for number in range(60)]) < 0.6
+    assert not any(VideoDataset(videos, seed=2, size=SIZE)[number]["selector"][1] for number in range(20))
+
+
+def test_copied_objects_pass_before_and_behind_others():
+    shown = np.full((5, SIZE, SIZE, 3), 200, np.uint8), np.ones((5, SIZE, SIZE), np.uint8)
+    covered = []
+    for seed in range(30):
+        rgb, ids = np.full_like(shown[0], 50), np.ones_like(shown[1])
+        copy_object(np.random.default_rng(seed), *shown, 1, rgb, ids)
+        assert set(np.unique(ids)) <= {1, 2} and ((rgb[..., 0] > 125) == (ids == 2)).mean() > 0.97
+        covered.append(bool((ids == 2).any()))
+    assert 5 < sum(covered) < 25
 
 
 def test_tiny_parts_of_bl30k_are_no_objects():

@@ -23,7 +23,7 @@ def test_from_images_to_masks(davis, tmp_path, capsys):
     assert run(train, *common, "--stage", "0", "--id", "s0") == 0
     first = next(saves.glob("*_s0/model_2.pth"))
     assert run(train, *common, "--stage", "3", "--id", "s03", "--load_network", first,
-               "--video_root", davis / "trainval", "--pasted", "0.6", "--hide", "0.5") == 0
+               "--video_root", davis / "trainval", "--pasted", "0.6", "--copy_paste", "0.5", "--hide", "0.5") == 0
     last = next(saves.glob("*_s03/model_2.pth"))
     assert run(export_model, last, "--output", exported) == 0
     assert load_network(exported).config == PRESETS["compact"]

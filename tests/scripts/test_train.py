@@ -436,7 +436,7 @@ def test_check_data_names_every_bad_file(images, videos, tmp_path, capsys):
 def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, capsys):
     """Also killed and resumed: the same samples come."""
     common = ["--stage", 3, "--static_root", images, "--iterations", 4, "--out_root", tmp_path, "--lr", "1e-4"]
-    mixed = [*common, "--video_root", videos, "--pasted", 0.5, "--hide", 0.5]
+    mixed = [*common, "--video_root", videos, "--pasted", 0.5, "--copy_paste", 0.5, "--hide", 0.5]
     assert run(*mixed, "--id", "mixed") == 0
     capsys.readouterr()
     assert run(*mixed, "--id", "half") == 0
@@ -459,6 +459,6 @@ def test_pasted_images_are_checked_too(images, videos, tmp_path, capsys):
     assert run("--stage", 3, "--static_root", images, "--video_root", tmp_path, "--pasted", 1, "--check_data") == 0
     assert "5 images" in capsys.readouterr().out
     assert run("--stage", 0, "--static_root", images, "--pasted", 0.3, "--out_root", tmp_path) == 2
-    assert "--pasted and --hide are for stages 1 to 3" in capsys.readouterr().err
+    assert "--pasted, --copy_paste and --hide are for stages 1 to 3" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run("--pasted", 1.5)
