@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 
 import cv2
 import numpy as np
@@ -100,3 +101,5 @@ def _start_worker(worker):
     if hasattr(os, "setpgid"):
         # A signal to the training's process group asks the training to save and end; it still needs its workers then.
         os.setpgid(0, 0)
+    # So it does where a batch system signals every process. A second signal, as PyTorch may send at the end, holds.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

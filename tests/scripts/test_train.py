@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -193,8 +194,9 @@ def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_process_group_with_workers(images, tmp_path, command):
-    """What timeout, systemd and batch systems send: the loader's processes are in the group, too."""
+@pytest.mark.parametrize("to", ["group", "everyone"])
+def test_sigterm_with_workers(to, images, tmp_path, command):
+    """What timeout sends to the process group, systemd and batch systems to each process: the loader's, too."""
     arguments = ["--stage", "0", "--static_root", str(images), "--id", "g", "--iterations", "10000",
                  "--out_root", str(tmp_path), "--num_workers", "2", "--save_interval", "10000"]
     training = subprocess.Popen([*command, *arguments], cwd=ROOT, start_new_session=True)
@@ -202,6 +204,9 @@ def test_sigterm_to_the_process_group_with_workers(images, tmp_path, command):
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("*_g/log.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.1)
+        if to == "everyone":
+            for child in Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
         os.killpg(training.pid, signal.SIGTERM)
         assert training.wait(60) == train.STOPPED
     finally:
