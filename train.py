@@ -115,7 +115,7 @@ class Training:
             for group, factor in zip(self.optimizer.param_groups, (1, args.trunk_lr), strict=True):
                 group["factor"] = factor
             self._say(f"going on from {checkpoint}, iteration {self.start}")
-        self.step = TrainingStep(self.network, loss_settings(args))
+        self.step = TrainingStep(self.network, loss_settings(args), args.damage)
         if args.compile:
             # Not the losses: each phase of the bootstrapping would be compiled anew.
             self.step.frames = torch.compile(self.step.frames)

@@ -8,6 +8,8 @@ A batch is a dict of tensors (B images or videos, T frames):
     selector  B×2         is there a first, a second object?
 """
 
+import functools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,11 +48,13 @@ class TrainingStep(nn.Module):
     network's parts many times: so it wraps this.
     """
 
-    def __init__(self, network, settings):
+    def __init__(self, network, settings, damage=0):
+        """damage: of `video_step`."""
         super().__init__()
         self.network = network
         self.settings = settings
-        self.frames = static_step if network.config.single_object else video_step
+        self.frames = (static_step if network.config.single_object else
+                       functools.partial(video_step, damage=damage))
 
     def forward(self, batch, iteration):
         """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at."""
@@ -78,30 +82,41 @@ def static_step(network, batch):
         readout = _read(features, frame, range(frame), values)
         logits[frame] = _segment(network, features, frame, readout)
         if frame == 1:
-            values.append(_encode_prediction(network, features, frame, logits[frame]))
+            mask = logits[frame].softmax(1)[:, 1:]
+            values.append(network.encode_value(features.image(frame), features.f16(frame), mask))
     return Outcome(logits, {"klloss_loss": (value, clean_value)})
 
 
-def video_step(network, batch):
-    """Stages 1 to 3: five frames, two objects; 2 and 4 are read from the embedding, guided by the full memory."""
+def video_step(network, batch, damage=0):
+    """Stages 1 to 3: five frames, two objects; 2 and 4 are read from the embedding, guided by the full memory.
+
+    damage: the share of the predicted masks that are damaged (`damaged_masks`) before the memory takes them.
+    """
     features = _encode_frames(network, batch)
     selector = batch["selector"]
+
+    def remembered(frame, logits):
+        masks = logits.softmax(1)[:, 1:]
+        if damage:
+            masks = damaged_masks(masks, selector, damage)
+        return network.encode_value(features.image(frame), features.f16(frame), masks)
+
     clean = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
     perturbed = torch.cat([batch["pgt"][:, 0], batch["sec_pgt"][:, 0]], 1).float()
     value, clean_value = (network.encode_value(features.image(0), features.f16(0), mask) for mask in (perturbed, clean))
     values, logits = [value], {}
 
     logits[1] = _segment(network, features, 1, _read(features, 1, [0], values), selector)
-    values.append(_encode_prediction(network, features, 1, logits[1]))
+    values.append(remembered(1, logits[1]))
 
     embedding = _aggregate(network, (features.key(0), values[0]), (features.key(1), values[1]))
     thin_2, guide_2 = _read_embedding(features, 2, embedding), _read(features, 2, [0, 1], values)
     logits[2] = _segment(network, features, 2, thin_2, selector)
     # The memory takes the guide's mask, which the embedding's errors do not reach.
-    values.append(_encode_prediction(network, features, 2, _segment(network, features, 2, guide_2, selector)))
+    values.append(remembered(2, _segment(network, features, 2, guide_2, selector)))
 
     logits[3] = _segment(network, features, 3, _read(features, 3, [0, 1, 2], values), selector)
-    values.append(_encode_prediction(network, features, 3, logits[3]))
+    values.append(remembered(3, logits[3]))
 
     for frame in (2, 3):
         embedding = _aggregate(network, embedding, (features.key(frame), values[frame]))
@@ -112,6 +127,37 @@ def video_step(network, batch):
         "df2_distillation": _decoder_inputs(features, 2, thin_2, guide_2),
         "df4_distillation": _decoder_inputs(features, 4, thin_4, guide_4),
     })
+
+
+def damaged_masks(masks, selector, share):
+    """masks B×O×H×W in [0, 1] as a tracker that errs would remember them; selector as in a batch.
+
+    In `share` of the images something is wrong: in two of three, every object lacks what lies beyond a line across it;
+    in the others it has an ellipse of the background. The network then learns to trust the annotated frame instead:
+    otherwise a part that was missed when it came into sight is background in all later memory, too.
+    """
+    batch, objects, height, width = masks.shape
+    # Drawn on the CPU: the same on every device, and part of what a checkpoint keeps.
+    chance, angle, *_ = torch.rand(2, batch, 1, 1, 1).to(masks.device)
+    place, *ellipse = torch.rand(5, batch, objects, 1, 1).to(masks.device)
+    down = torch.linspace(-1, 1, height, device=masks.device).view(height, 1)
+    across = torch.linspace(-1, 1, width, device=masks.device)
+
+    along = (2 * math.pi * angle).cos() * across + (2 * math.pi * angle).sin() * down
+    weight = masks.detach().float()
+    weight = weight / (weight.sum((2, 3), keepdim=True) + 1e-6)
+    mean = (along * weight).sum((2, 3), keepdim=True)
+    deviation = ((along - mean).square() * weight).sum((2, 3), keepdim=True).sqrt()
+    # From seven tenths of the object to nearly nothing.
+    lacking = masks * (along < mean + deviation * (2 * place - 0.5))
+
+    x, y, wide, high = ellipse
+    radii = 0.05 + 0.2 * wide, 0.05 + 0.2 * high
+    inside = ((across - 2 * x + 1) / radii[0]).square() + ((down - 2 * y + 1) / radii[1]).square() < 1
+    inside = inside * selector[:, :, None, None]
+    background = (1 - masks.sum(1, keepdim=True)).clamp(min=0)
+    excessive = masks + background * inside / inside.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(chance < share * 2 / 3, lacking, torch.where(chance < share, excessive, masks))
 
 
 def combine(outcome, batch, iteration, settings):
@@ -190,10 +236,6 @@ def _segment(network, features, frame, readout, selector=None):
     if selector is not None:
         prob = prob * selector[:, :, None, None]
     return aggregate(prob)
-
-
-def _encode_prediction(network, features, frame, logits):
-    return network.encode_value(features.image(frame), features.f16(frame), logits.softmax(1)[:, 1:])
 
 
 def _aggregate(network, old, new):

@@ -59,6 +59,9 @@ def get_args_parser(description):
                         help="learning rate of the image trunk, relative to the others'; 0 freezes it (%(default)s)")
     recipe.add_argument("--clip", type=float, metavar="NORM",
                         help="largest norm of the gradient, longer ones are shortened to it (none)")
+    recipe.add_argument("--damage", type=fraction, default=0, metavar="SHARE",
+                        help="stages 1 to 3: this share of the predicted masks, 0 to 1, lacks a part of the object or "
+                             "has too much when the memory takes it (%(default)s)")
     recipe.add_argument("--warm_up", action="store_true", help="raise the learning rate over the first hundredth")
     for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight", "temperature", "top_p", "dice_weight"):
         recipe.add_argument(f"--{name}", type=float, default=getattr(LOSSES, name), help="(%(default)s)")

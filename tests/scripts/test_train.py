@@ -441,7 +441,7 @@ def test_check_data_names_every_bad_file(images, videos, tmp_path, capsys):
 def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, capsys):
     """Also killed and resumed: the same samples come."""
     common = ["--stage", 3, "--static_root", images, "--iterations", 4, "--out_root", tmp_path, "--lr", "1e-4"]
-    mixed = [*common, "--video_root", videos, "--pasted", 0.5, "--copy_paste", 0.5, "--hide", 0.5]
+    mixed = [*common, "--video_root", videos, "--pasted", 0.5, "--copy_paste", 0.5, "--hide", 0.5, "--damage", 0.5]
     assert run(*mixed, "--id", "mixed") == 0
     capsys.readouterr()
     assert run(*mixed, "--id", "half") == 0
