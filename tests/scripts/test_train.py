@@ -288,7 +288,7 @@ def test_step_that_the_gradient_scaler_passes_over_is_counted(images, tmp_path, 
 def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
     """Traced as always, without generating code, which takes minutes."""
     def traced(function):
-        names.append(function.__name__)
+        names.append(getattr(function, "func", function).__name__)
         return compiled(function, backend="eager")
 
     compiled, names = torch.compile, []
