@@ -132,8 +132,8 @@ def video_step(network, batch, damage=0):
 def damaged_masks(masks, selector, share):
     """masks B×O×H×W in [0, 1] as a tracker that errs would remember them; selector as in a batch.
 
-    In `share` of the images something is wrong: in two of three, every object lacks what lies beyond a line across it;
-    in the others it has an ellipse of the background. The network then learns to trust the annotated frame instead:
+    In `share` of the images something is wrong: in half of them every object lacks what lies beyond a line across it,
+    in the others it has an ellipse of the background, too. The network then learns to trust the annotated frame instead:
     otherwise a part that was missed when it came into sight is background in all later memory, too.
     """
     batch, objects, height, width = masks.shape
@@ -152,12 +152,12 @@ def damaged_masks(masks, selector, share):
     lacking = masks * (along < mean + deviation * (2 * place - 0.5))
 
     x, y, wide, high = ellipse
-    radii = 0.05 + 0.2 * wide, 0.05 + 0.2 * high
+    radii = 0.05 + 0.3 * wide, 0.05 + 0.3 * high
     inside = ((across - 2 * x + 1) / radii[0]).square() + ((down - 2 * y + 1) / radii[1]).square() < 1
     inside = inside * selector[:, :, None, None]
     background = (1 - masks.sum(1, keepdim=True)).clamp(min=0)
     excessive = masks + background * inside / inside.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(chance < share * 2 / 3, lacking, torch.where(chance < share, excessive, masks))
+    return torch.where(chance < share / 2, lacking, torch.where(chance < share, excessive, masks))
 
 
 def combine(outcome, batch, iteration, settings):

@@ -19,7 +19,7 @@ def test_damaged_masks_lack_a_part_or_hold_some_background():
     masks, selector, damaged = drawn(0.6)
     less, more = (change(damaged, masks).flatten(1).any(1) for change in (torch.lt, torch.gt))
     assert not (less & more).any()
-    assert 0.3 < less.float().mean() < 0.5 and 0.1 < more.float().mean() < 0.3
+    assert 0.2 < less.float().mean() < 0.4 and 0.2 < more.float().mean() < 0.4
     assert ((damaged == masks) | (damaged == 0))[less].all()
     left = damaged[less][:, 0].sum((1, 2)) / masks[less][:, 0].sum((1, 2))
     assert left.min() < 0.45 and left.max() > 0.9 and 0.5 < left.mean() < 0.9
