@@ -133,8 +133,8 @@ def damaged_masks(masks, selector, share):
     """masks B×O×H×W in [0, 1] as a tracker that errs would remember them; selector as in a batch.
 
     In `share` of the images something is wrong: in half of them every object lacks what lies beyond a line across it,
-    in the others it has an ellipse of the background, too. The network then learns to trust the annotated frame instead:
-    otherwise a part that was missed when it came into sight is background in all later memory, too.
+    in the others it has an ellipse of the background, too. The network then learns to trust the annotated frame
+    instead: otherwise a part that was missed when it came into sight is background in all later memory.
     """
     batch, objects, height, width = masks.shape
     # Drawn on the CPU: the same on every device, and part of what a checkpoint keeps.
