@@ -138,7 +138,7 @@ def damaged_masks(masks, selector, share):
     """
     batch, objects, height, width = masks.shape
     # Drawn on the CPU: the same on every device, and part of what a checkpoint keeps.
-    chance, angle, *_ = torch.rand(2, batch, 1, 1, 1).to(masks.device)
+    chance, angle = torch.rand(2, batch, 1, 1, 1).to(masks.device)
     place, *ellipse = torch.rand(5, batch, objects, 1, 1).to(masks.device)
     down = torch.linspace(-1, 1, height, device=masks.device).view(height, 1)
     across = torch.linspace(-1, 1, width, device=masks.device)
@@ -148,7 +148,7 @@ def damaged_masks(masks, selector, share):
     weight = weight / (weight.sum((2, 3), keepdim=True) + 1e-6)
     mean = (along * weight).sum((2, 3), keepdim=True)
     deviation = ((along - mean).square() * weight).sum((2, 3), keepdim=True).sqrt()
-    # From seven tenths of the object to nearly nothing.
+    # Cut off is from nearly nothing to seven tenths of the object.
     lacking = masks * (along < mean + deviation * (2 * place - 0.5))
 
     x, y, wide, high = ellipse

@@ -101,12 +101,14 @@ def get_args_parser(description):
 
 
 def with_stage_defaults(args):
-    """args with what the stage says where nothing was given. Raises InputError for a crop that no network can take."""
+    """args with what the stage says where nothing was given. Raises InputError for options that cannot be."""
     for name in ("lr", "batch_size", "iterations", "steps"):
         if getattr(args, name) is None:
             setattr(args, name, STAGES[args.stage][name])
     if args.crop % 16 or args.crop < 32:
         raise InputError(f"--crop {args.crop}: a multiple of 16 from 32 on is needed")
+    if args.stage == 0 and args.damage:
+        raise InputError("--damage is for stages 1 to 3: stage 0 has none of its masks damaged")
     if args.debug:
         args.log_interval, args.image_interval = 1, 10
     return args

@@ -465,5 +465,7 @@ def test_pasted_images_are_checked_too(images, videos, tmp_path, capsys):
     assert "5 images" in capsys.readouterr().out
     assert run("--stage", 0, "--static_root", images, "--pasted", 0.3, "--out_root", tmp_path) == 2
     assert "--pasted, --copy_paste and --hide are for stages 1 to 3" in capsys.readouterr().err
+    assert run("--stage", 0, "--static_root", images, "--damage", 0.3, "--out_root", tmp_path) == 2
+    assert "--damage is for stages 1 to 3" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run("--pasted", 1.5)
