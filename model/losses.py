@@ -60,6 +60,21 @@ def consistency(student, teacher, temperature=1):
     return divergence.mean((0, 2, 3, 4)).sum() * temperature**2
 
 
+def matching(prob, truth, selector=None):
+    """Binary cross entropy and Dice of masks that the affinity alone has carried from one frame to another.
+
+    prob, truth B×O×N in [0, 1]: shares of each of N cells; selector B×O in {0, 1}: is there such an object? Averaged
+    over all there are. Not part of the paper's recipe: through decoder and values alone the keys learn slowly.
+    """
+    prob = prob.float().clamp(1e-3, 1 - 1e-3)
+    shared = 2 * (prob * truth).sum(2) + 1
+    loss = F.binary_cross_entropy(prob, truth, reduction="none").mean(2)
+    loss = loss + 1 - shared / (prob.sum(2) + truth.sum(2) + 1)
+    if selector is None:
+        return loss.mean()
+    return (loss * selector).sum() / selector.sum().clamp(min=1)
+
+
 def halving_sum(losses):
     """total ← (total + loss) / 2 from frame to frame: the last of n frames has weight 1/2, the first 1/2ⁿ."""
     total = 0

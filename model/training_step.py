@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from model.losses import (
@@ -22,6 +23,7 @@ from model.losses import (
     dice,
     halving_sum,
     intersection_and_union,
+    matching,
 )
 from model.memory_reading import read_all
 from model.network import aggregate, normalise
@@ -39,6 +41,7 @@ class LossSettings:
     end_warm: int = 70000
     top_p: float = 0.15
     dice_weight: float = 0
+    match_weight: float = 0
 
 
 class TrainingStep(nn.Module):
@@ -53,8 +56,9 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.network = network
         self.settings = settings
-        self.frames = (static_step if network.config.single_object else
-                       functools.partial(video_step, damage=damage))
+        match = settings.match_weight > 0
+        self.frames = (functools.partial(static_step, match=match) if network.config.single_object else
+                       functools.partial(video_step, damage=damage, match=match))
 
     def forward(self, batch, iteration):
         """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at."""
@@ -71,9 +75,12 @@ class Outcome:
     consistencies: dict
     """{name of the loss: (student, teacher)}, each B×O×C×h×w."""
 
+    matches: tuple | None = None
+    """(prob, truth) of `_carried`."""
 
-def static_step(network, batch):
-    """Stage 0: three views of an image, one object, frame by frame into a growing memory."""
+
+def static_step(network, batch, match=False):
+    """Stage 0: three views of an image, one object, frame by frame into a growing memory. match: of `video_step`."""
     features = _encode_frames(network, batch)
     clean, perturbed = batch["gt"][:, 0].float(), batch["pgt"][:, 0].float()
     value, clean_value = (network.encode_value(features.image(0), features.f16(0), mask) for mask in (perturbed, clean))
@@ -84,13 +91,14 @@ def static_step(network, batch):
         if frame == 1:
             mask = logits[frame].softmax(1)[:, 1:]
             values.append(network.encode_value(features.image(frame), features.f16(frame), mask))
-    return Outcome(logits, {"klloss_loss": (value, clean_value)})
+    return Outcome(logits, {"klloss_loss": (value, clean_value)}, _carried(features, batch) if match else None)
 
 
-def video_step(network, batch, damage=0):
+def video_step(network, batch, damage=0, match=False):
     """Stages 1 to 3: five frames, two objects; 2 and 4 are read from the embedding, guided by the full memory.
 
     damage: the share of the predicted masks that are damaged (`damaged_masks`) before the memory takes them.
+    match: are the outcome's `matches` wanted?
     """
     features = _encode_frames(network, batch)
     selector = batch["selector"]
@@ -126,7 +134,7 @@ def video_step(network, batch, damage=0):
         "klloss_loss": (value, clean_value),
         "df2_distillation": _decoder_inputs(features, 2, thin_2, guide_2),
         "df4_distillation": _decoder_inputs(features, 4, thin_4, guide_4),
-    })
+    }, _carried(features, batch) if match else None)
 
 
 def damaged_masks(masks, selector, share):
@@ -181,6 +189,9 @@ def combine(outcome, batch, iteration, settings):
     for name, (student, teacher) in outcome.consistencies.items():
         scalars[name] = weights[name] * consistency(student, teacher, settings.temperature)
         total = total + scalars[name]
+    if outcome.matches:
+        scalars["match_loss"] = settings.match_weight * matching(*outcome.matches, selector)
+        total = total + scalars["match_loss"]
     scalars["total_loss"] = total
     for prefix, truth, channel in (("", "gt", 0), ("sec_", "sec_gt", 1)):
         if truth in batch:
@@ -228,6 +239,18 @@ def _read_embedding(features, frame, embedding):
     key, value = embedding
     query = features.key(frame)
     return read_all(query.flatten(2), key.flatten(2), value.flatten(3)).unflatten(3, query.shape[2:])
+
+
+def _carried(features, batch):
+    """The first frame's true masks, carried into all later frames by the affinity alone, and the true ones there.
+
+    Both B×O×N: of each cell at stride 16 the share that is the object's, N cells of all later frames together.
+    """
+    masks = torch.stack([batch[name][:, :, 0] for name in ("gt", "sec_gt") if name in batch], 2).float()
+    cells = F.avg_pool2d(masks.flatten(0, 1), 16).unflatten(0, masks.shape[:2]).flatten(3).transpose(1, 2)
+    queries = torch.cat([features.key(frame).flatten(2) for frame in range(1, masks.shape[1])], 2)
+    prob = read_all(queries, features.key(0).flatten(2), cells[:, :, 0].unsqueeze(2)).squeeze(2)
+    return prob, cells[:, :, 1:].flatten(2)
 
 
 def _segment(network, features, frame, readout, selector=None):

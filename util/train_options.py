@@ -63,7 +63,8 @@ def get_args_parser(description):
                         help="stages 1 to 3: this share of the predicted masks, 0 to 1, lacks a part of the object or "
                              "has too much when the memory takes it (%(default)s)")
     recipe.add_argument("--warm_up", action="store_true", help="raise the learning rate over the first hundredth")
-    for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight", "temperature", "top_p", "dice_weight"):
+    for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight", "temperature", "top_p", "dice_weight",
+                 "match_weight"):
         recipe.add_argument(f"--{name}", type=float, default=getattr(LOSSES, name), help="(%(default)s)")
     for name in ("start_warm", "end_warm"):
         recipe.add_argument(f"--{name}", type=int, default=getattr(LOSSES, name),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.losses import bootstrap_fraction, bootstrapped_cross_entropy, consistency, halving_sum
+from model.losses import bootstrap_fraction, bootstrapped_cross_entropy, consistency, halving_sum, matching
 
 
 def test_bootstrapping_goes_from_all_pixels_to_the_hardest():
@@ -43,3 +43,11 @@ def test_consistency_has_gradients_where_probabilities_underflow():
 
 def test_bootstrapping_without_a_way_down():
     assert [bootstrap_fraction(iteration, 5, 5, 0.2) for iteration in (4, 5, 6)] == [1, 0.2, 0.2]
+
+
+def test_matching_counts_the_objects_that_there_are():
+    truth = torch.tensor([[[1.0, 0, 0, 0], [0, 0, 0.5, 0]]])
+    assert matching(truth, truth).item() < 0.25 < 1 < matching(1 - truth, truth).item()
+    wrong = torch.stack([truth[:, 0], torch.ones(1, 4)], 1)
+    first = matching(wrong, truth, torch.tensor([[1.0, 0.0]])).item()
+    assert first == pytest.approx(matching(truth[:, :1], truth[:, :1]).item())

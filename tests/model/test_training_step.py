@@ -1,6 +1,11 @@
+import dataclasses
+
+import pytest
 import torch
 
-from model.training_step import damaged_masks
+from model import PRESETS
+from model.training_step import LossSettings, TrainingStep, damaged_masks
+from tests.conftest import recipe_network
 
 SIZE = 64
 
@@ -45,3 +50,36 @@ def test_gradients_pass_what_is_kept():
 def test_an_object_out_of_sight_does_no_harm():
     nothing = torch.zeros(20, 2, SIZE, SIZE)
     assert damaged_masks(nothing, torch.ones(20, 2), 1).isfinite().all()
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["images", "videos"])
+def test_matching_loss_teaches_the_keys_which_object_is_which(single):
+    """Two patches of noise move over a third; the keys learn to carry their masks along."""
+    torch.manual_seed(5)
+    frames = 3 if single else 5
+    rgb = torch.randint(0, 100, (1, 1, 3, SIZE, SIZE), dtype=torch.uint8).repeat(1, frames, 1, 1, 1)
+    masks = torch.zeros(1, frames, 2, SIZE, SIZE, dtype=torch.uint8)
+    for time in range(frames):
+        for number, (top, left) in enumerate(((4 * time, 0), (0, SIZE - 24 - 4 * time))):
+            masks[0, time, number, top:top + 32, left:left + 24] = 1
+            rgb[0, time, number, top:top + 32, left:left + 24] += 120
+    batch = {"rgb": rgb, "gt": masks[:, :, :1], "pgt": masks[:, :1, :1]}
+    if single:
+        batch["cls_gt"] = masks[:, :, 0]
+    else:
+        batch.update(sec_gt=masks[:, :, 1:], sec_pgt=masks[:, :1, 1:], cls_gt=masks[:, :, 0] + 2 * masks[:, :, 1],
+                     selector=torch.ones(1, 2))
+    config = dataclasses.replace(PRESETS["tiny"], single_object=single, sam=not single)
+    network = recipe_network(config).requires_grad_(True)
+    step, plain = (TrainingStep(network, LossSettings(match_weight=weight)) for weight in (1, 0))
+    total, scalars, _ = step(batch, 0)
+    without, names, _ = plain(batch, 0)
+    assert "match_loss" not in names
+    assert (total - without).item() == pytest.approx(scalars["match_loss"].item(), rel=1e-3)
+
+    optimizer = torch.optim.Adam(network.key_proj.parameters(), lr=1e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (step(batch, 0)[0] - plain(batch, 0)[0]).backward()
+        optimizer.step()
+    assert step(batch, 0)[1]["match_loss"] < 0.8 * scalars["match_loss"]
