@@ -71,9 +71,13 @@ def main(args):
             torch.cuda.set_device(device)
         # Validation runs in one process while the others wait.
         join_processes("nccl" if device.type == "cuda" else "gloo", processes, datetime.timedelta(hours=12))
+    # Softmax weights of far memory positions are denormal numbers, with which some CPUs multiply many times slower.
+    # Threads take this over from the one that starts them.
+    torch.set_flush_denormal(True)
     try:
         return Training(args, device, dataset, processes).run()
     finally:
+        torch.set_flush_denormal(False)
         if processes > 1:
             dist.destroy_process_group()
 
@@ -96,6 +100,9 @@ class Training:
             network = new_network(config, args.backbone_weights)
         # Batch norms keep their running statistics; their weights and biases are trained (published recipe).
         self.network = network.to(device).eval().requires_grad_(True)
+        if args.train == "keys":
+            network.requires_grad_(False)
+        network.key_proj.requires_grad_(args.train != "rest")
         if not args.trunk_lr:
             # Its backward pass is a third of a step, and would be for nothing.
             network.key_encoder.requires_grad_(False)
@@ -115,7 +122,7 @@ class Training:
             for group, factor in zip(self.optimizer.param_groups, (1, args.trunk_lr), strict=True):
                 group["factor"] = factor
             self._say(f"going on from {checkpoint}, iteration {self.start}")
-        self.step = TrainingStep(self.network, loss_settings(args), args.damage)
+        self.step = TrainingStep(self.network, loss_settings(args), args.damage, args.train == "keys")
         if args.compile:
             # Not the losses: each phase of the bootstrapping would be compiled anew.
             self.step.frames = torch.compile(self.step.frames)

@@ -51,12 +51,15 @@ class TrainingStep(nn.Module):
     network's parts many times: so it wraps this.
     """
 
-    def __init__(self, network, settings, damage=0):
-        """damage: of `video_step`."""
+    def __init__(self, network, settings, damage=0, keys_only=False):
+        """damage: of `video_step`. keys_only: the loss is that of `matching` alone."""
         super().__init__()
         self.network = network
         self.settings = settings
         match = settings.match_weight > 0
+        if keys_only:
+            self.frames = matching_step
+            return
         self.frames = (functools.partial(static_step, match=match) if network.config.single_object else
                        functools.partial(video_step, damage=damage, match=match))
 
@@ -137,6 +140,11 @@ def video_step(network, batch, damage=0, match=False):
     }, _carried(features, batch) if match else None)
 
 
+def matching_step(network, batch):
+    """Nothing but what the keys are worth: the first frame's masks, carried into the others."""
+    return Outcome({}, {}, _carried(_encode_frames(network, batch), batch))
+
+
 def damaged_masks(masks, selector, share):
     """masks B×O×H×W in [0, 1] as a tracker that errs would remember them; selector as in a batch.
 
@@ -194,7 +202,7 @@ def combine(outcome, batch, iteration, settings):
         total = total + scalars["match_loss"]
     scalars["total_loss"] = total
     for prefix, truth, channel in (("", "gt", 0), ("sec_", "sec_gt", 1)):
-        if truth in batch:
+        if truth in batch and images:
             counts = [intersection_and_union(mask[:, channel], batch[truth][:, int(name[-1]), 0] > 0.5)
                       for name, mask in images.items()]
             scalars[f"hide_iou/{prefix}i"], scalars[f"hide_iou/{prefix}u"] = map(sum, zip(*counts, strict=True))

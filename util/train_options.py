@@ -57,6 +57,9 @@ def get_args_parser(description):
     recipe.add_argument("--gamma", type=float, default=0.1, help="factor of each drop (%(default)s)")
     recipe.add_argument("--trunk_lr", type=float, default=1, metavar="FACTOR",
                         help="learning rate of the image trunk, relative to the others'; 0 freezes it (%(default)s)")
+    recipe.add_argument("--train", choices=("all", "keys", "rest"), default="all",
+                        help="keys: nothing but the keys, by nothing but the loss of --match_weight; rest: all but the "
+                             "keys (%(default)s)")
     recipe.add_argument("--clip", type=float, metavar="NORM",
                         help="largest norm of the gradient, longer ones are shortened to it (none)")
     recipe.add_argument("--damage", type=fraction, default=0, metavar="SHARE",
@@ -110,6 +113,8 @@ def with_stage_defaults(args):
         raise InputError(f"--crop {args.crop}: a multiple of 16 from 32 on is needed")
     if args.stage == 0 and args.damage:
         raise InputError("--damage is for stages 1 to 3: stage 0 has none of its masks damaged")
+    if args.train == "keys" and not args.match_weight:
+        raise InputError("--train keys has no other loss than the matching loss: it needs --match_weight")
     if args.debug:
         args.log_interval, args.image_interval = 1, 10
     return args

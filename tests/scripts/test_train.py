@@ -228,6 +228,25 @@ def test_trunk_stays_as_it_is_until_it_is_to_learn(images, tmp_path, capsys):
     assert "nothing to do: 6 of 5 iterations are done" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("stage", [0, 3])
+def test_keys_are_trained_alone_and_then_the_rest(images, videos, tmp_path, stage, capsys):
+    data = ["--stage", stage, "--static_root", images, "--video_root", videos]
+    arguments = [*data, "--lr", "1e-3", "--id", "k", "--out_root", tmp_path, "--resume", "auto"]
+    states = []
+    for iterations, part in ((2, "keys"), (4, "keys"), (6, "rest")):
+        assert run(*arguments, "--iterations", iterations, "--train", part, "--match_weight", 1) == 0
+        states.append(weights(folder_of(tmp_path, "k") / f"model_{iterations}.pth"))
+    changed = [{name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+               for before, after in zip(states, states[1:])]
+    assert changed[0] == {"key_proj"}
+    assert {"value_encoder", "decoder", "key_encoder"} <= changed[1] and "key_proj" not in changed[1]
+    first, *_, last = log_of(tmp_path, "k")
+    assert "iou" not in first and first["total_loss"] == first["match_loss"]
+    assert "iou" in last and last["total_loss"] > last["match_loss"] > 0
+    assert run(*data, "--train", "keys") == 2
+    assert "--train keys has no other loss than the matching loss" in capsys.readouterr().err
+
+
 def test_resume_goes_before_the_checkpoint_to_start_from(images, tmp_path, capsys):
     common = ["--stage", 0, "--static_root", images, "--out_root", tmp_path]
     assert run(*common, "--id", "a", "--iterations", 2) == 0
