@@ -1,4 +1,4 @@
-"""The commands of docs/COMPACT.md in small: images, then pasted pseudo-videos, then float16, then tracking."""
+"""The commands of docs/COMPACT.md in small: images, videos, keys alone, the mean in float16, then tracking."""
 
 import eval_davis
 import export_model
@@ -25,7 +25,11 @@ def test_from_images_to_masks(davis, tmp_path, capsys):
     assert run(train, *common, "--stage", "3", "--id", "s03", "--load_network", first,
                "--video_root", davis / "trainval", "--pasted", "0.6", "--copy_paste", "0.5", "--hide", "0.5") == 0
     last = next(saves.glob("*_s03/model_2.pth"))
-    assert run(export_model, last, "--output", exported) == 0
+    videos = ["--static_root", static, "--video_root", davis / "trainval"]
+    assert run(train, *RECIPE, *videos, "--out_root", saves, "--stage", "3", "--id", "keys", "--load_network", last,
+               "--train", "keys", "--match_weight", "1", "--pasted", "0.5", "--copy_paste", "1", "--trunk_lr", "0") == 0
+    keys = next(saves.glob("*_keys/model_2.pth"))
+    assert run(export_model, last, keys, "--output", exported) == 0
     assert load_network(exported).config == PRESETS["compact"]
     assert run(eval_davis, "--model", exported, "--davis_path", davis, "--output", tmp_path / "masks") == 0
     assert list((tmp_path / "masks").rglob("*.png"))
