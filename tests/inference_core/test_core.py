@@ -70,9 +70,16 @@ def test_sides_of_one_cell_and_memories_smaller_than_top_k(tiny_network, mode, s
 def test_ids_are_kept_apart_from_places(tiny_network, clip):
     frames, truth = clip
     ids = np.array([0, 200, 7], np.uint8)
-    plain = play(InferenceCore(tiny_network), frames, {0: truth[0]})
-    renamed = play(InferenceCore(tiny_network), frames, {0: ids[truth[0]]})
-    assert all((ids[one] == other).all() for one, other in zip(plain, renamed, strict=True))
+    plain, renamed = InferenceCore(tiny_network), InferenceCore(tiny_network)
+    for index, frame in enumerate(frames):
+        prob = plain.step(frame, truth[0] if index == 0 else None)
+        other = renamed.step(frame, ids[truth[0]] if index == 0 else None)
+        assert renamed.objects == [7, 200]
+        # Another order of the objects rounds differently on some processors.
+        torch.testing.assert_close(other[[0, 2, 1]], prob, atol=1e-4, rtol=0)
+        first, second = prob.topk(2, dim=0).values
+        wrong = ids[plain.to_mask(prob).numpy()] != renamed.to_mask(other).numpy()
+        assert not (wrong & (first - second > 1e-3).numpy()).any()
 
 
 def test_late_object_gets_its_own_memory_and_overrides_there(tiny_network, clip):
