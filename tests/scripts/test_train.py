@@ -1,5 +1,6 @@
 """train.py through its command line, on a small dataset with the tests' network."""
 
+import itertools
 import json
 import os
 import shutil
@@ -237,7 +238,7 @@ def test_keys_are_trained_alone_and_then_the_rest(images, videos, tmp_path, stag
         assert run(*arguments, "--iterations", iterations, "--train", part, "--match_weight", 1) == 0
         states.append(weights(folder_of(tmp_path, "k") / f"model_{iterations}.pth"))
     changed = [{name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
-               for before, after in zip(states, states[1:])]
+               for before, after in itertools.pairwise(states)]
     assert changed[0] == {"key_proj"}
     assert {"value_encoder", "decoder", "key_encoder"} <= changed[1] and "key_proj" not in changed[1]
     first, *_, last = log_of(tmp_path, "k")
