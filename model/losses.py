@@ -37,11 +37,7 @@ def dice(logits, target, selector=None):
     """
     prob = logits.softmax(1)[:, 1:]
     truth = torch.stack([target == label for label in range(1, logits.shape[1])], 1)
-    shared = 2 * (prob * truth).sum((2, 3)) + 1
-    loss = 1 - shared / (prob.sum((2, 3)) + truth.sum((2, 3)) + 1)
-    if selector is None:
-        return loss.mean()
-    return (loss * selector).sum() / selector.sum().clamp(min=1)
+    return _mean_of_present(_dice(prob.flatten(2), truth.flatten(2)), selector)
 
 
 def consistency(student, teacher, temperature=1):
@@ -67,9 +63,17 @@ def matching(prob, truth, selector=None):
     over all there are. Not part of the paper's recipe: through decoder and values alone the keys learn slowly.
     """
     prob = prob.float().clamp(1e-3, 1 - 1e-3)
-    shared = 2 * (prob * truth).sum(2) + 1
-    loss = F.binary_cross_entropy(prob, truth, reduction="none").mean(2)
-    loss = loss + 1 - shared / (prob.sum(2) + truth.sum(2) + 1)
+    entropy = F.binary_cross_entropy(prob, truth, reduction="none").mean(2)
+    return _mean_of_present(entropy + _dice(prob, truth), selector)
+
+
+def _dice(prob, truth):
+    """B×O from B×O×N."""
+    return 1 - (2 * (prob * truth).sum(2) + 1) / (prob.sum(2) + truth.sum(2) + 1)
+
+
+def _mean_of_present(loss, selector):
+    """Mean of loss B×O over the objects that selector B×O, if there is one, says are there."""
     if selector is None:
         return loss.mean()
     return (loss * selector).sum() / selector.sum().clamp(min=1)
