@@ -103,6 +103,11 @@ class Training:
         if args.train == "keys":
             network.requires_grad_(False)
         network.key_proj.requires_grad_(args.train != "rest")
+        if args.train == "rest" and network.config.sam:
+            # Keys of the embedding that grow are merely passed over by the softmax, and no gradient brings them back:
+            # after some more aggregations they are infinite.
+            for part in (network.mem_compress.key_encoder, network.mem_compress.compress_key):
+                part.requires_grad_(False)
         if not args.trunk_lr:
             # Its backward pass is a third of a step, and would be for nothing.
             network.key_encoder.requires_grad_(False)
@@ -122,7 +127,7 @@ class Training:
             for group, factor in zip(self.optimizer.param_groups, (1, args.trunk_lr), strict=True):
                 group["factor"] = factor
             self._say(f"going on from {checkpoint}, iteration {self.start}")
-        self.step = TrainingStep(self.network, loss_settings(args), args.damage, args.train == "keys")
+        self.step = TrainingStep(self.network, loss_settings(args), args.damage, args.train == "keys", args.rollout > 0)
         if args.compile:
             # Not the losses: each phase of the bootstrapping would be compiled anew.
             self.step.frames = torch.compile(self.step.frames)

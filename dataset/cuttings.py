@@ -39,18 +39,18 @@ COVERS, COVER_SHARES = ("blob", "ring", "bars", "post", "thing"), (0.15, 0.1, 0.
 COVER = (0.4, 2.5)
 """Its size relative to the object's; uniform in its logarithm."""
 
-STILL = [np.eye(3)] * SHOTS
-
 
 class Cuttings:
-    """Pictures and objects of `dataset.training_sets.Pair`s for frames of size×size pixels.
+    """Pictures and objects of `dataset.training_sets.Pair`s for samples of `shots` frames of size×size pixels.
 
     Its methods raise InputError naming a file that cannot be used.
     """
 
-    def __init__(self, pairs, size):
+    def __init__(self, pairs, size, shots=SHOTS):
         self.pairs = tuple(pairs)
         self.size = size
+        self.shots = shots
+        self._still = [np.eye(3)] * shots
         self.folders = {}
         for index, pair in enumerate(self.pairs):
             self.folders.setdefault(pair.image.parent, []).append(index)
@@ -66,19 +66,19 @@ class Cuttings:
     def hide(self, rng, rgb, ids, chosen):
         """Let objects vanish, in whole or in part, from some of the frames after the first one; in place.
 
-        rgb uint8 5×size×size×3, ids uint8 5×size×size, chosen: the ids of the objects.
+        rgb uint8 T×size×size×3, ids uint8 T×size×size, chosen: the ids of the objects.
         """
         if rng.random() < CUT:
-            start = int(rng.integers(1, SHOTS - 1))
+            start = int(rng.integers(1, self.shots - 1))
             stop = start + 1 + (rng.random() < 0.4)
             pace = random_pace(rng)
-            moves = motion(rng, self.size, pace, travel=0.05, degrees=4, zoom=0.05)
+            moves = motion(rng, self.size, pace, self.shots, travel=0.05, degrees=4, zoom=0.05)
             scene = self.background(rng, self.read(self.any(rng), masked=False), {}, moves, 0.006, pace)
             draw([scene], rgb, ids, range(start, stop))
             return
         tone = np.array(mean_colour(rgb[0]))
         for _ in range(1 + (rng.random() < 0.3)):
-            time = int(rng.integers(1, SHOTS))
+            time = int(rng.integers(1, self.shots))
             place, root = rng.uniform(0.1, 0.9, 2) * self.size, self.size * rng.uniform(0.1, 0.5)
             if len(chosen):
                 y, x = np.nonzero(ids[time] == rng.choice(chosen))
@@ -89,7 +89,7 @@ class Cuttings:
             height, width = layer.picture.shape[:2]
             away = place + rng.normal(0, 0.3, 2) * root - (layer.matrices[time] @ (width / 2, height / 2, 1))[:2]
             layer = replace(layer, matrices=[translation(*away) @ matrix for matrix in layer.matrices])
-            draw([layer], rgb, ids, range(1, SHOTS))
+            draw([layer], rgb, ids, range(1, self.shots))
 
     def _cover(self, rng, side, tone):
         """A Layer of the background, of about this side, that moves on a path of its own."""
@@ -105,7 +105,7 @@ class Cuttings:
             planes = self._shape(rng, kind)
             extent = (0.4 * side, 3 * self.size) if kind == "post" else side * rng.uniform(0.7, 1.5, 2)
             scale = extent / np.array(planes[1].shape[::-1])
-        return self._moving(rng, planes, 0, scale, STILL, 0.01, pace)
+        return self._moving(rng, planes, 0, scale, self._still, 0.01, pace)
 
     def read(self, index, masked=True):
         """The image, and the ids of its objects; at a size not far above that of the frames."""
@@ -187,7 +187,7 @@ class Cuttings:
         if rng.random() >= OCCLUDER:
             return []
         planes = self._shape(rng, ("blob", "ring", "bars")[rng.integers(3)])
-        return [self._moving(rng, planes, 0, rng.uniform(0.7, 2, 2), STILL, 0.01)]
+        return [self._moving(rng, planes, 0, rng.uniform(0.7, 2, 2), self._still, 0.01)]
 
     def _shape(self, rng, kind):
         """A piece of some picture as a cut-out (picture, opacity), square."""
@@ -207,7 +207,7 @@ class Cuttings:
         return cut_out(image, mask, 0.7)
 
     def _moving(self, rng, planes, number, scale, camera, strength, pace=None):
-        """The Layer of a cut-out (picture, opacity), enlarged by `scale` (x, y); camera: five matrices of the frame."""
+        """The Layer of a cut-out (picture, opacity), enlarged by `scale` (x, y); camera: matrices of the frame."""
         picture, alpha = planes
         height, width = alpha.shape
         size = self.size
@@ -217,7 +217,7 @@ class Cuttings:
         base = turn @ scaling(flip * scale[0] * aspect, scale[1] / aspect) @ translation(-width / 2, -height / 2)
         pace = random_pace(rng) if pace is None else pace
         where = translation(*rng.uniform(0.1, 0.9, 2) * size)
-        matrices = [where @ matrix for matrix in placed(base, motion(rng, size, pace))]
+        matrices = [where @ matrix for matrix in placed(base, motion(rng, size, pace, self.shots))]
         if rng.random() < 0.6:
             # It is in the scene that the camera pans over; otherwise it moves in the frame.
             matrices = [move @ matrix for move, matrix in zip(about((size / 2, size / 2), camera), matrices,

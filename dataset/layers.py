@@ -1,4 +1,4 @@
-"""Five frames made of layers: a picture behind, cut-outs in front, each on a smooth path of its own.
+"""Frames made of layers: a picture behind, cut-outs in front, each on a smooth path of its own.
 
 Coordinates and matrices are those of `dataset.augmentation`.
 """
@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from dataset.augmentation import IMAGE_MEAN, MINIFICATION, rotation, scaling, translation
-from dataset.training_sets import SHOTS
 
 CELL = 8
 """Pixels between two points at which a deformation is evaluated; in between it is interpolated."""
@@ -19,8 +18,6 @@ MARGIN = 2
 
 STREAK = 9
 """The longest motion blur in pixels: up to here OpenCV's filter skips the zeros of a kernel."""
-
-TIMES = np.arange(SHOTS)
 
 
 @dataclass(frozen=True)
@@ -76,17 +73,18 @@ def random_waves(rng, side, strength, pace):
     return Waves(vectors, rng.uniform(0, 2 * np.pi, 3), rng.normal(0, pace, 3), offsets)
 
 
-def drift(rng, scales, pace):
-    """Smooth random motion from 0: float 5×len(scales). scales: one deviation of the motion from frame to frame."""
+def drift(rng, scales, pace, shots):
+    """Smooth random motion from 0: float shots×len(scales). scales: one deviation of the way from frame to frame."""
+    times = np.arange(shots)
     speed, bend = rng.normal(0, pace, (2, len(scales))) * scales
-    return speed * TIMES[:, None] + 0.4 * bend * TIMES[:, None] ** 2 / 2
+    return speed * times[:, None] + 0.4 * bend * times[:, None] ** 2 / 2
 
 
-def motion(rng, size, pace, travel=0.08, degrees=7, zoom=0.06, shear=3, stretch=0.03):
-    """Matrices of five frames that move what is around the origin; pace 1 is fast: the scales are those of `drift`."""
+def motion(rng, size, pace, shots, travel=0.08, degrees=7, zoom=0.06, shear=3, stretch=0.03):
+    """Matrices of `shots` frames that move what is around the origin; pace 1 is fast, scales are those of `drift`."""
     scales = [travel * size, travel * size, np.radians(degrees), zoom, np.radians(shear), stretch]
     matrices = []
-    for x, y, angle, growth, slope, wider in drift(rng, scales, pace):
+    for x, y, angle, growth, slope, wider in drift(rng, scales, pace, shots):
         matrix = translation(x, y) @ rotation(angle)
         growth = np.exp(np.clip(growth, -1, 1))
         shape = np.array([[1, -np.tan(np.clip(slope, -0.5, 0.5)), 0], [0, 1, 0], [0, 0, 1]])
@@ -128,7 +126,9 @@ def with_limb(rng, layer):
     extent = np.ptp(along)
     near = np.abs(along - edge) < 1 + 0.05 * extent
     joint = np.array([x[near].mean(), y[near].mean()]) + 0.5
-    angles = np.radians(rng.normal(0, 30) + drift(rng, (30,), np.exp(rng.uniform(*np.log((0.3, 1.2)))))[:, 0])
+    turn = rng.normal(0, 30)
+    pace = np.exp(rng.uniform(*np.log((0.3, 1.2))))
+    angles = np.radians(turn + drift(rng, (30,), pace, len(layer.matrices))[:, 0])
     beyond = across * np.arange(alpha.shape[1]) + down * np.arange(alpha.shape[0])[:, None] - edge
     # What is behind goes on under what is in front, so that the turn opens no gap.
     behind = rng.random() < 0.5
@@ -153,13 +153,14 @@ def shrunk(planes, scale):
 
 
 def compose(layers, size):
-    """(rgb uint8 5×size×size×3, ids uint8 5×size×size) of Layers from the back, which is opaque, to the front.
+    """(rgb uint8 T×size×size×3, ids uint8 T×size×size) of Layers from the back, which is opaque, to the front.
 
     A pixel belongs to the front-most layer that covers more than half of it.
     """
-    rgb = np.empty((SHOTS, size, size, 3), np.uint8)
-    ids = np.empty((SHOTS, size, size), np.uint8)
-    draw(layers, rgb, ids, range(SHOTS))
+    shots = len(layers[0].matrices)
+    rgb = np.empty((shots, size, size, 3), np.uint8)
+    ids = np.empty((shots, size, size), np.uint8)
+    draw(layers, rgb, ids, range(shots))
     return rgb, ids
 
 
@@ -237,8 +238,9 @@ def _streak(layer, time, point):
     """The kernel of motion blur for the way of a point of the picture while the shutter is open, None where short."""
     if not layer.shutter:
         return None
-    before, after = (layer.matrices[index] @ (*point, 1) for index in (max(time - 1, 0), min(time + 1, SHOTS - 1)))
-    way = (after - before)[:2] * layer.shutter / (2 if 0 < time < SHOTS - 1 else 1)
+    end = len(layer.matrices) - 1
+    before, after = (layer.matrices[index] @ (*point, 1) for index in (max(time - 1, 0), min(time + 1, end)))
+    way = (after - before)[:2] * layer.shutter / (2 if 0 < time < end else 1)
     way *= min(1, STREAK / (np.linalg.norm(way) + 1e-6))
     half = int(np.ceil(np.abs(way).max() / 2))
     if np.linalg.norm(way) < 1.5:
@@ -250,7 +252,7 @@ def _streak(layer, time, point):
 
 
 def placed(base, moves):
-    """Matrices of five frames: `base` brings the picture around the origin, `moves` from there on."""
+    """Matrices of all frames: `base` brings the picture around the origin, `moves` from there on."""
     return [move @ base for move in moves]
 
 

@@ -12,7 +12,7 @@ from dataset.augmentation import mean_colour, random_colour, recolour
 from dataset.cuttings import random_pace, worth_following
 from dataset.layers import compose, drift, motion
 from dataset.sampler import sample_generator, sample_index
-from dataset.training_sets import SHOTS, object_ids
+from dataset.training_sets import object_ids
 from dataset.video import object_tensors
 
 DRAWS = 6
@@ -35,11 +35,12 @@ SECOND = 0.75
 
 
 class PastedVideoDataset(Dataset):
-    """`dataset[n]` is five frames of a scene made of images, for any n from 0; a dict as `dataset.video` has it.
+    """`dataset[n]` is some frames of a scene made of images, for any n from 0; a dict as `dataset.video` has it.
 
     info: name is the image of the main object, which is always the first; frames: the number of each frame.
 
-    cuttings: `dataset.cuttings.Cuttings`; any of their images may be a background. perturb: lowest and highest target
+    cuttings: `dataset.cuttings.Cuttings`; any of their images may be a background, and a sample
+    has their `shots` frames. perturb: lowest and highest target
     of the IoU between pgt and the clean mask. hide: the share of the samples whose objects are hidden for a while
     (`Cuttings.hide`), besides what happens to pass. All random numbers of a sample come from (seed, n). Raises
     InputError naming a file that cannot be used.
@@ -77,7 +78,7 @@ class PastedVideoDataset(Dataset):
         return {
             "rgb": torch.from_numpy(_filmed(rng, rgb)),
             **masks,
-            "info": {"name": str(self.pairs[main].image), "frames": " ".join(map(str, range(SHOTS)))},
+            "info": {"name": str(self.pairs[main].image), "frames": " ".join(map(str, range(len(rgb))))},
         }
 
     def _in_place(self, rng, main):
@@ -87,7 +88,7 @@ class PastedVideoDataset(Dataset):
         masks = {label: cv2.compare(mask, objects[index], cv2.CMP_EQ)
                  for label, index in enumerate(rng.permutation(len(objects))[:2], 1)}
         pace = random_pace(rng)
-        moves = motion(rng, self.size, pace, travel=0.05, degrees=5, zoom=0.05)
+        moves = motion(rng, self.size, pace, self.cuttings.shots, travel=0.05, degrees=5, zoom=0.05)
         layers = [self.cuttings.background(rng, image, masks, moves, 0.012, pace)]
         tone = np.array(mean_colour(image))
         for label in range(3, 3 + rng.choice(3, p=(0.6, 0.3, 0.1))):
@@ -101,7 +102,7 @@ class PastedVideoDataset(Dataset):
         index = self.cuttings.any(rng)
         image = self.cuttings.read(index, masked=False)
         pace = random_pace(rng)
-        moves = motion(rng, self.size, pace, travel=0.05, degrees=4, zoom=0.05)
+        moves = motion(rng, self.size, pace, self.cuttings.shots, travel=0.05, degrees=4, zoom=0.05)
         back = self.cuttings.background(rng, image, {}, moves, 0.006, pace)
         tone = np.array(mean_colour(image))
         first = self.cuttings.cut_out(rng, main, tone)
@@ -136,16 +137,16 @@ class PastedVideoDataset(Dataset):
 
 
 def _filmed(rng, rgb):
-    """uint8 5×3×size×size: frames 5×size×size×3 under light that changes, now and then blurred, noisy, compressed.
+    """uint8 T×3×size×size: frames T×size×size×3 under light that changes, now and then blurred, noisy, compressed.
 
     Whatever is done to the whole frame hides what distinguishes a pasted object from its background.
     """
-    light = drift(rng, [0.04, 0.015, 0.015, 0.015], rng.uniform(0, 1))
+    light = drift(rng, [0.04, 0.015, 0.015, 0.015], rng.uniform(0, 1), len(rgb))
     colour = random_colour(rng, mean_colour(rgb[0]), 0.1, 0.1, 0.1, greyscale=0.03)
     softness = rng.uniform(0.4, 1.2) if rng.random() < 0.25 else 0
     grain = rng.normal(0, rng.uniform(2, 8), (64, 64, 3)).astype(np.float32) if rng.random() < 0.25 else None
     quality = int(rng.integers(25, 80)) if rng.random() < 0.25 else None
-    frames = np.empty((SHOTS, 3, *rgb.shape[1:3]), np.uint8)
+    frames = np.empty((len(rgb), 3, *rgb.shape[1:3]), np.uint8)
     for time, frame in enumerate(rgb):
         gains = np.exp(np.clip(light[time, 0] + light[time, 1:, None], -0.4, 0.4))
         frame = recolour(frame, colour * gains)

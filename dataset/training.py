@@ -7,7 +7,7 @@ from dataset.cuttings import Cuttings
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import MixedDataset
 from dataset.static import StaticDataset
-from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, read_names, usable_videos
+from dataset.training_sets import SHOTS, find_davis, find_pairs, find_videos, find_youtube, read_names, usable_videos
 from dataset.video import VideoDataset, jump_curriculum
 from util.errors import InputError
 
@@ -28,11 +28,12 @@ def training_dataset(args, rank=0, processes=1):
         _check(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if args.stage == 0:
         return StaticDataset(pairs, seed=args.seed, perturb=perturb, size=args.crop)
-    cuttings = Cuttings(pairs, args.crop) if pairs else None
+    shots = args.rollout or SHOTS
+    cuttings = Cuttings(pairs, args.crop, shots) if pairs else None
     pasted = PastedVideoDataset(cuttings, seed=args.seed, perturb=perturb, hide=args.hide) if args.pasted else None
     if not found:
         return pasted
-    videos, left_out = usable_videos(found, excluded)
+    videos, left_out = usable_videos(found, excluded, shots)
     if not videos:
         name, why = next(iter(left_out.items()))
         raise InputError(f"no video to train on: {len(left_out)} were left out, {name} since: {why}")
@@ -41,9 +42,9 @@ def training_dataset(args, rank=0, processes=1):
               file=sys.stderr)
     samples = args.iterations * args.accumulate * args.batch_size * processes
     bl30k = args.stage == 1 and not args.video_root
-    curriculum = jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
+    curriculum = ((0, args.max_jump),) if args.max_jump else jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
     dataset = VideoDataset(videos, max_jump=curriculum, seed=args.seed, perturb=perturb, bl30k=bl30k, size=args.crop,
-                           copy_paste=args.copy_paste, cuttings=cuttings, hide=args.hide)
+                           copy_paste=args.copy_paste, cuttings=cuttings, hide=args.hide, shots=shots)
     return MixedDataset(dataset, pasted, args.pasted, args.seed) if pasted else dataset
 
 

@@ -12,7 +12,7 @@ from util.errors import InputError
 from util.image_io import IMAGE_SUFFIXES, natural, read_mask
 
 SHOTS = 5
-"""Frames of a sample, and the fewest that a video must have."""
+"""Frames of a sample in the published recipe; a video must have as many."""
 
 VOID = 255
 
@@ -151,17 +151,17 @@ def read_names(path):
         raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
 
 
-def usable_videos(videos, excluded=(), threads=8):
+def usable_videos(videos, excluded=(), shots=SHOTS, threads=8):
     """(videos to train on, {name: why not} for the others), by three rules.
 
-    Left out are videos whose name is in `excluded`, those of fewer frames than a sample has, and those without any
-    object. For the last, masks are read until there is an object: mostly the first one of a video.
+    Left out are videos whose name is in `excluded`, those of fewer frames than the `shots` of a sample, and those
+    without any object. For the last, masks are read until there is an object: mostly the first one of a video.
     """
     def fault(video):
         if video.name in excluded:
             return "excluded by name"
-        if len(video.frames) < SHOTS:
-            return f"{len(video.frames)} frames, {SHOTS} are needed"
+        if len(video.frames) < shots:
+            return f"{len(video.frames)} frames, {shots} are needed"
         found = any(object_ids(read_mask(video.mask(index))) for index in range(len(video.frames)))
         return None if found else "no object in any mask"
 

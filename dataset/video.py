@@ -1,4 +1,4 @@
-"""Training samples from annotated videos: five frames with up to two objects (stages 1 to 3)."""
+"""Training samples from annotated videos: some frames with up to two objects (stages 1 to 3)."""
 
 import cv2
 import numpy as np
@@ -66,31 +66,31 @@ def object_tensors(rng, ids, chosen, perturb):
 
 
 class VideoDataset(Dataset):
-    """`dataset[n]` is five frames of one video, for any n from 0: a running number that goes on over the epochs.
+    """`dataset[n]` is T frames of one video, for any n from 0: a running number that goes on over the epochs.
 
     A dict of
-        rgb              uint8 5×3×size×size  RGB, 0 to 255
-        gt, sec_gt       uint8 5×1×size×size  masks of the first and the second object, 0 and 1
-        cls_gt           uint8 5×size×size    0 background, 1 first, 2 second object
+        rgb              uint8 T×3×size×size  RGB, 0 to 255
+        gt, sec_gt       uint8 T×1×size×size  masks of the first and the second object, 0 and 1
+        cls_gt           uint8 T×size×size    0 background, 1 first, 2 second object
         pgt, sec_pgt     uint8 1×1×size×size  the first frame's masks, damaged (`perturb_mask`)
         selector         float32 2            1, and 1 or 0: whether there is a second object
         info             name of the video; frames: file names in the order shown, separated by spaces
 
-    videos: `dataset.training_sets.Video`s of at least five frames. perturb: lowest and highest target of the IoU
-    between pgt and the clean mask. bl30k: the rules of BL30K, more of the frame in a crop and no tiny objects.
+    videos: `dataset.training_sets.Video`s of at least T frames. shots: T. perturb: lowest and highest target of the
+    IoU between pgt and the clean mask. bl30k: the rules of BL30K, more of the frame in a crop and no tiny objects.
     max_jump: the largest gap between two frames of a sample, as pairs (running number from which it holds, gap).
     It is part of the declaration because workers prepare samples ahead: a setting changed while they run would
     reach samples that depend on their timing, and a resumed run would see others than an unbroken one.
     copy_paste: the share of the samples into which an object of another video is copied, moving as it does there
     (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021).
     hide: the share of the samples whose objects are hidden for a while, by pieces of `cuttings` (a
-    `dataset.cuttings.Cuttings` of the same size).
+    `dataset.cuttings.Cuttings` of the same size and shots).
 
     All random numbers of a sample come from (seed, n). Raises InputError naming a file that cannot be used.
     """
 
     def __init__(self, videos, *, max_jump=((0, LAST_JUMP),), seed=0, perturb=(0.85, 1.0), bl30k=False, size=384,
-                 copy_paste=0, cuttings=None, hide=0):
+                 copy_paste=0, cuttings=None, hide=0, shots=SHOTS):
         if hide and cuttings is None:
             raise InputError("to hide objects, VideoDataset needs the cuttings that are put in front of them")
         self.videos = tuple(videos)
@@ -102,6 +102,7 @@ class VideoDataset(Dataset):
         self.copy_paste = copy_paste
         self.cuttings = cuttings
         self.hide = hide
+        self.shots = shots
 
     def __len__(self):
         """Samples of one epoch."""
@@ -134,17 +135,17 @@ class VideoDataset(Dataset):
         }
 
     def _shots(self, rng, video, jump):
-        """(indices of five frames, rgb uint8 5×size×size×3, ids uint8 5×size×size) of a video."""
+        """(indices of the frames, rgb uint8 T×size×size×3, ids uint8 T×size×size) of a video."""
         jump = max(1, jump // video.step)
         for _ in range(DRAWS):
-            frames = draw_frames(rng, len(video.frames), jump)
+            frames = draw_frames(rng, len(video.frames), jump, self.shots)
             geometry, ids = self._masks(rng, video, frames)
             if self._objects(ids):
                 break
         return frames, self._images(rng, video, frames, *geometry), ids
 
     def _masks(self, rng, video, frames):
-        """((frame size, crop box, matrix of each frame from the size×size crop on), ids uint8 5×size×size)."""
+        """((frame size, crop box, matrix of each frame from the size×size crop on), ids uint8 T×size×size)."""
         size = self.size
         first = read_mask(video.mask(frames[0]))
         height, width = first.shape
@@ -152,7 +153,7 @@ class VideoDataset(Dataset):
         flip = translation(size, 0) @ scaling(-1, 1) if rng.random() < 0.5 else np.eye(3)
         centre = np.array([size / 2, size / 2])
         matrices = [random_affine(rng, centre, degrees=15, shear=10) @ flip for _ in frames]
-        ids = np.empty((SHOTS, size, size), np.uint8)
+        ids = np.empty((self.shots, size, size), np.uint8)
         for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
             mask = read_mask(video.mask(index), (width, height)) if shot else first
             lookup = sampling(matrix @ scaling(size / w, size / h))
@@ -170,18 +171,18 @@ class VideoDataset(Dataset):
                 if count > 900 or (count > 100 and max(frame.get(known, 0) for frame in later) < 400)]
 
     def _images(self, rng, video, frames, frame_size, box, matrices):
-        """uint8 5×size×size×3: the frames under the masks' geometry, colours jittered."""
+        """uint8 T×size×size×3: the frames under the masks' geometry, colours jittered."""
         left, top, w, h = box
         size = self.size
         part = [size if size < MINIFICATION * side else side for side in (w, h)]
-        rgb = np.empty((SHOTS, size, size, 3), np.uint8)
+        rgb = np.empty((self.shots, size, size, 3), np.uint8)
         shared = None
         for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
             image = read_image(video.image(index), size=frame_size)[top:top + h, left:left + w]
             if part != [w, h]:
                 image = cv2.resize(image, part, interpolation=cv2.INTER_AREA)
             if shared is None:
-                # The first frame's mean serves all five: they keep their differences in brightness.
+                # The first frame's mean serves all: they keep their differences in brightness.
                 shared = random_colour(rng, mean_colour(image), 0.1, 0.03, 0.03, greyscale=0.05)
             lookup = sampling(matrix @ scaling(size / part[0], size / part[1]))
             warped = warp(recolour(image, shared), lookup, size, cv2.INTER_CUBIC, IMAGE_MEAN)
@@ -193,7 +194,7 @@ class VideoDataset(Dataset):
 def copy_object(rng, source, source_ids, known, rgb, ids):
     """Copy one object of a scene into another one, somewhere, half the time behind what is followed there; in place.
 
-    source, rgb uint8 5×size×size×3; source_ids, ids uint8 5×size×size; known: the object's id in the source. It gets
+    source, rgb uint8 T×size×size×3; source_ids, ids uint8 T×size×size; known: the object's id in the source. It gets
     the lowest id that is free.
     """
     taken = object_ids(ids)
@@ -215,14 +216,14 @@ def copy_object(rng, source, source_ids, known, rgb, ids):
         ids[time][alpha > 127] = free
 
 
-def draw_frames(rng, length, max_jump):
-    """Five frames of a video of `length` ≥ 5, strictly forward in time or strictly backward: list of indices.
+def draw_frames(rng, length, max_jump, shots=SHOTS):
+    """`shots` frames of a video of at least that `length`: list of indices, strictly forward or backward in time.
 
     Gaps are uniform in 1 ... max_jump, and clamped where the end would leave too few frames. (The published sampling
     clamps each frame by a rule of its own, so that in videos about as short as max_jump time goes to and fro.)
     """
-    start = int(rng.integers(max(1, length - max(max_jump, SHOTS - 1))))
+    start = int(rng.integers(max(1, length - max(max_jump, shots - 1))))
     frames = [start]
-    for left in range(SHOTS - 2, -1, -1):
+    for left in range(shots - 2, -1, -1):
         frames.append(min(frames[-1] + int(rng.integers(max_jump)) + 1, length - 1 - left))
     return frames[::-1] if rng.random() < 0.5 else frames

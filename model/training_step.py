@@ -28,6 +28,9 @@ from model.losses import (
 from model.memory_reading import read_all
 from model.network import aggregate, normalise
 
+SUPERVISED = 3
+"""Frames in a row that `rollout_step` learns from."""
+
 
 @dataclass(frozen=True)
 class LossSettings:
@@ -51,8 +54,8 @@ class TrainingStep(nn.Module):
     network's parts many times: so it wraps this.
     """
 
-    def __init__(self, network, settings, damage=0, keys_only=False):
-        """damage: of `video_step`. keys_only: the loss is that of `matching` alone."""
+    def __init__(self, network, settings, damage=0, keys_only=False, rollout=False):
+        """damage: of `video_step`. keys_only: by the loss of `matching` alone. rollout: `rollout_step` for videos."""
         super().__init__()
         self.network = network
         self.settings = settings
@@ -61,7 +64,7 @@ class TrainingStep(nn.Module):
             self.frames = matching_step
             return
         self.frames = (functools.partial(static_step, match=match) if network.config.single_object else
-                       functools.partial(video_step, damage=damage, match=match))
+                       functools.partial(rollout_step if rollout else video_step, damage=damage, match=match))
 
     def forward(self, batch, iteration):
         """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at."""
@@ -80,6 +83,9 @@ class Outcome:
 
     matches: tuple | None = None
     """(prob, truth) of `_carried`."""
+
+    alike: bool = False
+    """Do all frames have the same weight, or the published ones of `halving_sum`?"""
 
 
 def static_step(network, batch, match=False):
@@ -121,7 +127,7 @@ def video_step(network, batch, damage=0, match=False):
     values.append(remembered(1, logits[1]))
 
     embedding = _aggregate(network, (features.key(0), values[0]), (features.key(1), values[1]))
-    thin_2, guide_2 = _read_embedding(features, 2, embedding), _read(features, 2, [0, 1], values)
+    thin_2, guide_2 = _read_entries(features, 2, [embedding]), _read(features, 2, [0, 1], values)
     logits[2] = _segment(network, features, 2, thin_2, selector)
     # The memory takes the guide's mask, which the embedding's errors do not reach.
     values.append(remembered(2, _segment(network, features, 2, guide_2, selector)))
@@ -131,13 +137,47 @@ def video_step(network, batch, damage=0, match=False):
 
     for frame in (2, 3):
         embedding = _aggregate(network, embedding, (features.key(frame), values[frame]))
-    thin_4, guide_4 = _read_embedding(features, 4, embedding), _read(features, 4, [0, 1, 2, 3], values)
+    thin_4, guide_4 = _read_entries(features, 4, [embedding]), _read(features, 4, [0, 1, 2, 3], values)
     logits[4] = _segment(network, features, 4, thin_4, selector)
     return Outcome(logits, {
         "klloss_loss": (value, clean_value),
         "df2_distillation": _decoder_inputs(features, 2, thin_2, guide_2),
         "df4_distillation": _decoder_inputs(features, 4, thin_4, guide_4),
     }, _carried(features, batch) if match else None)
+
+
+def rollout_step(network, batch, damage=0, match=False):
+    """Any number of frames, all remembered, tracked as inference does it (mode two-frames-compress).
+
+    Learnt from are `SUPERVISED` frames in a row, anywhere after the first. Those before them are tracked without
+    gradients: they bring the memory to where a tracker's errors have gathered, and the embedding to what SAM makes of
+    its own results. damage: the share of the images in which the first predicted masks are damaged. match: of
+    `video_step`.
+    """
+    features = _encode_frames(network, batch)
+    selector = batch["selector"]
+    before = int(torch.randint(batch["rgb"].shape[1] - SUPERVISED, ()))
+    end = before + SUPERVISED
+    true = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
+    first = features.key(0), network.encode_value(features.image(0), features.f16(0), true)
+    # The annotated frame stands twice, as it does there.
+    memory, embedding, logits = [first, first], first, {}
+    for frame in range(1, end + 1):
+        with torch.set_grad_enabled(frame > before and torch.is_grad_enabled()):
+            output = _segment(network, features, frame, _read_entries(features, frame, memory), selector)
+            if frame > before:
+                logits[frame] = output
+            if frame < end:
+                masks = output.softmax(1)[:, 1:]
+                if damage and frame == 1:
+                    masks = damaged_masks(masks, selector, damage)
+                last = features.key(frame), network.encode_value(features.image(frame), features.f16(frame), masks)
+                embedding = _aggregate(network, embedding, last)
+                memory = [first, first, last, embedding]
+        if frame == before:
+            # Autocast would go on with the weights that it converted without gradients.
+            torch.clear_autocast_cache()
+    return Outcome(logits, {}, _carried(features, batch) if match else None, alike=True)
 
 
 def matching_step(network, batch):
@@ -191,7 +231,7 @@ def combine(outcome, batch, iteration, settings):
             scalars[f"dice_{frame}"] = overlap
             frame_losses[-1] = frame_losses[-1] + overlap
         images[f"mask_{frame}"] = logits.detach().softmax(1)[:, 1:]
-    total = halving_sum(frame_losses)
+    total = sum(frame_losses) / max(1, len(frame_losses)) if outcome.alike else halving_sum(frame_losses)
     weights = {"klloss_loss": settings.klloss_weight, "df2_distillation": settings.decoder_f2_weight,
                "df4_distillation": settings.decoder_f4_weight}
     for name, (student, teacher) in outcome.consistencies.items():
@@ -203,8 +243,8 @@ def combine(outcome, batch, iteration, settings):
     scalars["total_loss"] = total
     for prefix, truth, channel in (("", "gt", 0), ("sec_", "sec_gt", 1)):
         if truth in batch and images:
-            counts = [intersection_and_union(mask[:, channel], batch[truth][:, int(name[-1]), 0] > 0.5)
-                      for name, mask in images.items()]
+            masks = ((int(name.removeprefix("mask_")), mask[:, channel]) for name, mask in images.items())
+            counts = [intersection_and_union(mask, batch[truth][:, frame, 0] > 0.5) for frame, mask in masks]
             scalars[f"hide_iou/{prefix}i"], scalars[f"hide_iou/{prefix}u"] = map(sum, zip(*counts, strict=True))
     return total, {name: value.detach() if torch.is_tensor(value) else value for name, value in scalars.items()}, images
 
@@ -237,16 +277,15 @@ def _encode_frames(network, batch):
 
 def _read(features, frame, memory, values):
     """Readout B×O×V×h×w of a frame from the frames in `memory`, all positions."""
-    keys = torch.cat([features.key(index).flatten(2) for index in memory], 2)
-    values = torch.cat([values[index].flatten(3) for index in memory], 3)
+    return _read_entries(features, frame, [(features.key(index), values[index]) for index in memory])
+
+
+def _read_entries(features, frame, entries):
+    """The same from memory entries (key B×C×h×w, value B×O×V×h×w)."""
+    keys = torch.cat([key.flatten(2) for key, _ in entries], 2)
+    values = torch.cat([value.flatten(3) for _, value in entries], 3)
     query = features.key(frame)
     return read_all(query.flatten(2), keys, values).unflatten(3, query.shape[2:])
-
-
-def _read_embedding(features, frame, embedding):
-    key, value = embedding
-    query = features.key(frame)
-    return read_all(query.flatten(2), key.flatten(2), value.flatten(3)).unflatten(3, query.shape[2:])
 
 
 def _carried(features, batch):

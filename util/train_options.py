@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+from dataset.training_sets import SHOTS
 from model import PRESETS
 from model.training_step import LossSettings
 from util.errors import InputError
@@ -40,6 +41,8 @@ def get_args_parser(description):
     data.add_argument("--hide", type=fraction, default=0, metavar="SHARE",
                       help="stages 1 to 3: in this share of the samples, 0 to 1, objects are hidden for a while by "
                            "pieces of --static_root (%(default)s)")
+    data.add_argument("--max_jump", type=positive, metavar="N",
+                      help="stages 1 to 3: the largest gap between two frames of a sample (the published curriculum)")
     data.add_argument("--check_data", action="store_true", help="decode every file of the data, report, and stop")
     data.add_argument("--num_workers", type=whole, default=8, help="loader processes of each process (%(default)s)")
     data.add_argument("--perturb_max", type=float, default=1, help="IoU of damaged first masks, at most (%(default)s)")
@@ -59,12 +62,15 @@ def get_args_parser(description):
                         help="learning rate of the image trunk, relative to the others'; 0 freezes it (%(default)s)")
     recipe.add_argument("--train", choices=("all", "keys", "rest"), default="all",
                         help="keys: nothing but the keys, by nothing but the loss of --match_weight; rest: all but the "
-                             "keys (%(default)s)")
+                             "keys and what SAM does with them (%(default)s)")
     recipe.add_argument("--clip", type=float, metavar="NORM",
                         help="largest norm of the gradient, longer ones are shortened to it (none)")
     recipe.add_argument("--damage", type=fraction, default=0, metavar="SHARE",
                         help="stages 1 to 3: this share of the predicted masks, 0 to 1, lacks a part of the object or "
                              "has too much when the memory takes it (%(default)s)")
+    recipe.add_argument("--rollout", type=whole, default=0, metavar="N",
+                        help="stages 1 to 3: samples of N frames, tracked as at inference; learnt from are three in a "
+                             "row, anywhere (0: the published step of five)")
     recipe.add_argument("--warm_up", action="store_true", help="raise the learning rate over the first hundredth")
     for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight", "temperature", "top_p", "dice_weight",
                  "match_weight"):
@@ -113,6 +119,8 @@ def with_stage_defaults(args):
         raise InputError(f"--crop {args.crop}: a multiple of 16 from 32 on is needed")
     if args.stage == 0 and args.damage:
         raise InputError("--damage is for stages 1 to 3: stage 0 has none of its masks damaged")
+    if args.rollout and (args.stage == 0 or args.rollout < SHOTS):
+        raise InputError(f"--rollout {args.rollout}: {SHOTS} frames or more are needed, and stage 1, 2 or 3")
     if args.train == "keys" and not args.match_weight:
         raise InputError("--train keys has no other loss than the matching loss: it needs --match_weight")
     if args.debug:

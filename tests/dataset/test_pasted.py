@@ -68,6 +68,15 @@ def test_samples_have_the_arrays_of_video_samples(samples):
         assert sample["info"]["name"].endswith(".jpg") and len(sample["info"]["frames"].split()) == 5
 
 
+def test_samples_of_more_frames(pairs):
+    dataset = PastedVideoDataset(Cuttings(pairs, SIZE, 8), seed=2, hide=1)
+    for number in range(10):
+        sample = dataset[number]
+        assert sample["rgb"].shape[0] == sample["gt"].shape[0] == sample["cls_gt"].shape[0] == 8
+        assert not torch.equal(sample["rgb"][6], sample["rgb"][7])
+        assert sample["info"]["frames"] == "0 1 2 3 4 5 6 7"
+
+
 def test_followed_objects_are_seen_in_the_first_frame(samples):
     for sample in samples:
         assert sample["gt"][0].sum() >= SIZE ** 2 / 500

@@ -133,16 +133,23 @@ def test_gaps_of_youtube_are_a_fifth(videos):
         assert set(np.abs(np.diff(frames))) == {1}
 
 
-@pytest.mark.parametrize("length", [5, 6, 25, 70])
+def test_video_samples_of_more_frames(videos):
+    dataset = VideoDataset(videos, seed=7, size=SIZE, shots=7, max_jump=((0, 1),))
+    sample = dataset[0]
+    assert sample["rgb"].shape[0] == sample["gt"].shape[0] == sample["cls_gt"].shape[0] == 7
+    assert len(set(sample["info"]["frames"].split())) == 7 and sample["pgt"].shape[0] == 1
+
+
+@pytest.mark.parametrize(("length", "shots"), [(5, SHOTS), (6, SHOTS), (25, SHOTS), (70, SHOTS), (9, 9), (70, 9)])
 @pytest.mark.parametrize("jump", [1, 5, 25])
-def test_frames_go_one_way_with_bounded_gaps(length, jump):
+def test_frames_go_one_way_with_bounded_gaps(length, shots, jump):
     """The published sampling goes to and fro in short videos; this one never does."""
     rng = np.random.default_rng(0)
     seen, backward = set(), 0
     for _ in range(600):
-        frames = draw_frames(rng, length, jump)
+        frames = draw_frames(rng, length, jump, shots)
         gaps = np.diff(frames)
-        assert len(frames) == SHOTS and min(frames) >= 0 and max(frames) < length
+        assert len(frames) == shots and min(frames) >= 0 and max(frames) < length
         assert (gaps > 0).all() or (gaps < 0).all()
         assert np.abs(gaps).max() <= jump
         backward += gaps[0] < 0

@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 import torch
 
+from inference_core import InferenceCore
 from model import PRESETS
-from model.training_step import LossSettings, TrainingStep, damaged_masks
+from model.training_step import SUPERVISED, LossSettings, TrainingStep, damaged_masks, rollout_step
 from tests.conftest import recipe_network
 
 SIZE = 64
@@ -83,3 +84,49 @@ def test_matching_loss_teaches_the_keys_which_object_is_which(single):
         (step(batch, 0)[0] - plain(batch, 0)[0]).backward()
         optimizer.step()
     assert step(batch, 0)[1]["match_loss"] < 0.8 * scalars["match_loss"]
+
+
+def clip_batch(clip, frames=7):
+    """A batch of one sample: the first frames of the clip, its sides cut to multiples of 16."""
+    rgb, ids = (torch.from_numpy(part[:frames, :64, :96]) for part in clip)
+    planes = [(ids == known).byte()[None, :, None] for known in (1, 2)]
+    return {"rgb": rgb.permute(0, 3, 1, 2)[None], "gt": planes[0], "sec_gt": planes[1], "cls_gt": ids[None],
+            "selector": torch.ones(1, 2)}
+
+
+def test_a_rollout_tracks_as_inference_does(tiny_network, clip):
+    batch = clip_batch(clip)
+    core = InferenceCore(tiny_network, "two-frames-compress", mem_every=1, top_k=1000)
+    rgb = batch["rgb"][0]
+    core.step(rgb[0], batch["cls_gt"][0, 0])
+    tracked = {time: core.step(rgb[time]) for time in range(1, len(rgb))}
+    firsts = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            logits = rollout_step(tiny_network, batch).logits
+        first = min(logits)
+        if first in firsts:
+            continue
+        firsts.add(first)
+        assert list(logits) == list(range(first, first + SUPERVISED))
+        for time, each in logits.items():
+            torch.testing.assert_close(each[0].softmax(0), tracked[time], atol=1e-4, rtol=0)
+    assert firsts == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rollout_teaches_everything(clip, dtype):
+    """Also in mixed precision: weights converted in the frames without gradients must not serve for the rest."""
+    network = recipe_network(PRESETS["tiny"]).requires_grad_(True)
+    step = TrainingStep(network, LossSettings(dice_weight=1), rollout=True)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        for seed in range(30):
+            torch.manual_seed(seed)
+            loss, scalars, images = step(clip_batch(clip), 0)
+            if "mask_4" in images and "mask_3" not in images:
+                break
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
+    frames = [scalars[f"loss_{frame}"] + scalars[f"dice_{frame}"] for frame in (4, 5, 6)]
+    assert loss.item() == pytest.approx(sum(frames).item() / 3, rel=1e-3)

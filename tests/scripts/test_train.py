@@ -241,11 +241,31 @@ def test_keys_are_trained_alone_and_then_the_rest(images, videos, tmp_path, stag
                for before, after in itertools.pairwise(states)]
     assert changed[0] == {"key_proj"}
     assert {"value_encoder", "decoder", "key_encoder"} <= changed[1] and "key_proj" not in changed[1]
+    if stage:
+        # SAM's work on keys belongs to the keys.
+        assert {name.split(".")[1] for name in states[1] if name.startswith("mem_compress.")
+                and not torch.equal(states[1][name], states[2][name])} == {"value_encoder", "compress_value"}
     first, *_, last = log_of(tmp_path, "k")
     assert "iou" not in first and first["total_loss"] == first["match_loss"]
     assert "iou" in last and last["total_loss"] > last["match_loss"] > 0
     assert run(*data, "--train", "keys") == 2
     assert "--train keys has no other loss than the matching loss" in capsys.readouterr().err
+
+
+def test_rollouts(images, videos, tmp_path, capsys):
+    arguments = ["--stage", 3, "--static_root", images, "--video_root", videos, "--rollout", 7, "--max_jump", 1,
+                 "--pasted", "0.5", "--hide", "0.5", "--damage", "0.5", "--lr", "1e-3", "--out_root", tmp_path]
+    assert run(*arguments, "--id", "r", "--iterations", 4, "--image_interval", 1) == 0
+    rows = log_of(tmp_path, "r")
+    assert all("iou" in row and "klloss_loss" not in row for row in rows)
+    # Which frames are learnt from changes from step to step.
+    assert len({tuple(name for name in row if name.startswith("loss_")) for row in rows}) > 1
+    capsys.readouterr()
+    for wrong in (["--rollout", 4], ["--stage", 0, "--damage", 0]):
+        assert run(*arguments, *wrong) == 2
+        assert "5 frames or more are needed, and stage 1, 2 or 3" in capsys.readouterr().err
+    assert run(*arguments, "--rollout", 9) == 2
+    assert "8 frames, 9 are needed" in capsys.readouterr().err
 
 
 def test_resume_goes_before_the_checkpoint_to_start_from(images, tmp_path, capsys):
