@@ -293,10 +293,17 @@ class InferenceCore:
         self._since_memory = 0
 
     def _aggregate(self, old, new):
-        """SAM on two memory entries (key C×h×w, value O×V×h×w)."""
+        """SAM on two memory entries (key C×h×w, value O×V×h×w); where its result is not finite, the new one.
+
+        It is applied to its own output and nothing bounds that: in a network trained on too short videos it may grow
+        from frame to frame without end, and infinite once, would be so for the rest of the video.
+        """
         key = self._aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
-        return key, torch.cat([self._aggregate_value(before, after) for before, after in chunks])
+        value = torch.cat([self._aggregate_value(before, after) for before, after in chunks])
+        # Affinities need the square. Decided on the device, which the host need not wait for.
+        finite = key.float().square().sum().isfinite() & value.isfinite().all()
+        return torch.where(finite, key, new[0]), torch.where(finite, value, new[1])
 
     def _forget(self, ids):
         for group in self._groups:

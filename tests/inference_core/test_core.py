@@ -221,6 +221,17 @@ def test_mixed_precision_stays_close(tiny_network, clip):
     assert np.mean(np.stack(exact) == np.stack(mixed)) > 0.95
 
 
+@pytest.mark.parametrize("part", ["key", "value"])
+def test_an_embedding_that_is_not_finite_gives_way_to_the_last_frame(clip, part):
+    frames, truth = clip
+    network = recipe_network(PRESETS["tiny"])
+    getattr(network.mem_compress, f"compress_{part}").weight.data *= 1e38
+    cores = [InferenceCore(network, mode, mem_every=2) for mode in ("compress", "last")]
+    for index, frame in enumerate(frames):
+        prob, expected = (core.step(frame, truth[0] if index == 0 else None) for core in cores)
+        torch.testing.assert_close(prob, expected, atol=1e-5, rtol=0)
+
+
 def test_extreme_affinities_stay_finite(tiny_network, clip):
     """The published softmax does not subtract the maximum and overflows above 88."""
     frames, truth = clip
