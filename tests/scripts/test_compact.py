@@ -1,4 +1,4 @@
-"""The commands of docs/COMPACT.md in small: images, videos, keys alone, the mean in float16, then tracking."""
+"""The commands of docs/COMPACT.md in small: images, videos, keys alone, rollouts, means in float16, then tracking."""
 
 import eval_davis
 import export_model
@@ -29,7 +29,13 @@ def test_from_images_to_masks(davis, tmp_path, capsys):
     assert run(train, *RECIPE, *videos, "--out_root", saves, "--stage", "3", "--id", "keys", "--load_network", last,
                "--train", "keys", "--match_weight", "1", "--pasted", "0.5", "--copy_paste", "1", "--trunk_lr", "0") == 0
     keys = next(saves.glob("*_keys/model_2.pth"))
-    assert run(export_model, last, keys, "--output", exported) == 0
+    mean = tmp_path / "mean.pth"
+    assert run(export_model, last, keys, "--output", mean) == 0
+    assert run(train, *RECIPE, *videos, "--out_root", saves, "--stage", "3", "--id", "roll", "--load_network", mean,
+               "--train", "rest", "--rollout", "9", "--max_jump", "1", "--pasted", "0.3", "--copy_paste", "0.6",
+               "--hide", "0.12", "--damage", "0.3", "--trunk_lr", "0", "--save_interval", "1") == 0
+    rolled = next(saves.glob("*_roll"))
+    assert run(export_model, rolled / "model_1.pth", rolled / "model_2.pth", "--output", exported) == 0
     assert load_network(exported).config == PRESETS["compact"]
     assert run(eval_davis, "--model", exported, "--davis_path", davis, "--output", tmp_path / "masks") == 0
     assert list((tmp_path / "masks").rglob("*.png"))
