@@ -32,7 +32,7 @@ def test_from_images_to_masks(davis, tmp_path, capsys):
     mean = tmp_path / "mean.pth"
     assert run(export_model, last, keys, "--output", mean) == 0
     assert run(train, *RECIPE, *videos, "--out_root", saves, "--stage", "3", "--id", "roll", "--load_network", mean,
-               "--train", "rest", "--rollout", "9", "--max_jump", "1", "--pasted", "0.3", "--copy_paste", "0.6",
+               "--train", "rest", "--rollout", "6", "--max_jump", "1", "--pasted", "0.3", "--copy_paste", "0.6",
                "--hide", "0.12", "--damage", "0.3", "--trunk_lr", "0", "--save_interval", "1") == 0
     rolled = next(saves.glob("*_roll"))
     assert run(export_model, rolled / "model_1.pth", rolled / "model_2.pth", "--output", exported) == 0
