@@ -39,11 +39,10 @@ class PastedVideoDataset(Dataset):
 
     info: name is the image of the main object, which is always the first; frames: the number of each frame.
 
-    cuttings: `dataset.cuttings.Cuttings`; any of their images may be a background, and a sample
-    has their `shots` frames. perturb: lowest and highest target
-    of the IoU between pgt and the clean mask. hide: the share of the samples whose objects are hidden for a while
-    (`Cuttings.hide`), besides what happens to pass. All random numbers of a sample come from (seed, n). Raises
-    InputError naming a file that cannot be used.
+    cuttings: `dataset.cuttings.Cuttings`; any of their images may be a background, and a sample has their `shots`
+    frames. perturb: lowest and highest target of the IoU between pgt and the clean mask. hide: the share of the samples
+    whose objects are hidden for a while (`Cuttings.hide`), besides what happens to pass. All random numbers of a sample
+    come from (seed, n). Raises InputError naming a file that cannot be used.
     """
 
     def __init__(self, cuttings, *, seed=0, perturb=(0.85, 1.0), hide=0):

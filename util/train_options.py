@@ -121,6 +121,8 @@ def with_stage_defaults(args):
         raise InputError("--damage is for stages 1 to 3: stage 0 has none of its masks damaged")
     if args.rollout and (args.stage == 0 or args.rollout < SHOTS):
         raise InputError(f"--rollout {args.rollout}: {SHOTS} frames or more are needed, and stage 1, 2 or 3")
+    if args.max_jump and args.stage == 0:
+        raise InputError("--max_jump is for stages 1 to 3: stage 0 makes its samples of single images")
     if args.train == "keys" and not args.match_weight:
         raise InputError("--train keys has no other loss than the matching loss: it needs --match_weight")
     if args.debug:

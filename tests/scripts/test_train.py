@@ -264,6 +264,8 @@ def test_rollouts(images, videos, tmp_path, capsys):
     for wrong in (["--rollout", 4], ["--stage", 0, "--damage", 0]):
         assert run(*arguments, *wrong) == 2
         assert "5 frames or more are needed, and stage 1, 2 or 3" in capsys.readouterr().err
+    assert run(*arguments, "--stage", 0, "--damage", 0, "--rollout", 0) == 2
+    assert "--max_jump is for stages 1 to 3" in capsys.readouterr().err
     assert run(*arguments, "--rollout", 9) == 2
     assert "8 frames, 9 are needed" in capsys.readouterr().err
 
