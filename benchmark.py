@@ -46,8 +46,9 @@ from inference_core import InferenceCore
 from model import PRESETS, RDE, load_network
 from model.checkpoint import preset_name
 from util.benchmarking import Clip, PlainNetwork, held_by, resident, training_batch
+from util.device import device_name, pick_device
 from util.errors import run_script
-from util.hyper_para import device_name, pick_device, positive
+from util.hyper_para import positive
 from util.image_io import davis_palette, read_image, write_mask
 from util.pipeline import Background, read_ahead
 from util.progress import progress_bar

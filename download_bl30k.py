@@ -15,7 +15,7 @@ the next day, or save it with a browser as ROOT/.downloads/NAME.tar and run the 
 import argparse
 import sys
 
-from util.download import Part, add_download_options, agree, download_parts, drive_url
+from util.download.parts import Part, add_download_options, agree, download_parts, drive_url
 from util.errors import run_script
 
 TERMS = """

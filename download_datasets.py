@@ -29,7 +29,7 @@ once they are unpacked.
 import argparse
 import sys
 
-from util.download import Part, add_download_options, agree, download_parts, drive_url
+from util.download.parts import Part, add_download_options, agree, download_parts, drive_url
 from util.errors import run_script
 
 TERMS = """

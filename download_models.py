@@ -14,7 +14,7 @@ the next day, or save it with a browser in ROOT/pretrain.
 import argparse
 import sys
 
-from util.download import add_download_options, agree, download_parts, list_drive_folder
+from util.download.parts import add_download_options, agree, download_parts, list_drive_folder
 from util.errors import InputError, run_script
 
 TERMS = """

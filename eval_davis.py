@@ -13,9 +13,9 @@ evaluation/2017/evaluation_ours.py.
 import argparse
 import sys
 
-from dataset.benchmarks import BENCHMARKS
+from dataset.evaluation_sets import BENCHMARKS
+from evaluation.run import evaluate
 from util.errors import run_script
-from util.evaluator import evaluate
 from util.hyper_para import add_evaluation_options
 
 

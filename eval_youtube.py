@@ -12,9 +12,9 @@ FRAME.png. Interrupted, the same command goes on with the videos that are not fi
 import argparse
 import sys
 
-from dataset.benchmarks import BENCHMARKS
+from dataset.evaluation_sets import BENCHMARKS
+from evaluation.run import evaluate
 from util.errors import run_script
-from util.evaluator import evaluate
 from util.hyper_para import add_evaluation_options
 
 

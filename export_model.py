@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from model import load_network
-from model.checkpoint import file_sha256, preset_name
+from model.checkpoint import preset_name
 from util.errors import InputError, run_script
-from util.image_io import atomic_path
+from util.files import atomic_path, file_sha256
 
 
 def get_args_parser():

@@ -27,15 +27,17 @@ import torch
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
 from inference_core import InferenceCore
-from model.checkpoint import file_sha256, preset_name
-from util.annotations import find_masks
+from inference_core.annotations import find_masks
+from inference_core.track_output import TrackOutput
+from model.checkpoint import preset_name
+from util.device import device_name
 from util.errors import InputError, run_script
-from util.hyper_para import add_inference_options, core_settings, device_name, network_for
+from util.files import file_sha256
+from util.hyper_para import add_inference_options, core_settings, network_for
 from util.image_io import read_mask
 from util.pipeline import mark_last, prefetch
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
-from util.track_output import TrackOutput
 from util.video import open_frames
 
 

@@ -26,19 +26,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataset.sampler import training_batches
 from dataset.training import check_training_data, training_dataset
+from evaluation.validation import check_validation, validate
+from model import training_state as train_checkpoint
 from model.initialise import continued_network, new_network
+from model.training_log import TrainLog
 from model.training_step import TrainingStep
-from util import train_checkpoint
-from util.allocator import keep_freed_memory
+from util.device import device_name, join_processes, pick_device
 from util.errors import InputError, run_script
-from util.hyper_para import device_name, pick_device
-from util.processes import join_processes
+from util.machine import keep_freed_memory
 from util.schedule import learning_rate
 from util.timing import peak_memory_mb
-from util.train_log import TrainLog
 from util.train_options import data_name, loss_settings, network_config, with_stage_defaults
 from util.train_options import get_args_parser as options
-from util.validation import check_validation, validate
 
 WEIGHT_DECAY = 1e-7
 

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from util.errors import InputError
-from util.image_io import atomic_path, write_mask
+from util.files import atomic_path
+from util.image_io import write_mask
 
 
 def render_clip(background, textures, size, length, seed=0):

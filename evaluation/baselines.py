@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from dataset.benchmarks import BENCHMARKS
+from dataset.evaluation_sets import BENCHMARKS
 from util.errors import run_script
 from util.image_io import read_image, read_mask, read_palette, write_mask
 from util.progress import progress_bar

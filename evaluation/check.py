@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from dataset.benchmarks import BENCHMARKS
+from dataset.evaluation_sets import BENCHMARKS
 from util.errors import InputError, pixels, run_script
 from util.image_io import image_size, read_mask
 from util.progress import progress_bar

@@ -5,13 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from evaluation.davis import (
-    UNSUPERVISED_2019,
-    davis_clips,
-    read_set,
-    score_semi_supervised,
-    score_unsupervised,
-)
+from dataset.evaluation_sets import read_set
+from evaluation.davis import UNSUPERVISED_2019, davis_clips, score_semi_supervised, score_unsupervised
 from evaluation.measures import DECAY_RULES
 from evaluation.report import write_report
 from evaluation.scoring import default_workers

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.evaluation_sets import read_set
 from evaluation.decoding import read_ids
 from evaluation.folders import a_few, check_predictions, list_masks
 from evaluation.scoring import VOID, Clip, Rules, object_score, raise_problems, score_clips
@@ -12,22 +13,6 @@ from util.errors import InputError
 MAX_PROPOSALS = 20  # of the unsupervised task
 BINARY_VALUE = 255  # of the object in masks of DAVIS 2016
 UNSUPERVISED_2019 = ("test-dev", "test-challenge")  # their unsupervised lists came out two years later
-
-
-def read_set(davis_path, year, name):
-    """The sequences of ImageSets/`year`/`name`.txt in the order of the file, each once.
-
-    Also reads the lists of the original DAVIS 2016 release, whose lines are pairs of paths.
-    """
-    path = Path(davis_path) / "ImageSets" / str(year) / f"{name}.txt"
-    if not path.is_file():
-        sets = sorted(p.stem for p in path.parent.glob("*.txt"))
-        hint = f"sets there: {', '.join(sets)}" if sets else "--davis_path is the folder with ImageSets in it"
-        raise InputError(f"{path}: no such set ({hint})")
-    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    if not lines:
-        raise InputError(f"{path}: an empty list of sequences")
-    return list(dict.fromkeys(Path(words[0]).parent.name if "/" in words[0] else words[0] for words in lines))
 
 
 def _other_sets(davis_path, sequences):

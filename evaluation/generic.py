@@ -24,7 +24,7 @@ from evaluation.folders import a_few, check_predictions, list_folders, list_mask
 from evaluation.report import write_report
 from evaluation.scoring import Clip, Rules, object_score, raise_problems, score_clips
 from util.errors import InputError, run_script
-from util.image_io import atomic_path
+from util.files import atomic_path
 
 
 def get_args_parser():

@@ -12,7 +12,8 @@ from PIL import __version__ as pillow_version
 
 from evaluation.decoding import read_ids
 from evaluation.measures import object_statistics
-from util.image_io import atomic_path, read_image
+from util.files import atomic_path
+from util.image_io import read_image
 
 WORST_FRAMES = 12
 WORST_PER_OBJECT = 2

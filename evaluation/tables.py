@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from evaluation.measures import decay, object_statistics
-from util.image_io import atomic_path
+from util.files import atomic_path
 
 GLOBAL_HEADER = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 UINT8_FRAMES = 256  # from so many frames on the official decay is not the decay

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from inference_core.capture import Captured, can_compile
 from inference_core.memory import MODES, ObjectMemory, compresses
 from model.inference import Frame, InferenceNetwork
 from model.memory_reading import read_top_k
 from model.network import distribution, image_statistics, normalise
-from util.allocator import keep_freed_memory
-from util.capture import Captured, can_compile
 from util.errors import InputError, pixels
+from util.machine import keep_freed_memory
 
 STRIDE = 16
 

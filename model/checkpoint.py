@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import pickle
 import re
 import struct
@@ -37,15 +36,6 @@ def preset_name(config):
     """The preset whose dimensions a NetworkConfig has."""
     plain = dataclasses.replace(config, sam=True, repeat=0, single_object=False)
     return next((name for name, preset in PRESETS.items() if preset == plain), "custom")
-
-
-def file_sha256(path):
-    """What tells one file of weights from another: the SHA-256 of its bytes in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_checkpoint(path):

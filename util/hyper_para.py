@@ -1,16 +1,12 @@
 """Options that several scripts share, and what they stand for."""
 
 import os
-import platform
-import re
 import sys
 from pathlib import Path
 
-import torch
-
 from inference_core import MODES
 from model import load_network
-from util.errors import InputError
+from util.device import pick_device
 
 COMPACT = Path(__file__).parents[1] / "weights" / "compact.pth"
 """The network that comes with the repository, see docs/COMPACT.md."""
@@ -58,37 +54,6 @@ def network_for(args):
     if args.model == str(COMPACT) and os.environ.get("RANK", "0") == "0":
         print("the compact network of weights/compact.pth; --model takes another", file=sys.stderr)
     return load_network(args.model, pick_device(args.device))
-
-
-def pick_device(name):
-    """The torch.device called `name`; "auto" is the fastest there is. Raises InputError if it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-        if device.type == "cuda":
-            # Streams and graphs are made on the current device.
-            torch.cuda.set_device(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name} cannot be used here: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def device_name(device):
-    """What the device is called by its maker."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        try:
-            with open("/proc/cpuinfo") as file:
-                name = re.search(r"model name\s*: (.*)", file.read())[1]
-        except (OSError, TypeError):
-            name = platform.processor() or platform.machine()
-        return f"{name}, {torch.get_num_threads()} threads"
-    return device.type
 
 
 def positive(text):

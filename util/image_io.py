@@ -1,8 +1,6 @@
 """Reading images and masks, writing masks: every file format decision stands here."""
 
-import contextlib
 import math
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from util.errors import InputError, pixels
+from util.files import atomic_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -59,19 +58,6 @@ def of_size(size, image, title):
     if image.shape[1::-1] != tuple(size):
         raise InputError(f"{title}: {pixels(image.shape[1::-1])} pixels, the first frame has {pixels(size)}")
     return image
-
-
-@contextlib.contextmanager
-def atomic_path(path):
-    """Yield a temporary path beside `path` that takes its place when the block ends without an error."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _open(path):

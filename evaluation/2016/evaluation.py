@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from dataset.evaluation_sets import read_set
 from evaluation.command_line import add_scoring_options, check_workers, decay_rule, say_written
-from evaluation.davis import davis_clips, read_set, score_binary
+from evaluation.davis import davis_clips, score_binary
 from evaluation.report import write_report
 from evaluation.tables import (
     GLOBAL_HEADER,

@@ -12,12 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from dataset.evaluation_sets import read_set
 from evaluation.command_line import add_scoring_options, check_workers, decay_rule, say_written
-from evaluation.davis import davis_clips, read_set, score_semi_supervised
+from evaluation.davis import davis_clips, score_semi_supervised
 from evaluation.report import write_report
 from evaluation.tables import GLOBAL_HEADER, csv_text, global_scores, note_decay, object_rows
 from util.errors import run_script
-from util.image_io import atomic_path
+from util.files import atomic_path
 
 SET = "test-dev"
 KEYS = ("GlobalMean", "JMean", "JRecall", "JDecay", "FMean", "FRecall", "FDecay")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from inference_core import MODES, InferenceCore
+from inference_core.capture import can_compile
 from inference_core.memory import ObjectMemory, compresses
 from model import PRESETS
 from model.inference import InferenceNetwork
 from tests.conftest import recipe_network
-from util.capture import can_compile
 from util.errors import InputError
 
 

@@ -18,11 +18,11 @@ from PIL import Image
 import download_bl30k
 import download_datasets
 import download_models
-from dataset.benchmarks import BENCHMARKS
+from dataset.evaluation_sets import BENCHMARKS
 from tests.conftest import ROOT
 from tests.server import serving
 from tests.trees import davis_tree, youtube_tree
-from util import download
+from util.download import parts as download
 from util.errors import run_script
 from util.image_io import write_mask
 

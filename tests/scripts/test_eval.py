@@ -18,11 +18,11 @@ import eval_davis
 import eval_davis_2016
 import eval_generic
 import eval_youtube
+from evaluation.run import Run, share
 from inference_core import InferenceCore
 from tests.conftest import ROOT, SHARED
 from tests.trees import folder_bytes, write_sequence
 from util.errors import run_script
-from util.evaluator import Run, share
 from util.image_io import write_mask
 
 
@@ -347,7 +347,7 @@ def test_wrong_repeat_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsy
 
 
 def test_work_is_shared_by_cost(davis):
-    from dataset.benchmarks import BENCHMARKS, Sequence
+    from dataset.evaluation_sets import BENCHMARKS, Sequence
     sequences = BENCHMARKS["davis17"].find(davis, "val")
     longer = Sequence("longer", sequences[0].frames * 3, sequences[0].masks)
     assert share([*sequences, longer], 2) == [["longer"], ["bear", "camel", "dog"]]

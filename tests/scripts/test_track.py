@@ -18,9 +18,8 @@ from PIL import Image
 
 import track
 from dataset import synthetic
-from inference_core import InferenceCore
+from inference_core import InferenceCore, track_output
 from tests.conftest import ROOT
-from util import track_output
 from util.errors import run_script
 from util.image_io import davis_palette, write_mask
 from util.video import VideoWriter

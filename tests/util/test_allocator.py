@@ -4,7 +4,7 @@ import resource
 import pytest
 import torch
 
-from util.allocator import keep_freed_memory
+from util.machine import keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")

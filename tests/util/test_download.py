@@ -20,9 +20,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.server import serving
-from util import download
-from util.archives import unpack
-from util.download import Part, fetch, list_drive_folder
+from util.download import parts as download
+from util.download.archives import unpack
+from util.download.parts import Part, fetch, list_drive_folder
 from util.errors import InputError
 
 CONTENT = bytes(range(256)) * 400
@@ -120,7 +120,7 @@ def test_a_killed_download_is_resumed(server, tmp_path):
     content = os.urandom(4_000_000)
     server.stalls["a"] = 3_000_000
     url = server.url("a", content)
-    code = "import sys; from util.download import fetch; fetch(*sys.argv[1:])"
+    code = "import sys; from util.download.parts import fetch; fetch(*sys.argv[1:])"
     child = subprocess.Popen([sys.executable, "-c", code, url, str(tmp_path / "a")], cwd=ROOT,
                              stderr=subprocess.DEVNULL)
     try:

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from util.errors import InputError
-from util.image_io import atomic_path, davis_palette, read_image, read_mask, write_mask
+from util.files import atomic_path
+from util.image_io import davis_palette, read_image, read_mask, write_mask
 from util.overlay import draw_overlay
 from util.pipeline import Background, mark_last, prefetch
 from util.timing import Latencies

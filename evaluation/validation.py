@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataset.benchmarks import BENCHMARKS
+from dataset.evaluation_sets import BENCHMARKS
 from evaluation.measures import boundary_f, jaccard
 from inference_core import InferenceCore
 from util.errors import InputError

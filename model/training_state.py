@@ -8,7 +8,7 @@ import torch
 
 from model.checkpoint import read_checkpoint
 from util.errors import InputError
-from util.image_io import atomic_path
+from util.files import atomic_path
 
 
 def save(folder, iteration, network, optimizer, scaler, skipped, options, *, keep):

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from util.errors import InputError
-from util.image_io import atomic_path, read_image, read_mask, read_palette, write_mask
+from util.files import atomic_path
+from util.image_io import read_image, read_mask, read_palette, write_mask
 from util.progress import progress_bar
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
-from util.image_io import atomic_path, write_mask, write_scores
-from util.lock import locked
+from util.files import atomic_path, locked
+from util.image_io import write_mask, write_scores
 from util.overlay import draw_overlay
 from util.pipeline import Background
 from util.video import VideoWriter

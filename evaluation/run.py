@@ -21,22 +21,12 @@ import torch
 import torch.distributed as dist
 
 from inference_core import InferenceCore, precision_name
-from model.checkpoint import file_sha256
+from util.device import device_name, join_processes
 from util.errors import InputError, pixels
-from util.hyper_para import core_settings, device_name, network_for
-from util.image_io import (
-    atomic_path,
-    of_size,
-    read_image,
-    read_mask,
-    read_palette,
-    write_grey,
-    write_mask,
-    write_scores,
-)
-from util.lock import locked
+from util.files import atomic_path, file_sha256, locked
+from util.hyper_para import core_settings, network_for
+from util.image_io import of_size, read_image, read_mask, read_palette, write_grey, write_mask, write_scores
 from util.pipeline import Background, read_ahead
-from util.processes import join_processes
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
 
@@ -45,7 +35,7 @@ WRITING_THREADS = 2
 
 
 def evaluate(args, benchmark, root, split, everything=False):
-    """Track all sequences of `benchmark` (dataset.benchmarks) below `root`; returns the exit code of the script.
+    """Track all sequences of `benchmark` (dataset.evaluation_sets) below `root`; returns the exit code of the script.
 
     args: add_evaluation_options. everything: write all frames from the first mask on, whatever is asked for.
     A sequence that cannot be tracked is reported at the end (exit code 1); the others are not lost.
@@ -145,7 +135,7 @@ class Run:
         self._records = self.output / ".evaluation"
 
     def locked(self, alone=False):
-        """Keeps other runs out of the folder, see `util.lock.locked`; alone: this is the run's first process."""
+        """Keeps other runs out of the folder, see `util.files.locked`; alone: this is the run's first process."""
         return locked(self._records, alone, together=True)
 
     def prepare(self, sequences, overwrite):

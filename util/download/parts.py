@@ -18,11 +18,11 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from util.archives import CHUNK, amount, check_space, first_line, inside, size_of, unpack
+from util.download.archives import CHUNK, amount, check_space, first_line, inside, size_of, unpack
+from util.download.resize import resize_videos
 from util.errors import InputError
-from util.image_io import atomic_path
+from util.files import atomic_path
 from util.progress import progress_bar
-from util.resize import resize_videos
 
 # A server that says nothing for this many seconds is taken for dead.
 TIMEOUT = 60

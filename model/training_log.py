@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
-from util.image_io import atomic_path
+from util.files import atomic_path
 from util.overlay import draw_overlay
 
 SHOWN = ("total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait", "val/J", "val/F", "val/J&F")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.davis import read_set
 from util.errors import InputError
 from util.image_io import frames_in_order, is_image, mask_files, natural
 
@@ -118,6 +117,22 @@ def _folder(name, images, annotations):
         raise InputError(f"{masks[strange[0]]}: no frame of this name in {images}; they go from {frames[0].stem} to "
                          f"{frames[-1].stem}")
     return Sequence(name, frames, masks)
+
+
+def read_set(davis_path, year, name):
+    """The sequences of ImageSets/`year`/`name`.txt in the order of the file, each once.
+
+    Also reads the lists of the original DAVIS 2016 release, whose lines are pairs of paths.
+    """
+    path = Path(davis_path) / "ImageSets" / str(year) / f"{name}.txt"
+    if not path.is_file():
+        sets = sorted(p.stem for p in path.parent.glob("*.txt"))
+        hint = f"sets there: {', '.join(sets)}" if sets else "--davis_path is the folder with ImageSets in it"
+        raise InputError(f"{path}: no such set ({hint})")
+    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: an empty list of sequences")
+    return list(dict.fromkeys(Path(words[0]).parent.name if "/" in words[0] else words[0] for words in lines))
 
 
 def _home(root, folders, needed):

@@ -1,6 +1,7 @@
-"""One run at a time in a folder of results."""
+"""Files and folders of results: written whole or not at all, by one run at a time, told apart by their bytes."""
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,28 @@ except ImportError:  # Windows
     fcntl = None
 
 from util.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path` that takes its place when the block ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def file_sha256(path):
+    """What tells one file of weights from another: the SHA-256 of its bytes in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,52 @@
+"""The device that torch computes on, and the processes that a launcher starts together."""
+
+import datetime
+import os
+import platform
+import re
+
+import torch
+import torch.distributed as dist
+
+from util.errors import InputError
+
+
+def pick_device(name):
+    """The torch.device called `name`; "auto" is the fastest there is. Raises InputError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+        if device.type == "cuda":
+            # Streams and graphs are made on the current device.
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def device_name(device):
+    """What the device is called by its maker."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        try:
+            with open("/proc/cpuinfo") as file:
+                name = re.search(r"model name\s*: (.*)", file.read())[1]
+        except (OSError, TypeError):
+            name = platform.processor() or platform.machine()
+        return f"{name}, {torch.get_num_threads()} threads"
+    return device.type
+
+
+def join_processes(backend, processes, timeout=datetime.timedelta(days=30)):
+    """Form one group with the launcher's other processes; a wait of more than `timeout` for one of them is an error."""
+    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
+        # torchrun's store outlives restarts: without a name of its own, a restarted process would find the addresses
+        # of those that died. (Several machines do not agree on the count.)
+        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=timeout)
