@@ -10,27 +10,30 @@ Interrupted, the same command goes on with the sequences that are not finished. 
 evaluation/2017/evaluation_ours.py.
 """
 
-import argparse
 import sys
 
-from dataset.evaluation_sets import BENCHMARKS
+from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import add_evaluation_options
+from util.hyper_para import OptionParser, ResultSettings, TrackingSettings, settings_from
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="eval_davis.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--davis_path", required=True, help="DAVIS/2017, or the folder that holds JPEGImages")
-    parser.add_argument("--split", choices=BENCHMARKS["davis17"].splits, default="val")
-    parser.add_argument("--repeat", type=int, help="blocks in SAM; seen from the checkpoint, checked if given")
-    add_evaluation_options(parser, top=40)
+    parser = OptionParser("eval_davis.py", __doc__)
+    parser.add_argument("--davis-path", required=True, metavar="FOLDER",
+                        help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
+    parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
+                        help="which videos to track (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, metavar="N",
+                        help="check that SAM has so many squeeze-and-excitation blocks (default: as in the checkpoint)")
+    parser.add_settings(ResultSettings, "results")
+    parser.add_settings(TrackingSettings, "tracking")
     return parser
 
 
 def main(args):
-    return evaluate(args, BENCHMARKS["davis17"], args.davis_path, args.split)
+    return evaluate(settings_from(TrackingSettings, args), settings_from(ResultSettings, args),
+                    EVALUATION_SETS["davis17"], args.davis_path, args.split, repeat=args.repeat)
 
 
 if __name__ == "__main__":

@@ -10,23 +10,26 @@ same command goes on with the sequences that are not finished. Score with evalua
 import argparse
 import sys
 
-from dataset.evaluation_sets import BENCHMARKS
+from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import add_evaluation_options
+from util.hyper_para import OptionParser, ResultSettings, TrackingSettings, settings_from
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="eval_davis_2016.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--davis_path", required=True, help="DAVIS/2017, or the folder that holds JPEGImages")
-    parser.add_argument("--split", help="accepted, without effect: DAVIS 2016 has one split to evaluate, val")
-    add_evaluation_options(parser, top=20)
+    parser = OptionParser("eval_davis_2016.py", __doc__)
+    parser.add_argument("--davis-path", required=True, metavar="FOLDER",
+                        help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
+    # Without effect: DAVIS 2016 has one split to evaluate. A published command has it all the same.
+    parser.add_argument("--split", help=argparse.SUPPRESS)
+    parser.add_settings(ResultSettings, "results")
+    parser.add_settings(TrackingSettings, "tracking", top_k=20)
     return parser
 
 
 def main(args):
-    return evaluate(args, BENCHMARKS["davis16"], args.davis_path, "val")
+    return evaluate(settings_from(TrackingSettings, args), settings_from(ResultSettings, args),
+                    EVALUATION_SETS["davis16"], args.davis_path, "val")
 
 
 if __name__ == "__main__":

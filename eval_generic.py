@@ -8,25 +8,26 @@ one sequence without folders of its own. Of each object only the first mask is u
 lie there. Interrupted, the same command goes on with the sequences that are not finished.
 """
 
-import argparse
 import sys
 
-from dataset.evaluation_sets import BENCHMARKS
+from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import add_evaluation_options
+from util.hyper_para import OptionParser, ResultSettings, TrackingSettings, settings_from
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="eval_generic.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--long_video_path", required=True, help="folder with JPEGImages and Annotations")
-    add_evaluation_options(parser, size=BENCHMARKS["generic"].size, top=40)
+    parser = OptionParser("eval_generic.py", __doc__)
+    parser.add_argument("--long-video-path", required=True, metavar="FOLDER",
+                        help="folder with JPEGImages and Annotations")
+    parser.add_settings(ResultSettings, "results")
+    parser.add_settings(TrackingSettings, "tracking", size=EVALUATION_SETS["generic"].size)
     return parser
 
 
 def main(args):
-    return evaluate(args, BENCHMARKS["generic"], args.long_video_path, "val")
+    return evaluate(settings_from(TrackingSettings, args), settings_from(ResultSettings, args),
+                    EVALUATION_SETS["generic"], args.long_video_path, "val")
 
 
 if __name__ == "__main__":

@@ -9,27 +9,31 @@ frames that meta.json names, or with --output_all every frame from the first mas
 FRAME.png. Interrupted, the same command goes on with the videos that are not finished.
 """
 
-import argparse
 import sys
 
-from dataset.evaluation_sets import BENCHMARKS
+from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import add_evaluation_options
+from util.hyper_para import OptionParser, ResultSettings, TrackingSettings, settings_from
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="eval_youtube.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--yv_path", required=True, help="YouTube or YouTube2018, or the folder that holds meta.json")
-    parser.add_argument("--split", choices=BENCHMARKS["youtube"].splits, default="valid")
-    parser.add_argument("--output_all", action="store_true", help="write every frame, not only those of meta.json")
-    add_evaluation_options(parser, size=BENCHMARKS["youtube"].size, top=20)
+    parser = OptionParser("eval_youtube.py", __doc__)
+    parser.add_argument("--yv-path", required=True, metavar="FOLDER",
+                        help="YouTube or YouTube2018, or the folder in it that holds meta.json")
+    parser.add_argument("--split", choices=EVALUATION_SETS["youtube"].splits, default="valid",
+                        help="which videos to track (default: %(default)s)")
+    parser.add_argument("--output-all", action="store_true",
+                        help="write every frame from the first mask on (default: those that meta.json names)")
+    parser.add_settings(ResultSettings, "results")
+    parser.add_settings(TrackingSettings, "tracking", size=EVALUATION_SETS["youtube"].size, top_k=20)
     return parser
 
 
 def main(args):
-    return evaluate(args, BENCHMARKS["youtube"], args.yv_path, args.split, everything=args.output_all)
+    return evaluate(settings_from(TrackingSettings, args), settings_from(ResultSettings, args),
+                    EVALUATION_SETS["youtube"], args.yv_path, args.split,
+                    all_frames=args.output_all)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Into --output go masks/NAME.png (indexed, DAVIS palette), overlay.mp4, summary.j
 scores/NAME.npz. Frames, masks and results stream: a long video needs no more memory than a short one.
 """
 
-import argparse
 import platform
 import sys
 import time
@@ -26,105 +25,111 @@ import torch
 
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
-from inference_core import InferenceCore
+from inference_core import InferenceCore, open_network, track_frames
 from inference_core.annotations import find_masks
 from inference_core.track_output import TrackOutput
 from model.checkpoint import preset_name
 from util.device import device_name
 from util.errors import InputError, run_script
 from util.files import file_sha256
-from util.hyper_para import add_inference_options, core_settings, network_for
+from util.hyper_para import OptionParser, TrackingSettings, settings_from
 from util.image_io import read_mask
-from util.pipeline import mark_last, prefetch
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
 from util.video import open_frames
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="track.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--example", action="store_true", help="track a rendered clip with known masks")
+    parser = OptionParser("track.py", __doc__)
+    parser.add_argument("--example", action="store_true",
+                        help="track a rendered clip with known masks (default: if neither --video nor --mask is given)")
     parser.add_argument("--video", nargs="+", metavar="VIDEO",
                         help="a video file, a folder of images, a glob, image files, or - for standard input")
     parser.add_argument("--mask", nargs="+", action="extend", metavar="MASK",
                         help="PNG of the first frame, a folder of PNGs, or FRAME:PNG; may be repeated")
-    parser.add_argument("--output", default="out", help="folder for the results (%(default)s)")
-    add_inference_options(parser)
-    parser.add_argument("--size", type=int, default=480, metavar="PIXELS",
-                        help="compute with the shorter side reduced to this; 0: never (%(default)s)")
-    parser.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4")
-    parser.add_argument("--save-scores", action="store_true", help="write probabilities, uint8, one npz a frame")
+    parser.add_argument("--output", default="out", metavar="FOLDER",
+                        help="folder for the results (default: %(default)s)")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4 (default: write it)")
+    parser.add_argument("--save-scores", action="store_true",
+                        help="also write the probabilities of each frame as uint8 into scores (default: masks alone)")
+    parser.add_settings(TrackingSettings, "tracking", size=480)
     return parser
 
 
 def main(args):
+    settings = settings_from(TrackingSettings, args)
     if not args.video and not args.mask:
-        return run_example(args)
+        return run_example(args, settings)
     if args.example:
         raise InputError("--example renders its own video and mask; leave out --video and --mask")
     if not (args.video and args.mask):
         raise InputError("a video needs both --video and --mask; neither of them runs the built-in example")
     frames = open_frames(args.video)
     masks = find_masks(args.mask, frames)
-    network = network_for(args)
+    network = open_network(settings)
     output = Path(args.output)
     _refuse_to_overwrite([*args.video, *masks.values()], output)
-    track(args, network, frames, masks, output)
+    track(args, settings, network, frames, masks, output)
     return 0
 
 
-def run_example(args):
+def run_example(args, settings):
     """Render a clip, track it, and compare with the truth."""
-    network = network_for(args)
+    network = open_network(settings)
     output = Path(args.output) / "example"
     truth = write_example(output / "input")
     frames = open_frames([str(output / "input" / "frames")])
     first = truth / f"{frames.names[0]}.png"
-    track(args, network, frames, find_masks([str(first)], frames), output)
+    track(args, settings, network, frames, find_masks([str(first)], frames), output)
 
     pairs = [(read_mask(truth / f"{name}.png"), read_mask(output / "masks" / f"{name}.png"))
              for name in frames.names[1:]]
-    for known in sorted(set(read_mask(first).ravel().tolist()) - {0}):
-        mean = sum(jaccard(true == known, found == known) for true, found in pairs) / len(pairs)
-        print(f"object {known}: J {mean:.3f}")
+    for object_id in sorted(set(read_mask(first).ravel().tolist()) - {0}):
+        mean = sum(jaccard(true == object_id, found == object_id) for true, found in pairs) / len(pairs)
+        print(f"object {object_id}: J {mean:.3f}")
     return 0
 
 
-def track(args, network, frames, masks, folder):
+def track(args, settings, network, frames, masks, folder):
     """Track the objects of `masks` (find_masks) through `frames` (open_frames) and write all into `folder`.
 
     Raises InputError where a frame cannot be used or a file cannot be written; finished masks stay.
     """
     device = next(network.parameters()).device
-    size = args.size if 0 < args.size < min(frames.size) else None
-    settings = {**core_settings(args), "size": size}
-    core = InferenceCore(network, **settings)
-    header = {
+    size = settings.size if 0 < settings.size < min(frames.size) else None
+    core = InferenceCore(network, **settings.core(), size=size)
+    output = TrackOutput(folder, frames.size, frames.rate, {
         "written_by": "track.py",
         "video": args.video,
         "width": frames.size[0],
         "height": frames.size[1],
         "frame_rate": float(frames.rate),
         "annotated": {frame: str(file) for frame, file in masks.items()},
-        "settings": settings,
-        "model": {"file": args.model, "preset": preset_name(network.config), "sha256": file_sha256(args.model)},
+        "settings": {**settings.core(), "size": size},
+        "model": {"file": settings.model, "preset": preset_name(network.config),
+                  "sha256": file_sha256(settings.model)},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "device": device_name(device),
-    }
-    output = TrackOutput(folder, frames.size, frames.rate, header,
-                         overlay=not args.no_overlay, scores=args.save_scores)
+    }, overlay=not args.no_overlay, scores=args.save_scores)
+
+    waiting = dict(masks)
+
+    def mask_of(name, image):
+        return read_mask(waiting.pop(name), frames.size) if name in waiting else None
+
     network_time, whole_time = Latencies(), Latencies()
     bar = progress_bar(frames.length, "tracking")
-    waiting = dict(masks)
     try:
         with output:
             start = lap = time.perf_counter()
-            for (name, frame), last in mark_last(prefetch(frames)):
-                mask = waiting.pop(name, None)
-                if mask is not None:
-                    mask = read_mask(mask, frames.size)
-                _track_frame(core, name, frame, mask, last, output, network_time)
+            for frame in track_frames(core, frames, mask_of):
+                confidence = scores = None
+                if frame.ids is not None:
+                    network_time.add(frame.seconds)
+                    confidence = frame.probabilities.amax(0).cpu().numpy()
+                    if output.scores:
+                        scores = (frame.probabilities * 255).round().byte().cpu().numpy()
+                output.add(frame.name, frame.image, frame.ids, confidence, scores, frame.objects)
                 now = time.perf_counter()
                 whole_time.add(now - lap)
                 lap = now
@@ -134,7 +139,7 @@ def track(args, network, frames, masks, folder):
                 "peak_memory_mb": peak_memory_mb(device),
             })
     except (InputError, OSError, KeyboardInterrupt) as error:
-        raise _with_finished(error, output) from error
+        raise _add_what_is_finished(error, output) from error
     finally:
         bar.finish(dirty=True)
     seconds = time.perf_counter() - start
@@ -145,20 +150,7 @@ def track(args, network, frames, masks, folder):
           f"({whole_time.count} frames, {whole_time.count / seconds:.2f} frames/s end to end)")
 
 
-def _track_frame(core, name, frame, mask, last, output, network_time):
-    start = time.perf_counter()
-    prob = core.step(frame, mask, end=last)
-    if not core.objects:
-        output.add(name, frame, None, None, None, [])
-        return
-    # Copying to the host waits for the device, so that this is the time of the network.
-    ids = core.to_mask(prob).cpu().numpy()
-    network_time.add(time.perf_counter() - start)
-    scores = (prob * 255).round().byte().cpu().numpy() if output.scores else None
-    output.add(name, frame, ids, prob.amax(0).cpu().numpy(), scores, core.objects)
-
-
-def _with_finished(error, output):
+def _add_what_is_finished(error, output):
     """The same error, saying what is finished."""
     kept = f"{output.finished} finished masks are in {output.masks}"
     if isinstance(error, KeyboardInterrupt):

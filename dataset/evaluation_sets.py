@@ -10,7 +10,7 @@ from util.image_io import frames_in_order, is_image, mask_files, natural
 
 
 @dataclass(frozen=True)
-class Sequence:
+class EvaluationVideo:
     """One video of a benchmark."""
 
     name: str
@@ -26,13 +26,13 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class EvaluationSet:
     """What distinguishes the evaluation of one benchmark from that of another."""
 
     title: str
 
     find: Callable
-    """(root, split) to the list of Sequences. Raises InputError naming what is missing."""
+    """(root, split) to the list of EvaluationVideos. Raises InputError naming what is missing."""
 
     splits: tuple = ("val",)
 
@@ -40,7 +40,7 @@ class Benchmark:
     """Shorter side at which frames are computed; 0: their own."""
 
     folder: str = ""
-    """Folder below the output, and in the submitted archive, that holds the sequences."""
+    """Folder below the output, and in the submitted archive, that holds the videos."""
 
     binary: bool = False
     """One foreground object whatever the ids; masks are written as grey 0 and 255."""
@@ -58,15 +58,15 @@ def _find_davis(root, year, names):
     part, subset = names
     listing = Path("ImageSets") / str(year) / f"{subset}.txt"
     home = _home(root, [part, ".", f"2017/{part}"], [listing, "JPEGImages/480p", "Annotations/480p"])
-    sequences = []
+    videos = []
     for name in read_set(home, year, subset):
         frames = _images(home / "JPEGImages" / "480p" / name)
         first = home / "Annotations" / "480p" / name / f"{frames[0].stem}.png"
         if not first.exists():
             raise InputError(f"{first}: the mask of the first frame is missing")
         # The other masks, where there are any, are what the results are scored with.
-        sequences.append(Sequence(name, frames, {frames[0].stem: first}))
-    return sequences
+        videos.append(EvaluationVideo(name, frames, {frames[0].stem: first}))
+    return videos
 
 
 def find_youtube(root, split):
@@ -76,14 +76,14 @@ def find_youtube(root, split):
              for folder in ("all_frames", ".", "..", "../all_frames")]
     images = next((folder for folder in every if folder.is_dir()), home / "JPEGImages")
     try:
-        videos = json.loads((home / "meta.json").read_text())["videos"]
+        described = json.loads((home / "meta.json").read_text())["videos"]
         wanted = {name: frozenset(frame for thing in video["objects"].values() for frame in thing["frames"])
-                  for name, video in videos.items()}
+                  for name, video in described.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{home / 'meta.json'}: not the meta.json of YouTube-VOS "
                          f"({type(error).__name__}: {error})") from None
-    sequences = []
-    for name in sorted(videos):
+    videos = []
+    for name in sorted(described):
         if name in ("", ".", "..") or "/" in name or "\\" in name:
             raise InputError(f"{home / 'meta.json'}: {name!r} is no name of a video")
         if not wanted[name]:
@@ -92,12 +92,12 @@ def find_youtube(root, split):
         missing = sorted(wanted[name] - {frame.stem for frame in frames})
         if missing:
             raise InputError(f"{images / name}: {missing[0]} is missing, one of {len(missing)} frames of meta.json")
-        sequences.append(Sequence(name, frames, mask_files(home / "Annotations" / name), wanted[name]))
-    return sequences
+        videos.append(EvaluationVideo(name, frames, mask_files(home / "Annotations" / name), wanted[name]))
+    return videos
 
 
 def find_folders(root, split=None):
-    """Any folders in the layout of DAVIS or YouTube-VOS (also LVOS, MOSE, Long Videos), or a single sequence."""
+    """Any folders in the layout of DAVIS or YouTube-VOS (also LVOS, MOSE, Long Videos), or a single video."""
     home = _home(root, ["."], ["JPEGImages", "Annotations"])
     images, annotations = home / "JPEGImages", home / "Annotations"
     for resolution in ("480p", "Full-Resolution"):
@@ -116,11 +116,11 @@ def _folder(name, images, annotations):
     if strange:
         raise InputError(f"{masks[strange[0]]}: no frame of this name in {images}; they go from {frames[0].stem} to "
                          f"{frames[-1].stem}")
-    return Sequence(name, frames, masks)
+    return EvaluationVideo(name, frames, masks)
 
 
 def read_set(davis_path, year, name):
-    """The sequences of ImageSets/`year`/`name`.txt in the order of the file, each once.
+    """The videos of ImageSets/`year`/`name`.txt in the order of the file, each once.
 
     Also reads the lists of the original DAVIS 2016 release, whose lines are pairs of paths.
     """
@@ -131,7 +131,7 @@ def read_set(davis_path, year, name):
         raise InputError(f"{path}: no such set ({hint})")
     lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
     if not lines:
-        raise InputError(f"{path}: an empty list of sequences")
+        raise InputError(f"{path}: an empty list of videos")
     return list(dict.fromkeys(Path(words[0]).parent.name if "/" in words[0] else words[0] for words in lines))
 
 
@@ -152,9 +152,9 @@ def _images(folder):
     return frames_in_order(files)
 
 
-BENCHMARKS = {
-    "davis17": Benchmark("DAVIS 2017", find_davis_2017, ("val", "testdev")),
-    "davis16": Benchmark("DAVIS 2016", find_davis_2016, binary=True),
-    "youtube": Benchmark("YouTube-VOS", find_youtube, ("valid", "test"), size=480, folder="Annotations"),
-    "generic": Benchmark("folders", find_folders, size=480),
+EVALUATION_SETS = {
+    "davis17": EvaluationSet("DAVIS 2017", find_davis_2017, ("val", "testdev")),
+    "davis16": EvaluationSet("DAVIS 2016", find_davis_2016, binary=True),
+    "youtube": EvaluationSet("YouTube-VOS", find_youtube, ("valid", "test"), size=480, folder="Annotations"),
+    "generic": EvaluationSet("folders", find_folders, size=480),
 }

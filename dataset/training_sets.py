@@ -32,7 +32,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Video:
+class TrainingVideo:
     """One annotated video."""
 
     name: str
@@ -106,7 +106,7 @@ def find_youtube(root):
 
 
 def find_videos(root, step=1):
-    """Any folder in the layout of DAVIS: {JPEGImages, Annotations}[/480p]/VIDEO/FRAME, masks as PNG; list of Videos.
+    """The TrainingVideos in the layout of DAVIS: {JPEGImages, Annotations}[/480p]/VIDEO/FRAME, masks as PNG.
 
     BL30K is such a folder. Where there is ImageSets/2017/train.txt, the videos that it names, else all. Whether each
     frame has its mask is for `dataset.check` to find out. Raises InputError naming what is missing.
@@ -131,7 +131,7 @@ def find_videos(root, step=1):
         # Names of one length are in natural order anyway, and many.
         frames = tuple(sorted(frames, key=natural if len(set(map(len, frames))) > 1 else None))
         # Most videos of BL30K have the same names of frames: one copy instead of 30 000.
-        videos.append(Video(name, images / name, annotations / name, known.setdefault(frames, frames), step))
+        videos.append(TrainingVideo(name, images / name, annotations / name, known.setdefault(frames, frames), step))
     if not videos:
         raise InputError(f"{images}: no videos")
     return videos

@@ -76,8 +76,8 @@ class VideoDataset(Dataset):
         selector         float32 2            1, and 1 or 0: whether there is a second object
         info             name of the video; frames: file names in the order shown, separated by spaces
 
-    videos: `dataset.training_sets.Video`s of at least T frames. shots: T. perturb: lowest and highest target of the
-    IoU between pgt and the clean mask. bl30k: the rules of BL30K, more of the frame in a crop and no tiny objects.
+    videos: `dataset.training_sets.TrainingVideo`s of at least T frames. shots: T. perturb: lowest and highest target
+    of the IoU between pgt and the clean mask. bl30k: the rules of BL30K, more of the frame in a crop, no tiny objects.
     max_jump: the largest gap between two frames of a sample, as pairs (running number from which it holds, gap).
     It is part of the declaration because workers prepare samples ahead: a setting changed while they run would
     reach samples that depend on their timing, and a resumed run would see others than an unbroken one.

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from dataset.evaluation_sets import BENCHMARKS
+from dataset.evaluation_sets import EVALUATION_SETS
 from util.errors import run_script
 from util.image_io import read_image, read_mask, read_palette, write_mask
 from util.progress import progress_bar
@@ -26,7 +26,7 @@ def get_args_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--davis_path", required=True, help="DAVIS/2017, or the folder that holds JPEGImages")
-    parser.add_argument("--split", choices=BENCHMARKS["davis17"].splits, default="val")
+    parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val")
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     return parser
 
@@ -63,7 +63,7 @@ METHODS = {"repeat": repeat, "flow": flow}
 
 
 def main(args):
-    sequences = BENCHMARKS["davis17"].find(args.davis_path, args.split)
+    sequences = EVALUATION_SETS["davis17"].find(args.davis_path, args.split)
     bar = progress_bar(sum(len(sequence.frames) for sequence in sequences), args.method)
     try:
         for sequence in sequences:

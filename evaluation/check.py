@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from dataset.evaluation_sets import BENCHMARKS
+from dataset.evaluation_sets import EVALUATION_SETS
 from util.errors import InputError, pixels, run_script
 from util.image_io import image_size, read_mask
 from util.progress import progress_bar
@@ -40,7 +40,7 @@ def get_args_parser():
 
 
 def main(args):
-    benchmark = BENCHMARKS[NAMES[args.dataset]]
+    benchmark = EVALUATION_SETS[NAMES[args.dataset]]
     split = args.split or benchmark.splits[0]
     if split not in benchmark.splits:
         raise InputError(f"{args.dataset} has no split {split}; there are {', '.join(benchmark.splits)}")

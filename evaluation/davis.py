@@ -7,7 +7,7 @@ import numpy as np
 from dataset.evaluation_sets import read_set
 from evaluation.decoding import read_ids
 from evaluation.folders import a_few, check_predictions, list_masks
-from evaluation.scoring import VOID, Clip, Rules, object_score, raise_problems, score_clips
+from evaluation.scoring import VOID, Rules, ScoredVideo, object_score, raise_problems, score_clips
 from util.errors import InputError
 
 MAX_PROPOSALS = 20  # of the unsupervised task
@@ -47,7 +47,7 @@ def davis_clips(davis_path, results_path, sequences, set_name, annotations="Anno
         wanted[name] = [f"{frame}.png" for frame in frames]
         photos = Path(davis_path) / "JPEGImages" / "480p" / name
         clips.append(
-            Clip(
+            ScoredVideo(
                 name,
                 tuple(frames),
                 tuple(folder / name / mask for mask in scored),

@@ -22,7 +22,7 @@ from evaluation.command_line import add_scoring_options, check_workers, say_writ
 from evaluation.decoding import read_ids
 from evaluation.folders import a_few, check_predictions, list_folders, list_masks
 from evaluation.report import write_report
-from evaluation.scoring import Clip, Rules, object_score, raise_problems, score_clips
+from evaluation.scoring import Rules, ScoredVideo, object_score, raise_problems, score_clips
 from util.errors import InputError, run_script
 from util.files import atomic_path
 
@@ -66,7 +66,7 @@ def find_clips(args):
         raise InputError(f"{args.ground_truth}: fewer than three annotated frames in {', '.join(short)}")
     photos = args.images or args.ground_truth
     clips = [
-        Clip(
+        ScoredVideo(
             name,
             tuple(Path(mask).stem for mask in masks),
             tuple(args.ground_truth / name / mask for mask in masks),

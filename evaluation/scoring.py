@@ -7,7 +7,6 @@ objects, which frames) only have to pick from these values afterwards.
 
 import itertools
 import multiprocessing
-import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ NAMED_AT_ONCE = 3  # frames of a run of bad files that are named one by one; lon
 
 
 @dataclass(frozen=True)
-class Clip:
+class ScoredVideo:
     """One sequence: the frames to score, in order, each with its two files."""
 
     name: str
@@ -69,7 +68,7 @@ class ObjectScore:
 
     sequence: str
     label: str  # the object's name within its sequence, as in the tables
-    clip: Clip
+    clip: ScoredVideo
     frames: tuple[int, ...]  # which of the clip's frames, T
     ground_truth_id: int
     prediction_id: int
@@ -172,13 +171,6 @@ def _start_worker():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)  # for processes that are not copies of this one
     _keep_freed_memory()
-
-
-def default_workers():
-    """One process for every core this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def score_clips(clips, objects, rules, workers):

@@ -2,5 +2,6 @@
 
 from inference_core.core import InferenceCore, precision_name
 from inference_core.memory import MODES
+from inference_core.tracking import TrackedFrame, open_network, track_frames
 
-__all__ = ["MODES", "InferenceCore", "precision_name"]
+__all__ = ["MODES", "InferenceCore", "TrackedFrame", "open_network", "precision_name", "track_frames"]

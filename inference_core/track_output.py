@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
-from util.files import atomic_path, locked
+from util.files import JsonWriter, lock_folder, write_json
 from util.image_io import write_mask, write_scores
 from util.overlay import draw_overlay
 from util.pipeline import Background
 from util.video import VideoWriter
+
+MANIFEST = ".track.json"
+"""Says who wrote a folder of results."""
+
+WRITER = "track.py"
 
 
 class TrackOutput:
@@ -23,8 +28,9 @@ class TrackOutput:
         overlay.mp4       every frame with its objects drawn in
         summary.json      `header`, the frames' statistics, and what `finish` gives
 
-    Each file takes its place when it is whole. Results of an earlier run are removed first. If the block ends
-    with an error, finished masks and the overlay so far stay and summary.json says `"complete": false`.
+    Each file takes its place when it is whole. If the block ends with an error, finished masks and the overlay so far
+    stay and summary.json says `"complete": false`. Results of an earlier run are removed first: a folder is known as
+    ours by .track.json in it.
     """
 
     def __init__(self, folder, size, rate, header, *, overlay=True, scores=False):
@@ -36,26 +42,29 @@ class TrackOutput:
         self.finished = 0
         self._size, self._rate, self._header = size, rate, header
         self._report = {}
-        self._frames_part = self.folder / ".summary.json.part"
+        self._summary_part = self.folder / ".summary.json.part"
         self._video_part = self.folder / ".overlay.mp4.part"
 
     def __enter__(self):
         with contextlib.ExitStack() as lock:
-            lock.enter_context(locked(self.folder))
+            lock.enter_context(lock_folder(self.folder))
             self._begin()
             self._lock = lock.pop_all()
         return self
 
     def _begin(self):
         remove_earlier_results(self.folder)
+        # From here on the folder is known as ours, even if the process is killed.
+        write_json(self.folder / MANIFEST, {"written_by": WRITER})
         self.masks.mkdir()
         if self.scores:
             self.scores.mkdir()
-        # From here on the folder is known as ours, even if the process is killed.
-        with atomic_path(self.summary) as temporary:
-            temporary.write_text(json.dumps({**self._header, "complete": False}, indent=1) + "\n")
-        self._frames = open(self._frames_part, "w")  # noqa: SIM115 (closed by _close_summary)
-        self._frames.write(json.dumps(self._header, indent=1)[:-2] + ',\n "frames": [')
+        write_json(self.summary, {**self._header, "complete": False})
+        self._summary_file = open(self._summary_part, "w")  # noqa: SIM115 (closed by _close_summary)
+        self._json = JsonWriter(self._summary_file)
+        for name, value in self._header.items():
+            self._json.add(name, value)
+        self._json.begin_list("frames")
         self._files, self._drawing = Background(), Background()
         self._video = None
 
@@ -97,8 +106,7 @@ class TrackOutput:
         write_mask(self.masks / f"{name}.png", ids)
         if prob is not None:
             write_scores(self.scores / f"{name}.npz", prob, objects)
-        record = {"name": name, "objects": object_statistics(ids, confidence, objects)}
-        self._frames.write(("," if self.finished else "") + "\n  " + json.dumps(record))
+        self._json.append({"name": name, "objects": measure_objects(ids, confidence, objects)})
         self.finished += 1
 
     def _draw(self, frame, ids):
@@ -117,13 +125,16 @@ class TrackOutput:
 
     def _close_summary(self, complete):
         try:
-            self._frames.write("\n ],\n" + json.dumps({**self._report, "complete": complete}, indent=1)[2:] + "\n")
-            self._frames.close()
-            os.replace(self._frames_part, self.summary)
+            self._json.end_list()
+            for name, value in {**self._report, "complete": complete}.items():
+                self._json.add(name, value)
+            self._json.close()
+            self._summary_file.close()
+            os.replace(self._summary_part, self.summary)
         finally:
             with contextlib.suppress(OSError):
-                self._frames.close()
-            self._frames_part.unlink(missing_ok=True)
+                self._summary_file.close()
+            self._summary_part.unlink(missing_ok=True)
 
 
 def remove_earlier_results(folder):
@@ -131,44 +142,52 @@ def remove_earlier_results(folder):
 
     Raises InputError, and removes nothing, if there are results that no run of ours has written.
     """
-    ours = False
-    summary = folder / "summary.json"
-    if summary.exists():
-        with open(summary, "rb") as file:
-            # The header comes first, so that a long summary need not be read whole.
-            ours = b'"written_by": "track.py"' in file.read(200)
-    for file in (summary, folder / "overlay.mp4"):
+    ours = _is_ours(folder)
+    results = [folder / "summary.json", folder / "overlay.mp4"]
+    for file in results:
         if file.exists() and not ours:
             raise InputError(f"{file}: track.py did not write this file; choose another --output")
-    parts = {name: list((folder / name).iterdir()) if (folder / name).is_dir() else []
-             for name in ("masks", "scores")}
-    for name, files in parts.items():
+    for name in ("masks", "scores"):
+        files = list((folder / name).iterdir()) if (folder / name).is_dir() else []
         if files and not ours:
             raise InputError(f"{folder / name}: holds files that track.py did not write; choose another --output")
-    for name, files in parts.items():
-        for file in files:
-            file.unlink()
+        results += files
+    for file in results:
+        file.unlink(missing_ok=True)
+    for name in ("masks", "scores"):
         if (folder / name).is_dir():
             (folder / name).rmdir()
-    if ours:
-        (folder / "overlay.mp4").unlink(missing_ok=True)
-        summary.unlink()
 
 
-def object_statistics(ids, confidence, objects):
-    """{id: {"area": pixels, "box": [left, top, right, bottom], "confidence": mean probability}}.
+def _is_ours(folder):
+    summary = folder / "summary.json"
+    if not summary.exists():
+        # Without it what lies here may be the user's own, whoever once wrote into the folder.
+        return False
+    # Earlier versions wrote no manifest; their summary says who wrote it.
+    for file in (folder / MANIFEST, summary):
+        try:
+            return json.loads(file.read_text())["written_by"] == WRITER
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return False
 
-    The right and bottom ends are exclusive; box and confidence of an object that is not there are None.
+
+def measure_objects(ids, confidence, objects):
+    """{id: {"area": pixels, "box": [left, top, right, bottom], "confidence": mean probability}} of one frame.
+
+    ids uint8 H×W, confidence float H×W, objects: the ids to measure. The right and bottom ends of a box are
+    exclusive; box and confidence of an object that is not there are None.
     """
     area = np.bincount(ids.ravel(), minlength=256)
     certainty = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256)
     statistics = {}
-    for known in sorted(objects):
+    for object_id in sorted(objects):
         box = mean = None
-        if area[known]:
-            here = ids == known
+        if area[object_id]:
+            here = ids == object_id
             rows, columns = np.flatnonzero(here.any(1)), np.flatnonzero(here.any(0))
             box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-            mean = round(float(certainty[known] / area[known]), 4)
-        statistics[str(known)] = {"area": int(area[known]), "box": box, "confidence": mean}
+            mean = round(float(certainty[object_id] / area[object_id]), 4)
+        statistics[str(object_id)] = {"area": int(area[object_id]), "box": box, "confidence": mean}
     return statistics

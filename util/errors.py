@@ -1,7 +1,9 @@
 """Errors that are the user's to mend, and the one place where scripts report them."""
 
+import os
 import signal
 import sys
+import traceback
 
 
 class InputError(ValueError):
@@ -22,17 +24,20 @@ def run_script(parser, main, argv=None):
 
     0 done (or the code that `main` returns), 2 unusable input in one line on standard error, 130
     interrupted. An operating system error that concerns a file (disk full, no permission) is unusable
-    input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept.
+    input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept. With RDE_TRACEBACK=1 in the
+    environment the error's whole traceback comes before its line, for whoever looks for the cause in the code.
     """
     args = parser.parse_args(argv)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return main(args) or 0
     except InputError as error:
+        _show_traceback()
         message = str(error).splitlines()[0]
     except OSError as error:
         if error.filename is None and error.strerror is None:
             raise
+        _show_traceback()
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
@@ -41,3 +46,8 @@ def run_script(parser, main, argv=None):
         signal.signal(signal.SIGTERM, previous)
     print(f"{parser.prog}: error: {message}", file=sys.stderr)
     return 2
+
+
+def _show_traceback():
+    if os.environ.get("RDE_TRACEBACK") == "1":
+        traceback.print_exc()

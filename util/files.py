@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -35,8 +36,58 @@ def file_sha256(path):
     return digest.hexdigest()
 
 
+def write_json(path, content):
+    """Write what `json.dumps` takes as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+class JsonWriter:
+    """Writes one JSON object to a text file piece by piece, so that a long list in it need not be held in memory.
+
+        writer = JsonWriter(file)
+        writer.add("width", 854)
+        writer.begin_list("frames")
+        writer.append({"name": "00000"})        # as often as there are items
+        writer.end_list()
+        writer.close()
+
+    A field or an item is a line of the file.
+    """
+
+    def __init__(self, file):
+        self._file = file
+        self._start = "{\n "
+
+    def add(self, name, value):
+        """A further field of the object; value: what `json.dumps` takes."""
+        self._next(f"{json.dumps(name)}: {json.dumps(value)}")
+
+    def begin_list(self, name):
+        """A field that is a list, of which nothing is known yet."""
+        self._next(f"{json.dumps(name)}: [")
+        self._start = "\n  "
+
+    def append(self, value):
+        """A further item of the list that was begun last."""
+        self._file.write(f"{self._start}{json.dumps(value)}")
+        self._start = ",\n  "
+
+    def end_list(self):
+        self._file.write("\n ]")
+        self._start = ",\n "
+
+    def close(self):
+        """End the object; the file stays open."""
+        self._file.write("\n}\n")
+
+    def _next(self, text):
+        self._file.write(self._start + text)
+        self._start = ",\n "
+
+
 @contextlib.contextmanager
-def locked(folder, alone=True, together=False):
+def lock_folder(folder, alone=True, together=False):
     """Keep other runs out of `folder` during the block, or until this process ends, however it does.
 
     alone: nobody else may have the folder. together: other processes may join, with alone=False, together=True; with

@@ -1,59 +1,73 @@
-"""Options that several scripts share, and what they stand for."""
+"""The options of all scripts.
 
-import os
+An option that code below a script's `main` depends on is declared once, as a field of a frozen settings class: its
+name, default, help and checks stand together, `OptionParser.add_settings` makes the command line of them, and
+`settings_from` the object that is handed on. What only a script's `main` looks at, the script adds itself.
+"""
+
+import argparse
+import dataclasses
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from inference_core import MODES
-from model import load_network
-from util.device import pick_device
-
-COMPACT = Path(__file__).parents[1] / "weights" / "compact.pth"
+COMPACT = str(Path(__file__).parents[1] / "weights" / "compact.pth")
 """The network that comes with the repository, see docs/COMPACT.md."""
 
-
-def add_inference_options(parser, mem_every=3, top=40):
-    """The options of every script that tracks; the defaults are the benchmark's."""
-    parser.add_argument("--model", default=str(COMPACT),
-                        help="checkpoint of the network (the compact one in weights)")
-    parser.add_argument("--mode", choices=MODES, default="two-frames-compress", metavar="MODE",
-                        help=f"what the memory holds: {', '.join(MODES)} (%(default)s)")
-    parser.add_argument("--mem_every", type=positive, default=mem_every, metavar="N",
-                        help="every Nth frame becomes a memory frame (%(default)s)")
-    parser.add_argument("--include_last", action="store_true", help="every frame becomes a memory frame")
-    parser.add_argument("--top", type=positive, default=top, metavar="K",
-                        help="memory positions that each pixel reads (%(default)s)")
-    parser.add_argument("--amp", nargs="?", const=True, default=False, choices=("float16", "bfloat16"),
-                        help="half precision (float16, on the CPU bfloat16); faster, masks differ slightly")
-    parser.add_argument("--compile", action="store_true",
-                        help="compile the network, on a GPU as CUDA graphs; faster after a minute or so")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+MODES = ("stm", "gt", "last", "two-frames", "compress", "gt-compress", "last-compress", "two-frames-compress")
+"""Names of the memory modes; `inference_core.memory.READS` says what each holds."""
 
 
-def add_evaluation_options(parser, size=0, **defaults):
-    """The options of every script that evaluates on a benchmark."""
-    add_inference_options(parser, **defaults)
-    parser.add_argument("--output", required=True, help="folder for the results")
-    parser.add_argument("--size", type=int, default=size, metavar="PIXELS",
-                        help="compute with the shorter side at this; 0: frames as they are (%(default)s)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads of each process on the CPU (all cores)")
-    parser.add_argument("--save-scores", action="store_true",
-                        help="write probabilities, uint8, one npz a frame, into OUTPUT_scores")
-    parser.add_argument("--zip", action="store_true", help="write OUTPUT.zip for the benchmark's server")
-    parser.add_argument("--overwrite", action="store_true", help="replace results of other settings")
+class OptionParser(argparse.ArgumentParser):
+    """A parser whose options may be spelled with hyphens or underscores, and may not be abbreviated.
+
+    Help shows the hyphens; --mem_every, as published, is the same as --mem-every.
+    """
+
+    def __init__(self, prog, description):
+        super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                         allow_abbrev=False)
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)
+        return super().parse_known_args([_with_hyphens(word) for word in words[:end]] + words[end:], namespace)
+
+    def add_settings(self, settings, title=None, **defaults):
+        """Add an option for each field of a settings class, under a heading if `title` is given.
+
+        defaults: {field: value} where this script's default is another than the class's.
+        """
+        group = self.add_argument_group(title) if title else self
+        for field in dataclasses.fields(settings):
+            arguments = dict(field.metadata)
+            names = [f"--{name}" for name in arguments.pop("names") or [field.name.replace("_", "-")]]
+            default = defaults.get(field.name, field.default)
+            group.add_argument(*names, dest=field.name, default=default, **arguments)
 
 
-def core_settings(args):
-    """The arguments of InferenceCore that `add_inference_options` asked for."""
-    return {"mode": args.mode, "mem_every": args.mem_every, "top_k": args.top,
-            "include_last": args.include_last, "amp": args.amp, "compile": args.compile}
+def _with_hyphens(word):
+    """--mem_every=3 as --mem-every=3; anything but a long option as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
 
 
-def network_for(args):
-    """The network of --model on --device. Raises InputError where there is none."""
-    if args.model == str(COMPACT) and os.environ.get("RANK", "0") == "0":
-        print("the compact network of weights/compact.pth; --model takes another", file=sys.stderr)
-    return load_network(args.model, pick_device(args.device))
+def option(default, help, *, names=None, **arguments):
+    """A field of a settings class that is also an option.
+
+    names: spellings without the leading hyphens, if other than the field's. arguments: of argparse's add_argument.
+    A default of True or False makes a switch.
+    """
+    if isinstance(default, bool) and "nargs" not in arguments:
+        arguments["action"] = "store_false" if default else "store_true"
+    return dataclasses.field(default=default, metadata={"help": help, "names": names, **arguments})
+
+
+def settings_from(settings, args):
+    """The settings object of this class with the values of parsed arguments."""
+    return settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(settings)})
 
 
 def positive(text):
@@ -78,3 +92,44 @@ def fraction(text):
     if not 0 <= number <= 1:
         raise ValueError
     return number
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """How a network tracks: the options of every script that does. Defaults are those of DAVIS."""
+
+    model: str = option(COMPACT, "checkpoint of the network (default: the compact one that comes with the repository)",
+                        metavar="FILE")
+    mode: str = option("two-frames-compress", f"what the memory holds: {', '.join(MODES)} (default: %(default)s)",
+                       choices=MODES, metavar="MODE")
+    mem_every: int = option(3, "make every Nth frame a memory frame (default: %(default)s)", type=positive, metavar="N")
+    include_last: bool = option(False, "make every frame a memory frame (default: every Nth, see --mem-every)")
+    top_k: int = option(40, "let each pixel read the K nearest positions of the memory (default: %(default)s)",
+                        names=["top"], type=positive, metavar="K")
+    size: int = option(0, "compute with the shorter side reduced to so many pixels; 0 computes at the frames' own size "
+                          "(default: %(default)s)", type=whole, metavar="PIXELS")
+    amp: str | bool = option(False, "compute in half precision, float16 or bfloat16 (with no value: float16, on the "
+                                    "CPU bfloat16); often faster, masks differ slightly (default: float32)",
+                             nargs="?", const=True, choices=("float16", "bfloat16"), metavar="DTYPE")
+    compile: bool = option(False, "compile the network first, on a GPU as CUDA graphs: it takes about a minute, then "
+                                  "tracking is faster (default: do not)")
+    device: str = option("auto", "compute on auto, cpu, cuda, cuda:1 or mps (default: %(default)s, the fastest there "
+                                 "is)", metavar="DEVICE")
+    threads: int | None = option(None, "CPU threads of each process (default: all cores that it may use)",
+                                 type=positive, metavar="N")
+
+    def core(self):
+        """The keyword arguments of `InferenceCore` that these settings stand for, `size` excepted."""
+        return {"mode": self.mode, "mem_every": self.mem_every, "top_k": self.top_k,
+                "include_last": self.include_last, "amp": self.amp, "compile": self.compile}
+
+
+@dataclass(frozen=True)
+class ResultSettings:
+    """Where an evaluation writes, and what beside the masks."""
+
+    output: str = option(None, "folder for the results", required=True, metavar="FOLDER")
+    save_scores: bool = option(False, "also write the probabilities of each frame, uint8, into OUTPUT_scores (default: "
+                                      "masks alone)")
+    zip: bool = option(False, "also write OUTPUT.zip, as the benchmark's server takes it (default: do not)")
+    overwrite: bool = option(False, "replace results of other settings, weights or masks (default: refuse)")

@@ -53,7 +53,7 @@ def mask_files(folder):
     return {file.stem: file for file in frames_in_order(files)}
 
 
-def of_size(size, image, title):
+def check_size(size, image, title):
     """`image` H×W×3 if it has the size (width, height) of its video's first frame, else InputError."""
     if image.shape[1::-1] != tuple(size):
         raise InputError(f"{title}: {pixels(image.shape[1::-1])} pixels, the first frame has {pixels(size)}")

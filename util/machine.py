@@ -1,11 +1,19 @@
-"""How the C library hands out memory."""
+"""What this process has of the machine: cores and memory. Without torch, since scoring needs none."""
 
 import ctypes
 import functools
+import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt (malloc.h)."""
+
+
+def available_cores():
+    """How many cores this process may use: those that the system, a container or a batch system leaves it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @functools.cache

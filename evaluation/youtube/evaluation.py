@@ -24,7 +24,7 @@ from evaluation.command_line import add_scoring_options, check_workers, say_writ
 from evaluation.decoding import read_ids
 from evaluation.folders import check_predictions, list_folders, list_masks
 from evaluation.report import write_report
-from evaluation.scoring import VOID, Clip, Rules, object_score, raise_problems, score_clips
+from evaluation.scoring import VOID, Rules, ScoredVideo, object_score, raise_problems, score_clips
 from evaluation.tables import print_table, write_csv
 from util.errors import InputError, run_script
 
@@ -96,7 +96,7 @@ def find_clips(args, results, meta):
         without += [str(path) for path in truth if not path.is_file()]
         photos = args.yv_path / args.split / "JPEGImages" / video
         clips.append(
-            Clip(
+            ScoredVideo(
                 video,
                 tuple(frames),
                 truth,

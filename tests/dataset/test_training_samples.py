@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from dataset.sampler import BatchNumbers, sample_index, training_batches
 from dataset.static import StaticDataset
-from dataset.training_sets import Video, find_davis, find_pairs, find_videos
+from dataset.training_sets import TrainingVideo, find_davis, find_pairs, find_videos
 from dataset.video import SHOTS, VideoDataset, copy_object, draw_frames, jump_curriculum
 from tests.conftest import SHARED
 from tests.trees import pairs_tree, training_tree, write_sequence
@@ -126,7 +126,7 @@ def test_curriculum_is_the_published_one():
 
 
 def test_gaps_of_youtube_are_a_fifth(videos):
-    sparse = [Video(video.name, video.images, video.annotations, video.frames, step=5) for video in videos]
+    sparse = [TrainingVideo(video.name, video.images, video.annotations, video.frames, step=5) for video in videos]
     dataset = VideoDataset(sparse, size=SIZE, max_jump=((0, 5),))
     for number in range(6):
         frames = [int(name[:5]) for name in dataset[number]["info"]["frames"].split()]

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from evaluation.measures import (
 )
 from evaluation.tables import GLOBAL_HEADER, global_scores
 from tests.evaluation.conftest import scores_root
+from util.machine import available_cores
 
 OFFICIAL = {  # name: (ground truth, predictions, set, task)
     "semi_short": ("DAVIS", "pred/short", "test-challenge", "semi-supervised"),
@@ -41,7 +41,7 @@ VOS_BENCHMARK = {  # name: (ground truth, predictions, options)
     "err_id255": ("errors/DAVIS/Annotations", "errors/pred/id255", ["--ignore_extra_ids"]),
 }
 generations = pytest.mark.parametrize("generation", ["np1", "np2"])
-workers = max(os.cpu_count() or 1, 2)
+workers = max(available_cores(), 2)
 
 
 def golden(name, file):

@@ -18,7 +18,7 @@ from PIL import Image
 import download_bl30k
 import download_datasets
 import download_models
-from dataset.evaluation_sets import BENCHMARKS
+from dataset.evaluation_sets import EVALUATION_SETS
 from tests.conftest import ROOT
 from tests.server import serving
 from tests.trees import davis_tree, youtube_tree
@@ -121,7 +121,7 @@ def test_the_datasets_lie_where_the_scripts_look(everything, tmp_path, capfd):
             ("davis17", "DAVIS/2017", "val", 3), ("davis17", "DAVIS/2017", "testdev", 3),
             ("davis16", "DAVIS/2017", "val", 3), ("youtube", "YouTube", "valid", 2),
             ("youtube", "YouTube2018", "valid", 2)):
-        sequences = BENCHMARKS[benchmark].find(root / folder, split)
+        sequences = EVALUATION_SETS[benchmark].find(root / folder, split)
         assert len(sequences) == count
         if benchmark == "youtube":
             assert len(sequences[0].frames) == 16

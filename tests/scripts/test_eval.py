@@ -18,7 +18,8 @@ import eval_davis
 import eval_davis_2016
 import eval_generic
 import eval_youtube
-from evaluation.run import Run, share
+from evaluation.results import Results
+from evaluation.run import share_videos
 from inference_core import InferenceCore
 from tests.conftest import ROOT, SHARED
 from tests.trees import folder_bytes, write_sequence
@@ -195,24 +196,24 @@ def test_bad_sequence_does_not_stop_the_rest(davis, tiny_checkpoint, tmp_path, c
     captured = capsys.readouterr()
     assert "bear: " in captured.err and "00003.jpg" in captured.err
     assert "dog: " in captured.err and "9×9 pixels, the frames 100×72" in captured.err
-    assert "wrote 1 of 3 sequences" in captured.out
+    assert "wrote 1 of 3 videos" in captured.out
     assert len(read(tmp_path / "out" / "camel")) == 6
     assert not (tmp_path / "out.zip").exists()
 
 
 def test_sequence_that_vanished_meanwhile_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsys, monkeypatch):
     """A worker that outlived its launcher may remove what this run has written."""
-    record = Run.record
+    finish = Results.finish
 
-    def removed_after(self, sequence, **facts):
-        record(self, sequence, **facts)
-        if sequence.name == "camel" and "files" in facts:
-            shutil.rmtree(self.masks / sequence.name)
+    def removed_after(self, video, **facts):
+        finish(self, video, **facts)
+        if video.name == "camel":
+            shutil.rmtree(self.masks / video.name)
 
-    monkeypatch.setattr(Run, "record", removed_after)
+    monkeypatch.setattr(Results, "finish", removed_after)
     assert run(eval_davis, "--davis_path", davis, "--output", tmp_path / "out", "--model", tiny_checkpoint,
                "--zip") == 1
-    assert "no archive: 1 sequences are not there" in capsys.readouterr().err
+    assert "no archive: 1 videos are not there" in capsys.readouterr().err
     assert not (tmp_path / "out.zip").exists()
 
 
@@ -226,7 +227,7 @@ def test_finished_sequences_are_not_computed_again(davis, davis_results, tiny_ch
     monkeypatch.setattr(InferenceCore, "step", lambda self, *a, **k: steps.append(0) or step(self, *a, **k))
     arguments = ["--davis_path", davis, "--output", output, "--model", tiny_checkpoint]
     assert run(eval_davis, *arguments) == 0
-    assert "2 of 3 sequences are finished already" in capsys.readouterr().out
+    assert "2 of 3 videos are finished already" in capsys.readouterr().out
     assert len(steps) == 6 and folder_bytes(output) == before
 
 
@@ -254,7 +255,7 @@ def test_results_of_another_input_are_refused(davis, davis_results, tiny_checkpo
     assert "camel are of other frames or first masks" in capsys.readouterr().err
     assert folder_bytes(output) == before
     assert run(eval_davis, *arguments, "--overwrite") == 0
-    assert "2 of 3 sequences are finished already" in capsys.readouterr().out
+    assert "2 of 3 videos are finished already" in capsys.readouterr().out
     assert 3 in read(output / "camel")["00005.png"]
 
 
@@ -347,11 +348,11 @@ def test_wrong_repeat_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsy
 
 
 def test_work_is_shared_by_cost(davis):
-    from dataset.evaluation_sets import BENCHMARKS, Sequence
-    sequences = BENCHMARKS["davis17"].find(davis, "val")
-    longer = Sequence("longer", sequences[0].frames * 3, sequences[0].masks)
-    assert share([*sequences, longer], 2) == [["longer"], ["bear", "camel", "dog"]]
-    assert share(sequences, 1) == [["bear", "camel", "dog"]]
+    from dataset.evaluation_sets import EVALUATION_SETS, EvaluationVideo
+    sequences = EVALUATION_SETS["davis17"].find(davis, "val")
+    longer = EvaluationVideo("longer", sequences[0].frames * 3, sequences[0].masks)
+    assert share_videos([*sequences, longer], 2) == [["longer"], ["bear", "camel", "dog"]]
+    assert share_videos(sequences, 1) == [["bear", "camel", "dog"]]
 
 
 SCRIPT = """

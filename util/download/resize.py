@@ -1,7 +1,6 @@
 """Smaller copies of videos, so that training reads less."""
 
 import multiprocessing
-import os
 import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from PIL import Image
 from util.errors import InputError
 from util.files import atomic_path
 from util.image_io import read_image, read_mask, read_palette, write_mask
+from util.machine import available_cores
 from util.progress import progress_bar
 
 
@@ -27,7 +27,7 @@ def resize_videos(source, target, side=480):
     count, failures = 0, []
     bar = progress_bar(len(folders), f"resizing {source}")
     # Not forked: the parent may have threads.
-    pool = ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(available_cores(), multiprocessing.get_context("spawn"), _ignore_interrupts)
     try:
         for job in as_completed([pool.submit(_resize_folder, path, target / path.relative_to(source), side)
                                  for path in folders]):
