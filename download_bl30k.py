@@ -12,11 +12,11 @@ The Google Drive ids are the published ones. Drive limits how often a file may b
 the next day, or save it with a browser as ROOT/.downloads/NAME.tar and run the same command again.
 """
 
-import argparse
 import sys
 
 from util.download.parts import Part, add_download_options, agree, download_parts, drive_url
 from util.errors import run_script
+from util.hyper_para import OptionParser
 
 TERMS = """
 BL30K was made by the authors of MiVOS (https://github.com/hkchengrex/MiVOS). It is derived from ShapeNet
@@ -40,8 +40,7 @@ PARTS = tuple(Part(f"bl30k-{letter}", drive_url(identity), f"bl30k-{letter}.tar"
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="download_bl30k.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser("download_bl30k.py", __doc__)
     add_download_options(parser, "bl30k-a to bl30k-f")
     return parser
 

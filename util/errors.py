@@ -27,7 +27,10 @@ def run_script(parser, main, argv=None):
     input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept. With RDE_TRACEBACK=1 in the
     environment the error's whole traceback comes before its line, for whoever looks for the cause in the code.
     """
-    args = parser.parse_args(argv)
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:
+        return end.code
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return main(args) or 0

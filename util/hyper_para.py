@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from util.machine import available_cores
+
 COMPACT = str(Path(__file__).parents[1] / "weights" / "compact.pth")
 """The network that comes with the repository, see docs/COMPACT.md."""
 
@@ -32,6 +34,10 @@ class OptionParser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
         return super().parse_known_args([_with_hyphens(word) for word in words[:end]] + words[end:], namespace)
+
+    def error(self, message):
+        """End the script with exit code 2 and one line."""
+        self.exit(2, f"{self.prog}: error: {message}; --help lists all options\n")
 
     def add_settings(self, settings, title=None, **defaults):
         """Add an option for each field of a settings class, under a heading if `title` is given.
@@ -72,25 +78,26 @@ def settings_from(settings, args):
 
 def positive(text):
     """An argparse type: a whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    return _number(text, int, 1, None, "a whole number from 1 on")
 
 
 def whole(text):
     """An argparse type: a whole number from 0."""
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    return _number(text, int, 0, None, "a whole number from 0 on")
 
 
 def fraction(text):
     """An argparse type: a number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError
+    return _number(text, float, 0, 1, "a number from 0 to 1")
+
+
+def _number(text, kind, lowest, highest, wanted):
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or number < lowest or (highest is not None and not number <= highest):
+        raise argparse.ArgumentTypeError(f"{text} was found, {wanted} was expected")
     return number
 
 
@@ -133,3 +140,33 @@ class ResultSettings:
                                       "masks alone)")
     zip: bool = option(False, "also write OUTPUT.zip, as the benchmark's server takes it (default: do not)")
     overwrite: bool = option(False, "replace results of other settings, weights or masks (default: refuse)")
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """What every script that scores is told."""
+
+    workers: int = option(available_cores(), "processes that score (default: one for each core, here %(default)s)",
+                          type=positive, metavar="N")
+    report: str | None = option(None, "also write a report that opens in any browser (default: none)", metavar="HTML")
+
+
+@dataclass(frozen=True)
+class DecaySettings(ScoringSettings):
+    """What the scripts that also give the decay are told."""
+
+    official_decay: str | None = option(None, "repeat the official toolkit's wrong decay of sequences with more than "
+                                              "255 scored frames, as it comes out with NumPy 1 or 2 (default: the "
+                                              "right decay)", choices=("numpy1", "numpy2"))
+
+
+@dataclass(frozen=True)
+class DavisScoringSettings(DecaySettings):
+    """What the scripts that score a split of DAVIS are told."""
+
+    results: Path = option(None, "folder that holds a folder of masks for each sequence",
+                           names=["results", "results-path"], type=Path, required=True, metavar="FOLDER")
+    davis_path: Path = option(Path("DAVIS/2017/trainval"), "DAVIS, DAVIS/2017 or the folder in it that holds ImageSets "
+                                                           "(default: %(default)s)", type=Path, metavar="FOLDER")
+    split: str = option("val", "score the sequences of ImageSets/YEAR/SPLIT.txt (default: %(default)s)",
+                        names=["split", "set"], metavar="SPLIT")
