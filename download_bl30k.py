@@ -20,7 +20,7 @@ from util.hyper_para import OptionParser
 
 TERMS = """
 BL30K was made by the authors of MiVOS (https://github.com/hkchengrex/MiVOS). It is derived from ShapeNet
-(https://shapenet.org), whose terms apply, and must not be used commercially. Who uses it should cite both.
+(https://shapenet.org), whose terms apply, and must not be used commercially. If you use it, cite both.
 """
 
 IDS = {
@@ -32,8 +32,8 @@ IDS = {
     "f": "1nawBAazf_unMv46qGBHhWcQ4JXZ5883r",
 }
 
-# About 700 GB in all.
 SIZE = 117_000_000_000
+"""Bytes of a part; about 700 GB in all."""
 
 PARTS = tuple(Part(f"bl30k-{letter}", drive_url(identity), f"bl30k-{letter}.tar", "BL30K",
                    ("JPEGImages", "Annotations"), size=SIZE) for letter, identity in IDS.items())

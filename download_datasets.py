@@ -43,7 +43,7 @@ These datasets belong to their authors, and most of them may be used for researc
     DAVIS           https://davischallenge.org/
     YouTube-VOS     https://youtube-vos.org/
 
-Who uses them should cite them.
+If you use them, cite them.
 """
 
 VIDEOS = ("JPEGImages", "Annotations")

@@ -20,7 +20,7 @@ from util.hyper_para import OptionParser
 TERMS = """
 These weights were published by the authors of "Recurrent Dynamic Embedding for Video Object Segmentation" (Li et al.,
 CVPR 2022), and trained on data with terms of its own: DUTS, HRSOD, FSS-1000, ECSSD, BIG, DAVIS, YouTube-VOS and BL30K.
-BL30K is derived from ShapeNet and must not be used commercially. Who uses the weights should cite the paper.
+BL30K is derived from ShapeNet and must not be used commercially. If you use the weights, cite the paper.
 """
 
 FOLDER = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and the one place where scripts report them."""
+"""Errors that the user can mend, and the one place where scripts report them."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def pixels(size):
-    """(width, height) as messages show it."""
+    """A size (width, height) as messages show it: "854×480"."""
     return f"{size[0]}×{size[1]}"
 
 

@@ -138,7 +138,7 @@ class ResultSettings:
     output: str = option(None, "folder for the results", required=True, metavar="FOLDER")
     save_scores: bool = option(False, "also write the probabilities of each frame, uint8, into OUTPUT_scores (default: "
                                       "masks alone)")
-    zip: bool = option(False, "also write OUTPUT.zip, as the benchmark's server takes it (default: do not)")
+    zip: bool = option(False, "also write OUTPUT.zip, as the dataset's server takes it (default: do not)")
     overwrite: bool = option(False, "replace results of other settings, weights or masks (default: refuse)")
 
 
