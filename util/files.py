@@ -57,7 +57,8 @@ class JsonWriter:
 
     def __init__(self, file):
         self._file = file
-        self._start = "{\n "
+        self._file.write("{")
+        self._start = "\n "
 
     def add(self, name, value):
         """Write a field of the object; value: whatever `json.dumps` takes."""

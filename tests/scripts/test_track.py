@@ -232,6 +232,47 @@ def test_files_of_others_are_never_removed(inputs, tiny_checkpoint, tmp_path, ca
     assert names(tmp_path / "masks") == ["img_5.png"]
 
 
+def test_masks_of_the_user_are_kept_where_a_run_once_wrote(inputs, tiny_checkpoint, tmp_path, capsys):
+    """Whoever removes the results and puts masks of his own in their place does not lose them."""
+    arguments = ["--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+                 "--output", tmp_path, "--no-overlay"]
+    assert run(*arguments) == 0
+    (tmp_path / "summary.json").unlink()
+    assert run(*arguments) == 2
+    assert one_line_error(capsys, tmp_path / "masks", "did not write")
+    assert len(names(tmp_path / "masks")) == 12
+
+
+def test_results_of_an_earlier_version_are_replaced(inputs, tiny_checkpoint, tmp_path):
+    """It had no manifest; its summary says who wrote it, at whatever place."""
+    (tmp_path / "masks").mkdir()
+    shutil.copy(inputs / "first.png", tmp_path / "masks" / "old.png")
+    (tmp_path / "summary.json").write_text(json.dumps({"video": "x" * 1000, "written_by": "track.py"}))
+    assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+               tmp_path, "--no-overlay") == 0
+    assert len(names(tmp_path / "masks")) == 12
+
+
+def test_the_cause_behind_a_one_line_error_can_be_seen(tmp_path, capsys, monkeypatch):
+    arguments = ["--video", tmp_path / "none.mp4", "--mask", tmp_path / "none.png"]
+    assert run(*arguments) == 2 and "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("RDE_TRACEBACK", "1")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "in open_frames" in error and error.splitlines()[-1].startswith("track.py: error:")
+
+
+def test_options_may_have_underscores_and_are_never_guessed(inputs, tiny_checkpoint, tmp_path, capsys):
+    arguments = ["--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+                 "--output", tmp_path, "--no_overlay"]
+    assert run(*arguments, "--mem_every=2") == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["settings"]["mem_every"] == 2
+    assert run(*arguments, "--mem", "2") == 2
+    assert one_line_error(capsys, "unrecognized arguments: --mem 2")
+    assert run(*arguments, "--mem-every", "0") == 2
+    assert one_line_error(capsys, "--mem-every: 0 was found, a whole number from 1 on was expected")
+
+
 def test_folder_that_another_run_writes_into_is_refused(inputs, tiny_checkpoint, tmp_path, capsys):
     fcntl = pytest.importorskip("fcntl")
     arguments = ["--video", inputs / "clip.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint,

@@ -1,0 +1,68 @@
+"""track_frames, the loop over a video's frames, against a core that is stepped by hand."""
+
+import numpy as np
+import pytest
+
+from inference_core import InferenceCore, track_frames
+from util.errors import InputError
+
+
+def named(frames):
+    return [(f"f{number}", frame) for number, frame in enumerate(frames)]
+
+
+def test_it_does_what_stepping_by_hand_does(tiny_network, clip):
+    frames, truth = clip[0][:9], clip[1][:9]
+    given = {"f1": truth[1] * (truth[1] == 1), "f4": truth[4] * (truth[4] == 2)}
+    core = InferenceCore(tiny_network)
+    tracked = list(track_frames(core, named(frames), lambda name, image: given.get(name)))
+    assert [frame.name for frame in tracked] == [f"f{number}" for number in range(9)]
+    assert [frame.objects for frame in tracked] == [[]] + 3 * [[1]] + 5 * [[1, 2]]
+    assert tracked[0].ids is None and tracked[0].probabilities is None
+    other = InferenceCore(tiny_network)
+    for number, frame in enumerate(tracked):
+        prob = other.step(frames[number], given.get(frame.name), end=number == 8)
+        assert (frame.image == frames[number]).all() and frame.seconds > 0
+        if number:
+            assert (frame.ids == other.to_mask(prob).numpy()).all()
+            assert (frame.probabilities == prob).all()
+
+
+def test_frames_that_nobody_wants_have_no_mask_and_change_no_other(tiny_network, clip):
+    frames, truth = clip[0][:8], clip[1][:8]
+    first = {"f0": truth[0]}
+    every, some = ({frame.name: frame.ids for frame in track_frames(
+        InferenceCore(tiny_network), named(frames), lambda name, image: first.get(name), wanted=wanted)}
+        for wanted in (None, lambda name: name in ("f0", "f5", "f7")))
+    assert [name for name, ids in some.items() if ids is not None] == ["f0", "f5", "f7"]
+    assert all((some[name] == every[name]).all() for name in ("f0", "f5", "f7"))
+
+
+def test_frames_before_a_damaged_one_are_not_lost(tiny_network, clip):
+    frames, truth = clip
+
+    def damaged():
+        yield from named(frames[:4])
+        raise InputError("frame 4 is damaged")
+
+    names = []
+    with pytest.raises(InputError, match="frame 4 is damaged"):
+        for frame in track_frames(InferenceCore(tiny_network), damaged(),
+                                  lambda name, image: truth[0] if name == "f0" else None):
+            names.append(frame.name)
+    assert names == ["f0", "f1", "f2", "f3"]
+
+
+def test_only_a_few_frames_are_read_ahead(tiny_network, clip):
+    read = []
+
+    def counted():
+        for name, frame in named(np.concatenate([clip[0]] * 3)):
+            read.append(name)
+            yield name, frame
+
+    tracked = track_frames(InferenceCore(tiny_network), counted(),
+                           lambda name, image: clip[1][0] if name == "f0" else None)
+    next(tracked)
+    assert len(read) < 10
+    tracked.close()
