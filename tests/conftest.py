@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,15 @@ SHARED = Path(os.environ.get("RDE_SHARED", ROOT.parent / "shared"))
 # A network with every part of the published one that tracks a small frame in milliseconds.
 PRESETS["tiny"] = NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
                                 decoder_dims=(32, 16, 16))
+
+
+def pytest_sessionstart(session):
+    """Let Ctrl-C end the whole suite, also in a script, which reports it and would let the next test begin."""
+    def interrupt(*_):
+        session.shouldstop = "interrupted"
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
 
 
 @pytest.fixture(autouse=True)
