@@ -113,7 +113,7 @@ def make_load(folder):
 
 
 def measure(code):
-    """Run code in a fresh interpreter; return the seconds that it prints and the peak memory in MB of its process."""
+    """Run code in a new interpreter. Return the seconds that it prints, and its largest process's peak memory in MB."""
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
