@@ -57,10 +57,10 @@ def find_davis_2016(root, split):
 def _find_davis(root, year, names):
     part, subset = names
     listing = Path("ImageSets") / str(year) / f"{subset}.txt"
-    home = _home(root, [part, ".", f"2017/{part}"], [listing, "JPEGImages/480p", "Annotations/480p"])
+    home = _find_home(root, [part, ".", f"2017/{part}"], [listing, "JPEGImages/480p", "Annotations/480p"])
     videos = []
     for name in read_set(home, year, subset):
-        frames = _images(home / "JPEGImages" / "480p" / name)
+        frames = _list_images(home / "JPEGImages" / "480p" / name)
         first = home / "Annotations" / "480p" / name / f"{frames[0].stem}.png"
         if not first.exists():
             raise InputError(f"{first}: the mask of the first frame is missing")
@@ -71,7 +71,7 @@ def _find_davis(root, year, names):
 
 def find_youtube(root, split):
     """All frames where they are there, else every fifth; asked for are those that meta.json names."""
-    home = _home(root, [split, "."], ["JPEGImages", "Annotations", "meta.json"])
+    home = _find_home(root, [split, "."], ["JPEGImages", "Annotations", "meta.json"])
     every = [Path(root) / folder / f"{split}_all_frames" / "JPEGImages"
              for folder in ("all_frames", ".", "..", "../all_frames")]
     images = next((folder for folder in every if folder.is_dir()), home / "JPEGImages")
@@ -88,7 +88,7 @@ def find_youtube(root, split):
             raise InputError(f"{home / 'meta.json'}: {name!r} is no name of a video")
         if not wanted[name]:
             raise InputError(f"{home / 'meta.json'}: no frame of {name} is asked for")
-        frames = _images(images / name)
+        frames = _list_images(images / name)
         missing = sorted(wanted[name] - {frame.stem for frame in frames})
         if missing:
             raise InputError(f"{images / name}: {missing[0]} is missing, one of {len(missing)} frames of meta.json")
@@ -98,7 +98,7 @@ def find_youtube(root, split):
 
 def find_folders(root, split=None):
     """Any folders in the layout of DAVIS or YouTube-VOS (also LVOS, MOSE, Long Videos), or a single video."""
-    home = _home(root, ["."], ["JPEGImages", "Annotations"])
+    home = _find_home(root, ["."], ["JPEGImages", "Annotations"])
     images, annotations = home / "JPEGImages", home / "Annotations"
     for resolution in ("480p", "Full-Resolution"):
         if (images / resolution).is_dir() and (annotations / resolution).is_dir():
@@ -106,12 +106,12 @@ def find_folders(root, split=None):
             break
     names = sorted(folder.name for folder in images.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if not names:
-        return [_folder(Path(root).resolve().name, images, annotations)]
-    return [_folder(name, images / name, annotations / name) for name in names]
+        return [_make_video(Path(root).resolve().name, images, annotations)]
+    return [_make_video(name, images / name, annotations / name) for name in names]
 
 
-def _folder(name, images, annotations):
-    frames, masks = _images(images), mask_files(annotations)
+def _make_video(name, images, annotations):
+    frames, masks = _list_images(images), mask_files(annotations)
     strange = sorted(masks.keys() - {frame.stem for frame in frames}, key=natural)
     if strange:
         raise InputError(f"{masks[strange[0]]}: no frame of this name in {images}; they go from {frames[0].stem} to "
@@ -135,7 +135,7 @@ def read_set(davis_path, year, name):
     return list(dict.fromkeys(Path(words[0]).parent.name if "/" in words[0] else words[0] for words in lines))
 
 
-def _home(root, folders, needed):
+def _find_home(root, folders, needed):
     """The first of root/folders that holds what is needed."""
     for folder in folders:
         home = Path(root) / folder
@@ -145,7 +145,7 @@ def _home(root, folders, needed):
     raise InputError(f"{root}: expected {', '.join(map(str, needed))} in {places}")
 
 
-def _images(folder):
+def _list_images(folder):
     files = [file for file in folder.glob("*") if is_image(file)]
     if not files:
         raise InputError(f"{folder}: no frames")

@@ -12,20 +12,20 @@ from torch.utils.data import DataLoader
 from util.errors import InputError
 
 
-def sample_generator(seed, number):
+def make_sample_generator(seed, number):
     """The random numbers of one sample. Distinct numbers give independent streams, whichever process draws them."""
     return np.random.default_rng((seed, 0, number, 1))
 
 
-def sample_index(seed, number, length):
+def find_sample_index(seed, number, length):
     """Which of `length` items the sample with this running number shows: every epoch is its own permutation."""
     epoch, position = divmod(number, length)
-    return int(_order(seed, epoch, length)[position])
+    return int(_shuffle(seed, epoch, length)[position])
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed, epoch, length):
-    # Not a number that `sample_generator` could have; one batch may lie across the border of two epochs.
+def _shuffle(seed, epoch, length):
+    # Not a number that `make_sample_generator` could have; one batch may lie across the border of two epochs.
     return np.random.default_rng((seed, 1, epoch, 1)).permutation(length)
 
 
@@ -42,7 +42,7 @@ class MixedDataset:
         return len(self.first) + len(self.second)
 
     def __getitem__(self, number):
-        # The third kind of stream beside those of `sample_generator` and `_order`.
+        # The third kind of stream beside those of `make_sample_generator` and `_shuffle`.
         chosen = np.random.default_rng((self.seed, 2, number, 1)).random() < self.share
         return (self.second if chosen else self.first)[number]
 

@@ -8,19 +8,19 @@ from torch.utils.data import Dataset
 from dataset.augmentation import (
     IMAGE_MEAN,
     MINIFICATION,
+    make_lookup,
     mean_colour,
     random_affine,
     random_colour,
     random_spline,
     recolour,
-    sampling,
     scaling,
     shift_hue,
     translation,
     warp,
 )
 from dataset.perturbation import perturb_mask
-from dataset.sampler import sample_generator, sample_index
+from dataset.sampler import find_sample_index, make_sample_generator
 from util.errors import InputError, pixels
 from util.image_io import image_size, read_grey, read_image
 
@@ -54,8 +54,8 @@ class StaticDataset(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, number):
-        rng = sample_generator(self.seed, number)
-        pair = self.pairs[sample_index(self.seed, number, len(self.pairs))]
+        rng = make_sample_generator(self.seed, number)
+        pair = self.pairs[find_sample_index(self.seed, number, len(self.pairs))]
         zoom, flip = rng.uniform(0.8, 1.5), rng.random() < 0.5
         image, mask = self._read(pair, zoom)
         image = shift_hue(image, rng.uniform(-0.05, 0.05))
@@ -65,9 +65,9 @@ class StaticDataset(Dataset):
         rgb = np.empty((VIEWS, 3, size, size), np.uint8)
         grey = np.empty((VIEWS, 1, size, size), np.uint8)
         for view in range(VIEWS):
-            matrix = self._geometry(rng, image.shape[1::-1], zoom, flip)
+            matrix = self._random_geometry(rng, image.shape[1::-1], zoom, flip)
             spline = random_spline(rng, size) if rng.random() < SPLINE_PROBABILITY else None
-            lookup = sampling(matrix, spline)
+            lookup = make_lookup(matrix, spline)
             warped = warp(image, lookup, size, cv2.INTER_CUBIC, IMAGE_MEAN)
             warped = recolour(warped, random_colour(rng, mean_colour(warped), 0.1, 0.05, 0.05))
             rgb[view] = warped.transpose(2, 0, 1)
@@ -105,7 +105,7 @@ class StaticDataset(Dataset):
             mask = mask[top:top + part_height, left:left + part_width]
         return image, mask
 
-    def _geometry(self, rng, source, zoom, flip):
+    def _random_geometry(self, rng, source, zoom, flip):
         """3×3: shared zoom and flip, the view's own affine map, shorter side to `size`, random crop.
 
         source: (width, height) after `_read`, which has done the zoom if it is above 1.

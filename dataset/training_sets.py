@@ -137,7 +137,7 @@ def find_videos(root, step=1):
     return videos
 
 
-def object_ids(mask):
+def count_object_pixels(mask):
     """The ids in a mask uint8 H×W and how many pixels each has: {id: pixels}. 255 is "do not care", no object."""
     counts = np.bincount(mask.ravel(), minlength=256)
     return {int(known): int(counts[known]) for known in np.flatnonzero(counts[:VOID]) if known}
@@ -162,7 +162,7 @@ def usable_videos(videos, excluded=(), shots=SHOTS, threads=8):
             return "excluded by name"
         if len(video.frames) < shots:
             return f"{len(video.frames)} frames, {shots} are needed"
-        found = any(object_ids(read_mask(video.mask(index))) for index in range(len(video.frames)))
+        found = any(count_object_pixels(read_mask(video.mask(index))) for index in range(len(video.frames)))
         return None if found else "no object in any mask"
 
     distinct = list(dict.fromkeys(videos))

@@ -8,19 +8,19 @@ from torch.utils.data import Dataset
 from dataset.augmentation import (
     IMAGE_MEAN,
     MINIFICATION,
+    make_lookup,
     mean_colour,
     random_affine,
     random_colour,
     random_crop_box,
     recolour,
-    sampling,
     scaling,
     translation,
     warp,
 )
 from dataset.perturbation import perturb_mask
-from dataset.sampler import sample_generator, sample_index
-from dataset.training_sets import SHOTS, VOID, object_ids
+from dataset.sampler import find_sample_index, make_sample_generator
+from dataset.training_sets import SHOTS, VOID, count_object_pixels
 from util.errors import InputError
 from util.image_io import read_image, read_mask
 
@@ -45,7 +45,7 @@ def jump_curriculum(samples, last_from=0.9):
     return tuple((round(fraction * samples), jump) for fraction, jump in (*JUMPS, (last_from, LAST_JUMP)))
 
 
-def object_tensors(rng, ids, chosen, perturb):
+def make_object_tensors(rng, ids, chosen, perturb):
     """What a sample says of its objects: gt, sec_gt, cls_gt, pgt, sec_pgt and selector of VideoDataset.
 
     ids uint8 T×H×W; chosen: the ids, at most two, of the objects to follow. perturb: as for VideoDataset.
@@ -108,43 +108,43 @@ class VideoDataset(Dataset):
         """Samples of one epoch."""
         return len(self.videos)
 
-    def jump(self, number):
+    def find_max_jump(self, number):
         """The largest gap for the sample with this running number."""
         return next(jump for first, jump in reversed(self.max_jump) if number >= first)
 
     def __getitem__(self, number):
-        rng = sample_generator(self.seed, number)
-        video = self.videos[sample_index(self.seed, number, len(self.videos))]
-        jump = self.jump(number)
-        frames, rgb, ids = self._shots(rng, video, jump)
+        rng = make_sample_generator(self.seed, number)
+        video = self.videos[find_sample_index(self.seed, number, len(self.videos))]
+        jump = self.find_max_jump(number)
+        frames, rgb, ids = self._read_shots(rng, video, jump)
         if self.copy_paste and rng.random() < self.copy_paste:
-            _, *other = self._shots(rng, self.videos[rng.integers(len(self.videos))], jump)
-            others = self._objects(other[1])
+            _, *other = self._read_shots(rng, self.videos[rng.integers(len(self.videos))], jump)
+            others = self._find_objects(other[1])
             if others:
                 copy_object(rng, *other, rng.choice(others), rgb, ids)
-        objects = self._objects(ids)
+        objects = self._find_objects(ids)
         # Where six draws found none, the sample shows what it is like when there is nothing to follow.
         chosen = rng.choice(objects, min(2, len(objects)), replace=False) if objects else []
         if self.hide and rng.random() < self.hide:
             self.cuttings.hide(rng, rgb, ids, chosen)
-        masks = object_tensors(rng, ids, chosen, self.perturb)
+        masks = make_object_tensors(rng, ids, chosen, self.perturb)
         return {
             "rgb": torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()),
             **masks,
             "info": {"name": video.name, "frames": " ".join(video.frames[index] for index in frames)},
         }
 
-    def _shots(self, rng, video, jump):
+    def _read_shots(self, rng, video, jump):
         """(indices of the frames, rgb uint8 T×size×size×3, ids uint8 T×size×size) of a video."""
         jump = max(1, jump // video.step)
         for _ in range(DRAWS):
             frames = draw_frames(rng, len(video.frames), jump, self.shots)
-            geometry, ids = self._masks(rng, video, frames)
-            if self._objects(ids):
+            geometry, ids = self._read_masks(rng, video, frames)
+            if self._find_objects(ids):
                 break
-        return frames, self._images(rng, video, frames, *geometry), ids
+        return frames, self._read_images(rng, video, frames, *geometry), ids
 
-    def _masks(self, rng, video, frames):
+    def _read_masks(self, rng, video, frames):
         """((frame size, crop box, matrix of each frame from the size×size crop on), ids uint8 T×size×size)."""
         size = self.size
         first = read_mask(video.mask(frames[0]))
@@ -156,21 +156,21 @@ class VideoDataset(Dataset):
         ids = np.empty((self.shots, size, size), np.uint8)
         for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
             mask = read_mask(video.mask(index), (width, height)) if shot else first
-            lookup = sampling(matrix @ scaling(size / w, size / h))
+            lookup = make_lookup(matrix @ scaling(size / w, size / h))
             ids[shot] = warp(mask[top:top + h, left:left + w], lookup, size, cv2.INTER_NEAREST, 0)
         return ((width, height), (left, top, w, h), matrices), ids
 
-    def _objects(self, ids):
+    def _find_objects(self, ids):
         """Ids in the first frame that are worth following."""
-        pixels = object_ids(ids[0])
+        pixels = count_object_pixels(ids[0])
         if not self.bl30k:
             return list(pixels)
-        later = [object_ids(frame) for frame in ids[1:]]
+        later = [count_object_pixels(frame) for frame in ids[1:]]
         # 900 pixels and less are fine for an object that is always small, not for a part of a large one.
         return [known for known, count in pixels.items()
                 if count > 900 or (count > 100 and max(frame.get(known, 0) for frame in later) < 400)]
 
-    def _images(self, rng, video, frames, frame_size, box, matrices):
+    def _read_images(self, rng, video, frames, frame_size, box, matrices):
         """uint8 T×size×size×3: the frames under the masks' geometry, colours jittered."""
         left, top, w, h = box
         size = self.size
@@ -184,7 +184,7 @@ class VideoDataset(Dataset):
             if shared is None:
                 # The first frame's mean serves all: they keep their differences in brightness.
                 shared = random_colour(rng, mean_colour(image), 0.1, 0.03, 0.03, greyscale=0.05)
-            lookup = sampling(matrix @ scaling(size / part[0], size / part[1]))
+            lookup = make_lookup(matrix @ scaling(size / part[0], size / part[1]))
             warped = warp(recolour(image, shared), lookup, size, cv2.INTER_CUBIC, IMAGE_MEAN)
             own = random_colour(rng, mean_colour(warped), 0.01, 0.01, 0.01)
             rgb[shot] = recolour(warped, own)
@@ -197,14 +197,14 @@ def copy_object(rng, source, source_ids, known, rgb, ids):
     source, rgb uint8 T×size×size×3; source_ids, ids uint8 T×size×size; known: the object's id in the source. It gets
     the lowest id that is free.
     """
-    taken = object_ids(ids)
+    taken = count_object_pixels(ids)
     free = next((label for label in range(1, VOID) if label not in taken), None)
     if free is None:
         return
     size = ids.shape[-1]
     scale = np.exp(rng.uniform(*np.log(COPY_SCALE)))
     middle = rng.uniform(*COPY_MIDDLE, 2) * size
-    lookup = sampling(translation(*middle) @ scaling(scale, scale) @ translation(-size / 2, -size / 2))
+    lookup = make_lookup(translation(*middle) @ scaling(scale, scale) @ translation(-size / 2, -size / 2))
     behind = rng.random() < 0.5
     for time in range(len(ids)):
         alpha = warp(cv2.compare(source_ids[time], int(known), cv2.CMP_EQ), lookup, size, cv2.INTER_LINEAR, 0)
