@@ -1,7 +1,7 @@
-"""Random geometry and colour of training samples: one resampling for each frame, whatever is composed in it.
+"""Random geometry and colour of training samples. All changes of geometry are combined into one resampling of a frame.
 
 Coordinates are continuous: the centre of pixel (x, y) is (x + ½, y + ½), so that scaling about the origin scales the
-picture. Matrices are 3×3 and lead from the source to the sample, but for what `sampling` returns.
+picture. Matrices are 3×3 and lead from the source to the sample; those of `make_lookup` are an exception.
 """
 
 import cv2
@@ -126,7 +126,10 @@ def make_lookup(matrix, spline=None):
 
 
 def warp(source, lookup, size, interpolation, fill):
-    """The size×size sample of `source` (uint8 H×W or H×W×3) at what `sampling` returned; `fill` outside of it."""
+    """Return the sample, size×size or size×size×3, of a source uint8 H×W or H×W×3.
+
+    lookup: as `make_lookup` returns it. interpolation: a constant of OpenCV. fill: value outside of the source.
+    """
     if lookup.ndim == 3:
         return cv2.remap(source, lookup, None, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
     return cv2.warpAffine(source, lookup, (size, size), flags=interpolation | cv2.WARP_INVERSE_MAP,

@@ -14,7 +14,7 @@ from util.progress import progress_bar
 def check_data(pairs=(), videos=(), thorough=True, threads=8):
     """Raise one InputError that names all files which training could not use. Return the number of checked images.
 
-    Faults are missing masks, masks of another size than their image, unreadable images and masks, and the id 255 in the
+    Faults are missing masks, masks of another size than their image, unreadable images and masks, and the label 255 in
     masks of videos: it means "do not care" and would be taken for background.
 
     pairs, videos: Pairs and TrainingVideos of dataset.training_sets. thorough: decode every file. Otherwise only check
@@ -68,7 +68,8 @@ def _find_fault(image, mask, ids, thorough):
         values = read_mask(mask) if ids else read_grey(mask)
         sizes = read_image(image).shape[1::-1], values.shape[::-1]
         if ids and (values == VOID).any():
-            return f"{mask}: id {VOID} in {np.count_nonzero(values == VOID)} pixels, ids of objects go from 1 to 254"
+            return (f"{mask}: label {VOID} in {np.count_nonzero(values == VOID)} pixels, which means \"do not care\" "
+                    "and cannot be used; write 0 or an object id there")
     else:
         sizes = image_size(image), mask_size(mask)
     if sizes[0] != sizes[1]:

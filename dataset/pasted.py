@@ -1,7 +1,7 @@
 """Make training samples that pass for videos from images with masks: objects are cut out and pasted, or stay in place.
 
-The idea is that of STM's synthetic videos (Oh et al., ICCV 2019, section 3.4). Look-alikes, occluders and changing light
-are additions of this repository.
+The idea is that of STM's synthetic videos (Oh et al., ICCV 2019, section 3.4). Look-alikes, occluders and changing
+light are additions of this repository.
 """
 
 import cv2

@@ -46,8 +46,8 @@ class Results:
     def prepare(self, videos, overwrite):
         """Remove the results of other settings, frames or masks, if `overwrite`.
 
-        Raises InputError if there are such results and `overwrite` is False, or if the videos' folders hold files that
-        no evaluation has written.
+        Raises InputError, and removes nothing, if there are such results and `overwrite` is False, or if the videos'
+        folders hold files that no evaluation has written.
         """
         records = {video.name: self._read(video) for video in videos}
         for name, record in records.items():

@@ -26,10 +26,10 @@ def scene(root, number, size=(90, 120)):
     """A photograph with two discs of plain colours, as NUMBER.jpg with instance masks."""
     height, width = size
     image, ids = photograph(number, size).copy(), np.zeros(size, np.uint8)
-    for known, (x, y) in enumerate(((0.3, 0.4), (0.7, 0.6)), 1):
+    for object_id, (x, y) in enumerate(((0.3, 0.4), (0.7, 0.6)), 1):
         centre, radius = (round(x * width), round(y * height)), max(1, round(0.18 * min(size)))
-        cv2.circle(image, centre, radius, (40 * number % 256, 250, 120 * known), -1)
-        cv2.circle(ids, centre, radius, known, -1)
+        cv2.circle(image, centre, radius, (40 * number % 256, 250, 120 * object_id), -1)
+        cv2.circle(ids, centre, radius, object_id, -1)
     for folder in ("park", "park_instances"):
         (root / folder).mkdir(exist_ok=True)
     Image.fromarray(image).save(root / "park" / f"{number}.jpg", quality=95)
@@ -143,10 +143,10 @@ def test_masks_are_exact_to_half_a_pixel():
     own = Layer(white, {3: disc * np.uint8(255)}, [matrix] * 5, opaque=True)
     for scenery in ([back, front], [own]):
         rgb, ids = compose(scenery, SIZE)
-        known = ids[2] == 3
-        assert 700 < np.count_nonzero(known) < 1400
+        shown = ids[2] == 3
+        assert 700 < np.count_nonzero(shown) < 1400
         seen = rgb[2, ..., 0] if len(scenery) == 2 else np.where(rgb[2, ..., 0] == IMAGE_MEAN[0], 0, rgb[2, ..., 0])
-        assert ((seen > 127) == known).mean() > 0.999
+        assert ((seen > 127) == shown).mean() > 0.999
 
 
 def test_nearer_objects_hide_farther_ones(pairs, monkeypatch):
