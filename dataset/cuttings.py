@@ -29,8 +29,7 @@ ROOT = (0.08, 0.6)
 """Range of the square root of a pasted object's area, as a share of the frame's side; uniform in the logarithm."""
 
 CONNECTED = 0.8
-"""Least share of an object that is in its largest connected part. Other objects are scattered, like hands or a crowd.
-"""
+"""Least share of an object in its largest connected part. Other objects are scattered, like hands or a whole crowd."""
 
 PART = 0.5
 """An object that touches other objects with a larger share of its outline is a part of something, like a shirt."""

@@ -18,8 +18,7 @@ def make_sample_generator(seed, number):
 
 
 def find_sample_index(seed, number, length):
-    """Return the index, from 0 to `length` - 1, of the item that a sample shows. Each epoch shows all in another order.
-    """
+    """Return the index, below `length`, of the item that a sample shows. Each epoch orders all items anew."""
     epoch, position = divmod(number, length)
     return int(_shuffle(seed, epoch, length)[position])
 

@@ -87,8 +87,7 @@ def find_davis_videos(davis_path, results_path, names, set_name, annotations="An
 
 
 def count_objects(first_mask):
-    """Return the highest object id in a mask file, void excepted. Lower ids count as objects even if no pixel has them.
-    """
+    """Return the number of objects: the highest id in a mask file, void excepted. Ids that are left out count, too."""
     ids = read_ids(first_mask)
     return int(ids[ids != VOID].max(initial=0))
 

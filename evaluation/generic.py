@@ -108,8 +108,8 @@ def check_ids(video, masks, frames, object_ids):
         # The two frames that are not scored may have these ids.
         object_ids = object_ids.union(*(set(np.unique(read_ids(path)).tolist()) for path in (masks[0], masks[-1])))
     return [
-        (video.prediction, t, f"object id {min(extra - object_ids)} is in no frame of the ground truth; "
-                              "--ignore-extra-ids accepts it")
+        (video.prediction, t, f"object id {min(extra - object_ids)} is in no frame of the ground truth "
+                              "(--ignore-extra-ids accepts it)")
         for t, extra in extra_ids.items()
         if extra - object_ids
     ]

@@ -55,13 +55,13 @@ class Results:
                 if record is None and folder.is_dir() and any(folder.iterdir()):
                     raise InputError(f"{folder}: holds files that no evaluation has written; choose another --output")
         for video in videos:
-            change = self._change(video, records[video.name])
+            change = self._find_change(video, records[video.name])
             if change and not overwrite:
                 raise InputError(f"{self.output}: {change}; choose another --output, or --overwrite")
             if change:
                 self._forget(video)
 
-    def _change(self, video, record):
+    def _find_change(self, video, record):
         """Return a sentence about what differs between this evaluation and the one that finished the video, or None."""
         if record is None or "files" not in record:
             return None
@@ -73,7 +73,7 @@ class Results:
             return f"the results of {video.name} are of other frames or first masks"
         return None
 
-    def finished(self, video):
+    def read_finished(self, video):
         """Return the record of a video if it is finished and all its files exist, else None."""
         record = self._read(video)
         folder = self.masks / video.name
@@ -85,8 +85,7 @@ class Results:
         return record
 
     def begin(self, video):
-        """Make empty folders for a video, and a record without files, which tells that an evaluation made the folders.
-        """
+        """Make empty folders for a video, and a record without files, which marks the folders as an evaluation's."""
         self._forget(video)
         self._write(video, {})
         (self.masks / video.name).mkdir(parents=True)

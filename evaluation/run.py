@@ -1,7 +1,7 @@
 """Track all videos of a dataset, each by itself, in one process or, under torchrun, in several.
 
-The scripts eval_….py call `evaluate`. An interrupted evaluation goes on where it was. `evaluation.results` lists the
-files that are written; in addition, there is OUTPUT/speed.json.
+The scripts eval_….py call `evaluate`. An interrupted evaluation, started again, goes on with the videos that are not
+finished. `evaluation.results` lists the files that are written; in addition, there is OUTPUT/speed.json.
 """
 
 import contextlib
@@ -69,19 +69,19 @@ def _join_launcher():
 class _Run:
     """One process's part of an evaluation. The process of rank 0 also shares out the videos, and reports.
 
-    wanted: the ResultSettings. The other arguments are those of `evaluate`.
+    result_settings: the ResultSettings. The other arguments are those of `evaluate`.
     """
 
-    def __init__(self, tracking, wanted, evaluation_set, split, network, all_frames, rank, processes):
-        self.tracking, self.wanted, self.evaluation_set = tracking, wanted, evaluation_set
+    def __init__(self, tracking, result_settings, evaluation_set, split, network, all_frames, rank, processes):
+        self.tracking, self.result_settings, self.evaluation_set = tracking, result_settings, evaluation_set
         self.all_frames, self.rank, self.processes = all_frames, rank, processes
         self.device = next(network.parameters()).device
         size = tracking.size or None
         self.core = InferenceCore(network, **tracking.core(), size=size)
-        self.results = Results(wanted.output, evaluation_set, {
+        self.results = Results(result_settings.output, evaluation_set, {
             **tracking.core(), "size": size, "benchmark": evaluation_set.title, "split": split,
             "all_frames": all_frames, "device": self.device.type, "model_sha256": file_sha256(tracking.model),
-        }, wanted.save_scores)
+        }, result_settings.save_scores)
 
     def execute(self, videos, lock):
         """Track this process's share of `videos`, and report. Returns the exit code.
@@ -92,8 +92,8 @@ class _Run:
         shares = [None]
         if self.rank == 0:
             lock.enter_context(self.results.lock(alone=True))
-            self.results.prepare(videos, self.wanted.overwrite)
-            waiting = [video for video in videos if self.results.finished(video) is None]
+            self.results.prepare(videos, self.result_settings.overwrite)
+            waiting = [video for video in videos if self.results.read_finished(video) is None]
             if len(waiting) < len(videos):
                 print(f"{len(videos) - len(waiting)} of {len(videos)} videos are finished already")
             shares[0] = share_videos(waiting, self.processes)
@@ -154,7 +154,7 @@ class _Run:
         images = ImageFrames(video.frames[:last + 1])
         writing = Background(threads=WRITING_THREADS)
         try:
-            for frame in track_frames(self.core, images, lambda name, image: self.first_masks(video, name, image),
+            for frame in track_frames(self.core, images, lambda name, image: self.find_first_masks(video, name, image),
                                       wanted=asked.__contains__):
                 count()
                 if frame.ids is None:
@@ -177,7 +177,7 @@ class _Run:
         self.results.finish(video, files=files, objects=len(self.core.objects), width=images.size[0],
                             height=images.size[1], seconds=time.perf_counter() - started, latencies=latencies.state())
 
-    def first_masks(self, video, name, image):
+    def find_first_masks(self, video, name, image):
         """Return the mask, uint8 H×W, of the objects whose first mask is that of frame `name`; None if there are none.
 
         image: uint8 H×W×3.
@@ -195,13 +195,13 @@ class _Run:
 
         memory: {kind: megabytes}. failures: [(video name, error message)].
         """
-        records = {video.name: self.results.finished(video) for video in videos}
+        records = {video.name: self.results.read_finished(video) for video in videos}
         records = {name: record for name, record in records.items() if record}
         missing = len(videos) - len(records)
         for name, message in failures:
             print(f"{name}: {message}", file=sys.stderr)
         if records:
-            speed = self.measured_speed(records.values(), memory)
+            speed = self.summarise_speed(records.values(), memory)
             write_json(self.results.output / "speed.json", speed)
             network, whole = speed["network"], speed["end_to_end"]
             print(f"network {network['frames_per_second']} frames/s (p50 {network['p50_ms']} ms, p95 "
@@ -209,13 +209,13 @@ class _Run:
                   f"{speed['device']}, {speed['precision']}, {speed['frame_size']}, {speed['objects']} objects, "
                   f"torch {speed['torch']}")
         print(f"wrote {len(records)} of {len(videos)} videos to {self.results.masks}")
-        if self.wanted.zip and missing:
+        if self.result_settings.zip and missing:
             print(f"no archive: {missing} videos are not there", file=sys.stderr)
-        elif self.wanted.zip:
+        elif self.result_settings.zip:
             print(f"wrote {self.results.write_archive(records)}")
         return not missing
 
-    def measured_speed(self, records, memory):
+    def summarise_speed(self, records, memory):
         """Return the contents of speed.json, from the records of all finished videos.
 
         "network" is the time of the network with upsampling, without reading and writing files, synchronised with the

@@ -31,8 +31,7 @@ VOID = 255
 """The value that means "do not care" in a mask."""
 
 FRAMES_PER_TASK = 8
-"""A process gets so many frames at once: few enough to keep all processes busy to the end, enough to be worth sending.
-"""
+"""A process gets so many frames at once: few, to keep all processes busy to the end, but enough to be worth sending."""
 
 NAMED_AT_ONCE = 3
 """Up to so many bad files in a row are named one by one; of longer runs, the first and the last."""
@@ -78,7 +77,7 @@ class FrameScore(NamedTuple):
     """The highest object id in the prediction."""
 
     shape: tuple
-    """(height, width)"""
+    """(height, width) of the masks."""
 
     problem: str
     """"PATH: why the frame cannot be scored", "" if it can."""
@@ -103,10 +102,10 @@ class ObjectScore:
     prediction_id: int
 
     j: np.ndarray
-    """float64 T"""
+    """float64 T."""
 
     f: np.ndarray
-    """float64 T"""
+    """float64 T."""
 
     @property
     def name(self):

@@ -173,7 +173,7 @@ def test_results_of_another_set_or_dataset_are_recognised(davis, run, tmp_path):
     davis.add("b", MOVING, MOVING, sets=("2017/train",))
     (davis.results / "a").rename(tmp_path / "a")
     _, _, err = run("2017/evaluation_ours", *davis.arguments())
-    assert "results of another set, 2017/train (1 of its 1 sequences" in err
+    assert "results of another set, 2017/train (1 of its 1 videos" in err
     (davis.results / "b").rename(davis.results / "0043f083b5")
     _, _, err = run("2017/evaluation_ours", *davis.arguments())
     assert "another dataset" in err and "it holds 0043f083b5" in err
