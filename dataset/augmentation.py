@@ -1,42 +1,49 @@
-"""Random geometry and colour of training samples: one resampling for each frame, whatever is composed in it.
+"""Random geometry and colour of training samples. All changes of geometry are combined into one resampling of a frame.
 
 Coordinates are continuous: the centre of pixel (x, y) is (x + ½, y + ½), so that scaling about the origin scales the
-picture. Matrices are 3×3 and lead from the source to the sample, but for what `sampling` returns.
+picture. Matrices are 3×3 and lead from the source to the sample; those of `make_lookup` are an exception.
 """
 
 import cv2
 import numpy as np
 
 IMAGE_MEAN = (124, 116, 104)
-"""RGB that fills what lies outside of an image: the mean of ImageNet."""
+"""RGB of pixels that lie outside of an image: the mean of ImageNet."""
 
 LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of R, G and B in grey."""
 
 SPLINE_CELL = 8
-"""Pixels between two points at which a spline is evaluated; in between, its displacement is interpolated."""
+"""A spline's displacement is evaluated at points so many pixels apart, and interpolated between them."""
 
 OUTSIDE = -1e6
+"""Coordinate that lies outside of every image."""
 
 MINIFICATION = 2 / 3
-"""What would be shrunk below this is averaged first: bicubic resampling alone would alias."""
+"""Images to be scaled below this are averaged first, because bicubic resampling alone would alias."""
 
 
 def translation(x, y):
+    """Return the matrix that moves points by (x, y)."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 
 def scaling(x, y):
+    """Return the matrix that scales by x and y about the origin."""
     return np.diag([x, y, 1.0])
 
 
 def rotation(angle):
-    """By radians, from the x axis towards the y axis."""
+    """Return the matrix that turns by `angle` radians about the origin, from the x axis towards the y axis."""
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
 
 
 def random_affine(rng, centre, degrees, shear, scale=(1, 1)):
-    """Rotation by ±`degrees`, scale in a range, horizontal shear by ±`shear` degrees, all about `centre` (x, y)."""
+    """Return a random matrix: rotation within ±`degrees`, horizontal shear within ±`shear` degrees, a scale in a range.
+
+    centre: (x, y), a point that stays where it is.
+    """
     angle = np.radians(rng.uniform(-degrees, degrees))
     slope = np.tan(np.radians(rng.uniform(-shear, shear)))
     factor = rng.uniform(*scale)
@@ -49,10 +56,11 @@ def random_affine(rng, centre, degrees, shear, scale=(1, 1)):
 
 
 def random_crop_box(rng, width, height, scale, ratio=(3 / 4, 4 / 3), tries=10):
-    """(left, top, width, height) of a random part: its share of the area from `scale`, its aspect from `ratio`.
+    """Return (left, top, width, height) of a random part of an image.
 
-    The rule of Inception's training (Szegedy et al., CVPR 2015): where no try fits, the largest centred part whose
-    aspect is allowed.
+    scale: range of the part's share of the area. ratio: range of width / height. If no try fits into the image, the
+    part is the largest centred one with an allowed ratio. The rule is that of Inception's training (Szegedy et al.,
+    CVPR 2015).
     """
     for _ in range(tries):
         area = width * height * rng.uniform(*scale)
@@ -65,16 +73,18 @@ def random_crop_box(rng, width, height, scale, ratio=(3 / 4, 4 / 3), tries=10):
 
 
 def random_spline(rng, size, points=12, deviation=0.02):
-    """Where each pixel of a size×size sample comes from under a random thin-plate spline: float32 size×size×2, (x, y).
+    """Return where each pixel of a sample comes from under a random thin-plate spline: float32 size×size×2, (x, y).
 
-    Random control points move by normal offsets of `deviation` times the size (Bookstein, PAMI 1989). What comes from
-    outside of the square is far outside: it must be filled, even where the source goes on.
+    The spline moves random control points by normally distributed offsets (Bookstein, PAMI 1989). deviation: of these
+    offsets, as a share of the size. Pixels from outside of the square come from OUTSIDE, so that they are filled even
+    if the source has pixels there.
     """
+    # Solve for the spline's weights; the square has side 1.
     origin = rng.uniform(0, 1, (points, 2))
     target = origin + rng.normal(0, deviation, (points, 2))
 
     def basis(at):
-        # r² log r, with the 0 that is its limit at r = 0.
+        # r² log r, whose limit at r = 0 is 0.
         squared = ((at[:, None] - target) ** 2).sum(-1)
         return np.hstack([squared * np.log(squared + 1e-12) / 2, np.ones((len(at), 1)), at])
 
@@ -82,12 +92,15 @@ def random_spline(rng, size, points=12, deviation=0.02):
     system[:points] = basis(target)
     system[points:, :points] = system[:points, points:].T
     weights = np.linalg.solve(system, np.vstack([origin - target, np.zeros((3, 2))]))
-    # A cell more on each side: the interpolation below then never repeats a border.
+
+    # Evaluate the spline in the middle of each cell, and of one more cell on each side, so that the interpolation below
+    # never has to repeat a border.
     cells = -(-size // SPLINE_CELL)
     steps = (np.arange(-1, cells + 1) + 0.5) * SPLINE_CELL / size
     grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
     coarse = (size * (basis(grid) @ weights)).astype(np.float32).reshape(len(steps), len(steps), 2)
-    # OpenCV's cubic interpolation is less exact: with its parameter of -¾ it bends straight lines.
+
+    # Interpolate. OpenCV's cubic interpolation would be less exact: with its parameter of -¾ it bends straight lines.
     fine = cv2.resize(coarse, None, fx=SPLINE_CELL, fy=SPLINE_CELL, interpolation=cv2.INTER_LINEAR)
     position = fine[SPLINE_CELL:SPLINE_CELL + size, SPLINE_CELL:SPLINE_CELL + size]
     axis = np.arange(size, dtype=np.float32) + 0.5
@@ -98,9 +111,13 @@ def random_spline(rng, size, points=12, deviation=0.02):
     return position
 
 
-def sampling(matrix, spline=None):
-    """What `warp` needs to look up the source: the inverse of `matrix`, after `spline` where there is one."""
-    # OpenCV's pixel centres are whole numbers.
+def make_lookup(matrix, spline=None):
+    """Return where `warp` finds each pixel of the sample in the source.
+
+    matrix: 3×3 from source to sample. spline: as `random_spline` returns it, applied to the sample last; None for none.
+    Without a spline the result is the inverse matrix 2×3, with a spline float32 size×size×2. Both are in OpenCV's
+    coordinates, in which the centres of pixels are whole numbers.
+    """
     inverse = (translation(-0.5, -0.5) @ np.linalg.inv(matrix))[:2]
     if spline is not None:
         return cv2.transform(spline, inverse)
@@ -109,7 +126,10 @@ def sampling(matrix, spline=None):
 
 
 def warp(source, lookup, size, interpolation, fill):
-    """The size×size sample of `source` (uint8 H×W or H×W×3) at what `sampling` returned; `fill` outside of it."""
+    """Return the sample, size×size or size×size×3, of a source uint8 H×W or H×W×3.
+
+    lookup: as `make_lookup` returns it. interpolation: a constant of OpenCV. fill: value outside of the source.
+    """
     if lookup.ndim == 3:
         return cv2.remap(source, lookup, None, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
     return cv2.warpAffine(source, lookup, (size, size), flags=interpolation | cv2.WARP_INVERSE_MAP,
@@ -117,11 +137,12 @@ def warp(source, lookup, size, interpolation, fill):
 
 
 def random_colour(rng, mean, brightness, contrast, saturation, greyscale=0):
-    """A 3×4 colour matrix: jitter of the three in random order, then grey with probability `greyscale`.
+    """Return a random colour matrix 3×4 for `recolour`: brightness, contrast and saturation in random order, then grey.
 
-    Each factor is uniform in 1 ± its argument. Brightness scales, contrast moves away from the mean grey (of an image
-    whose mean RGB is `mean`), saturation moves away from the pixel's grey. All are linear, so that one matrix does
-    what would else be four passes with rounding in between.
+    mean: mean RGB of the image. brightness, contrast, saturation: largest deviation of each factor from 1. greyscale:
+    probability that the result is grey. Brightness scales colours, contrast moves them away from the image's mean grey,
+    and saturation moves them away from the pixel's own grey. All are linear, so that one matrix replaces four passes
+    with rounding between them.
     """
     grey = np.eye(4)
     grey[:3, :3] = LUMA
@@ -140,17 +161,17 @@ def random_colour(rng, mean, brightness, contrast, saturation, greyscale=0):
 
 
 def shift_hue(image, turn):
-    """uint8 H×W×3 RGB with its hue turned by `turn` (1 is the full circle)."""
+    """Return uint8 H×W×3 `image` (RGB) with its hue turned by `turn`, where 1 is the full circle."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     hsv[..., 0] += np.uint8(round(turn * 256) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
 def mean_colour(image):
-    """Mean RGB of uint8 H×W×3."""
+    """Return the mean RGB, 0 to 255, of uint8 H×W×3 `image`."""
     return cv2.mean(image)[:3]
 
 
 def recolour(image, matrix):
-    """`matrix` 3×4 applied to each pixel of uint8 H×W×3; what leaves 0 to 255 is clipped."""
+    """Return uint8 H×W×3 `image` with a colour matrix 3×4 applied to each pixel, clipped to 0 … 255."""
     return cv2.transform(image, matrix)

@@ -1,4 +1,4 @@
-"""Everything that is wrong with training data, found before training starts and told in one report."""
+"""Check training data before training starts, and report all faults together."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +12,16 @@ from util.progress import progress_bar
 
 
 def check_data(pairs=(), videos=(), thorough=True, threads=8):
-    """Raise one InputError that names all files which training could not use; returns how many images are fine.
+    """Raise one InputError that names all files which training could not use. Return the number of checked images.
 
-    Reported are missing masks, masks of another size than their image, unreadable images and masks, and the label
-    255 in masks of ids, which means "do not care" and would be taken for background.
+    Faults are missing masks, masks of another size than their image, unreadable images and masks, and the label 255 in
+    masks of videos: it means "do not care" and would be taken for background.
 
-    thorough: decode every file. Otherwise only look whether every mask is there, and compare the sizes in the headers
-    of all pairs and of each video's first frame: what is affordable before every training.
+    pairs, videos: Pairs and TrainingVideos of dataset.training_sets. thorough: decode every file. Otherwise only check
+    that every mask exists, and compare the sizes in the headers of all pairs and of each video's first frame, which is
+    fast enough to do before every training. threads: number of threads that read files.
     """
+    # List the images to check. Videos with missing masks are reported here.
     pairs, videos = list(dict.fromkeys(pairs)), list(dict.fromkeys(videos))
     faults = []
     work = [(pair.image, pair.mask, False) for pair in pairs]
@@ -31,20 +33,23 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
         faults += [f"{video.mask(index)}: this mask is missing" for index in missing]
         work += [(video.image(index), video.mask(index), True) for index in (found if thorough else found[:1])]
 
-    def faults_of(item):
+    def find_any_fault(item):
         try:
-            return _fault(*item, thorough)
+            return _find_fault(*item, thorough)
         except InputError as error:
             return str(error)
 
+    # Check them in threads.
     bar = progress_bar(len(work), "checking")
     try:
         with ThreadPoolExecutor(threads) as pool:
-            for fault in pool.map(faults_of, work):
+            for fault in pool.map(find_any_fault, work):
                 faults += [fault] if fault else []
                 bar.increment()
     finally:
         bar.finish(dirty=True)
+
+    # The first line is what scripts print; all faults follow.
     if faults:
         faults.sort()
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
@@ -52,15 +57,19 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     return len(work)
 
 
-def _fault(image, mask, ids, thorough):
-    """What is wrong with one image and its mask, or None. Raises InputError where a file cannot be read."""
+def _find_fault(image, mask, ids, thorough):
+    """Return a sentence about what is wrong with one image or its mask, or None. ids: the mask holds object ids.
+
+    Raises InputError if a file cannot be read.
+    """
     if not mask.exists():
         return f"{mask}: this mask is missing"
     if thorough:
         values = read_mask(mask) if ids else read_grey(mask)
         sizes = read_image(image).shape[1::-1], values.shape[::-1]
         if ids and (values == VOID).any():
-            return f"{mask}: label {VOID} in {np.count_nonzero(values == VOID)} pixels, which is no object"
+            return (f"{mask}: label {VOID} in {np.count_nonzero(values == VOID)} pixels, which means \"do not care\" "
+                    "and cannot be used; write 0 or an object id there")
     else:
         sizes = image_size(image), mask_size(mask)
     if sizes[0] != sizes[1]:

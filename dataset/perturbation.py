@@ -1,21 +1,23 @@
-"""Random damage to a mask, as if it had been predicted."""
+"""Damage masks at random, so that they look like predictions."""
 
 import functools
 
 import cv2
 
 ROUNDS = 250
+"""After so many rounds, the mask is damaged enough, whatever the target."""
+
 REACH = 5
-"""Pixels that the largest structuring element, 9×9, reaches from its centre, and one more."""
+"""Pixels that the largest structuring element, 9×9, reaches from its centre, plus one."""
 
 
 def perturb_mask(mask, rng, lowest=0.85, highest=1.0):
-    """A copy of uint8 H×W `mask` (0 and 1), damaged until its IoU with the mask falls below a random target.
+    """Return a copy of `mask`, uint8 H×W of 0 and 1, damaged until its IoU with `mask` falls below a random target.
 
-    The target is uniform in [lowest, highest]; 1 leaves the mask as it is. Four times a round, a random rectangle is
-    dilated or eroded with a random structuring element of 3 to 9 pixels, and one time in ten its centre is set to 0
-    or 1 before, which makes holes and false parts (Cheng et al., CascadePSP, CVPR 2020, section 3.3). Gives up after
-    250 rounds. An empty mask stays empty.
+    The target is uniform in [lowest, highest]; 1 leaves the mask as it is. In each of up to 250 rounds, four random
+    rectangles are dilated or eroded with a random structuring element of 3 to 9 pixels. Before that, the centre of one
+    rectangle in ten is set to 0 or 1, which makes holes and false parts (Cheng et al., CascadePSP, CVPR 2020, section
+    3.3). An empty mask stays empty.
     """
     target = rng.uniform(lowest, highest)
     damaged = mask.copy()
@@ -33,6 +35,7 @@ def perturb_mask(mask, rng, lowest=0.85, highest=1.0):
 
 
 def _damage(mask, rng):
+    """Dilate or erode a random rectangle of a mask uint8 H×W of 0 and 1; in place."""
     height, width = mask.shape
     left, top = rng.integers(width), rng.integers(height)
     right, bottom = rng.integers(left, width) + 1, rng.integers(top, height) + 1
@@ -40,7 +43,7 @@ def _damage(mask, rng):
         mask[(top + bottom) // 2, (left + right) // 2] = rng.integers(2)
     grow = rng.random() < 0.5
     element = _element(int(rng.integers(4)), int(rng.integers(3, 10)))
-    # Nothing changes further from the object than an element reaches, and most rectangles are mostly background.
+    # Only pixels within the element's reach of the object can change. Leaving out the others saves most of the time.
     x, y, w, h = cv2.boundingRect(mask)
     if not w:
         return
@@ -53,6 +56,6 @@ def _damage(mask, rng):
 
 @functools.cache
 def _element(kind, size):
-    """A rectangle, a disc, a flat ellipse or an upright one; uint8."""
+    """Return a structuring element, uint8: a rectangle (kind 0), a disc (1), a flat (2) or an upright ellipse (3)."""
     shape = cv2.MORPH_ELLIPSE if kind else cv2.MORPH_RECT
     return cv2.getStructuringElement(shape, ((size, size), (size, size), (size, size // 2), (size // 2, size))[kind])

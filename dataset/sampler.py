@@ -1,4 +1,4 @@
-"""Which sample comes when: a function of the seed and of a running number, and of nothing else."""
+"""Choose the samples of each batch. Every choice is a function of the seed and of the sample's running number alone."""
 
 import functools
 import os
@@ -12,25 +12,27 @@ from torch.utils.data import DataLoader
 from util.errors import InputError
 
 
-def sample_generator(seed, number):
-    """The random numbers of one sample. Distinct numbers give independent streams, whichever process draws them."""
+def make_sample_generator(seed, number):
+    """Return the random generator of the sample with this running number. The samples' streams are independent."""
     return np.random.default_rng((seed, 0, number, 1))
 
 
-def sample_index(seed, number, length):
-    """Which of `length` items the sample with this running number shows: every epoch is its own permutation."""
+def find_sample_index(seed, number, length):
+    """Return the index, below `length`, of the item that a sample shows. Each epoch orders all items anew."""
     epoch, position = divmod(number, length)
-    return int(_order(seed, epoch, length)[position])
+    return int(_shuffle(seed, epoch, length)[position])
 
 
+# Two epochs are kept because one batch may have samples of both.
 @functools.lru_cache(maxsize=2)
-def _order(seed, epoch, length):
-    # Not a number that `sample_generator` could have; one batch may lie across the border of two epochs.
+def _shuffle(seed, epoch, length):
+    """Return the order of an epoch's items: a permutation of 0 … length - 1."""
+    # The 1 keeps this stream apart from those of `make_sample_generator`, which have a 0 in its place.
     return np.random.default_rng((seed, 1, epoch, 1)).permutation(length)
 
 
 class MixedDataset:
-    """`dataset[n]` is that of one of two datasets: of `second` with probability `share`, by the seed and n alone."""
+    """`dataset[n]` is sample n of `second` with probability `share`, else of `first`. The seed and n alone decide."""
 
     def __init__(self, first, second, share, seed=0):
         self.first, self.second = first, second
@@ -38,20 +40,21 @@ class MixedDataset:
         self.seed = seed
 
     def __len__(self):
-        """Samples of one epoch of both: either shows a random part of its own epochs."""
+        """Return the number of samples in one epoch of both. Such an epoch has only a random part of each dataset."""
         return len(self.first) + len(self.second)
 
     def __getitem__(self, number):
-        # The third kind of stream beside those of `sample_generator` and `_order`.
+        # The 2 keeps this stream apart from those of `make_sample_generator` (0) and `_shuffle` (1).
         chosen = np.random.default_rng((self.seed, 2, number, 1)).random() < self.share
         return (self.second if chosen else self.first)[number]
 
 
 class BatchNumbers:
-    """Running numbers of the samples of each batch, from batch `start` up to `stop`; a DataLoader's batch_sampler.
+    """Iterates over batches `start` to `stop` - 1 and yields the running numbers of their samples: a batch_sampler.
 
-    Batch k of all `world_size` processes together is numbers k·B to (k + 1)·B - 1, with B = batch_size·world_size, so
-    that two processes see what one with twice the batch would, and `start` alone resumes a run, across epochs.
+    Batch k of all `world_size` processes together has the numbers k·B to (k + 1)·B - 1, B being batch_size·world_size.
+    So two processes see the same samples as one process with twice the batch size, and a run is resumed, even in the
+    middle of an epoch, with `start` alone.
     """
 
     def __init__(self, batch_size, start, stop, rank=0, world_size=1):
@@ -70,17 +73,17 @@ class BatchNumbers:
 
 
 def training_batches(dataset, batch_size, start, stop, *, workers=0, rank=0, world_size=1, pin_memory=False):
-    """Yield the collated batches `start` to `stop` - 1 of this process: dicts as the dataset's samples, B first.
+    """Yield this process's part of batches `start` to `stop` - 1: dicts like the dataset's samples, with B in front.
 
-    The workers live as long as the iteration does, over all epochs. No global random number is drawn. Raises
-    InputError, as the dataset does, when a file cannot be used.
+    The workers live as long as the iteration, over all epochs. Global random generators are not touched. Raises
+    InputError, as the dataset does, naming a file that cannot be used.
     """
     loader = DataLoader(
         dataset,
         batch_sampler=BatchNumbers(batch_size, start, stop, rank, world_size),
         num_workers=workers,
         worker_init_fn=_start_worker,
-        # Seeds of the workers that nothing here uses; by default the global generator would be advanced for them.
+        # DataLoader draws seeds for its workers, which nothing here uses. By default the global generator draws them.
         generator=torch.Generator(),
         pin_memory=pin_memory,
     )
@@ -88,18 +91,22 @@ def training_batches(dataset, batch_size, start, stop, *, workers=0, rank=0, wor
         yield from loader
         return
     except InputError as error:
-        # A worker's error comes with its traceback; the message is at the end. The traceback of this process holds
-        # the workers, which then are found by the garbage collector only, and each takes five seconds to end.
+        # A worker's error has the worker's traceback as its text, with the message at the end. This process's own
+        # traceback is dropped because it refers to the workers: they would live on until the garbage collector finds
+        # them, and each would then take five seconds to end.
         message = str(error).strip().rpartition("InputError: ")[2]
         error.with_traceback(None)
     raise InputError(message)
 
 
 def _start_worker(worker):
-    # The processes are the parallelism: threads of each would only compete.
+    """Set up a worker process."""
+    # The workers already use all cores: threads in each would only compete.
     cv2.setNumThreads(0)
+    # A signal asks the training to save and end, and until then it needs its workers. A group of its own protects a
+    # worker from signals to the training's process group.
     if hasattr(os, "setpgid"):
-        # A signal to the training's process group asks the training to save and end; it still needs its workers then.
         os.setpgid(0, 0)
-    # So it does where a batch system signals every process. A second signal, as PyTorch may send at the end, holds.
+    # A batch system may signal every process, so a worker ignores the first SIGTERM. A second one, which PyTorch may
+    # send at the end, stops it.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

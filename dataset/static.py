@@ -1,4 +1,4 @@
-"""Training samples from single images: three random views that pass for a video (stage 0)."""
+"""Make training samples from single images: three random views that pass for a video (stage 0)."""
 
 import cv2
 import numpy as np
@@ -8,38 +8,40 @@ from torch.utils.data import Dataset
 from dataset.augmentation import (
     IMAGE_MEAN,
     MINIFICATION,
+    make_lookup,
     mean_colour,
     random_affine,
     random_colour,
     random_spline,
     recolour,
-    sampling,
     scaling,
     shift_hue,
     translation,
     warp,
 )
 from dataset.perturbation import perturb_mask
-from dataset.sampler import sample_generator, sample_index
+from dataset.sampler import find_sample_index, make_sample_generator
 from util.errors import InputError, pixels
 from util.image_io import image_size, read_grey, read_image
 
 VIEWS = 3
+"""Frames of a sample."""
 
 SPLINE_PROBABILITY = 0.33
+"""Probability that a view is distorted by a thin-plate spline."""
 
 
 class StaticDataset(Dataset):
-    """`dataset[n]` is three views of one image, for any n from 0: a running number that goes on over the epochs.
+    """`dataset[n]` is three views of one image. n, from 0, is a running number that goes on over the epochs.
 
-    A dict of
+    A sample is a dict:
         rgb     uint8 3×3×size×size   RGB, 0 to 255
-        gt      float32 3×1×size×size the object's mask in [0, 1], in 256 levels: it is resampled like the image
-        cls_gt  uint8 3×size×size     1 where gt > ½
-        pgt     uint8 1×1×size×size   the first view's mask, 0 and 1, damaged (`perturb_mask`)
-        info    name: the image file; frames: the number of each view
+        gt      float32 3×1×size×size the object's mask in [0, 1], in 256 levels because it is resampled like the image
+        cls_gt  uint8 3×size×size     1 where gt > ½, else 0
+        pgt     uint8 1×1×size×size   the first view's mask, 0 and 1, damaged by `perturb_mask`
+        info    name: the image file; frames: the views' numbers, separated by spaces
 
-    pairs: `dataset.training_sets.Pair`s. perturb: lowest and highest target of the IoU between pgt and the clean mask.
+    pairs: Pairs of dataset.training_sets. perturb: lowest and highest target of the IoU between pgt and the clean mask.
     All random numbers of a sample come from (seed, n). Raises InputError naming a file that cannot be used.
     """
 
@@ -50,12 +52,12 @@ class StaticDataset(Dataset):
         self.size = size
 
     def __len__(self):
-        """Samples of one epoch."""
+        """Return the number of samples in one epoch."""
         return len(self.pairs)
 
     def __getitem__(self, number):
-        rng = sample_generator(self.seed, number)
-        pair = self.pairs[sample_index(self.seed, number, len(self.pairs))]
+        rng = make_sample_generator(self.seed, number)
+        pair = self.pairs[find_sample_index(self.seed, number, len(self.pairs))]
         zoom, flip = rng.uniform(0.8, 1.5), rng.random() < 0.5
         image, mask = self._read(pair, zoom)
         image = shift_hue(image, rng.uniform(-0.05, 0.05))
@@ -65,13 +67,13 @@ class StaticDataset(Dataset):
         rgb = np.empty((VIEWS, 3, size, size), np.uint8)
         grey = np.empty((VIEWS, 1, size, size), np.uint8)
         for view in range(VIEWS):
-            matrix = self._geometry(rng, image.shape[1::-1], zoom, flip)
+            matrix = self._random_geometry(rng, image.shape[1::-1], zoom, flip)
             spline = random_spline(rng, size) if rng.random() < SPLINE_PROBABILITY else None
-            lookup = sampling(matrix, spline)
+            lookup = make_lookup(matrix, spline)
             warped = warp(image, lookup, size, cv2.INTER_CUBIC, IMAGE_MEAN)
             warped = recolour(warped, random_colour(rng, mean_colour(warped), 0.1, 0.05, 0.05))
             rgb[view] = warped.transpose(2, 0, 1)
-            # Bicubic and grey: the published network learned from such masks.
+            # The published network has learned from masks that were resampled bicubically, in levels of grey.
             grey[view, 0] = warp(mask, lookup, size, cv2.INTER_CUBIC, 0)
         classes = (grey[:, 0] > 127).astype(np.uint8)
         return {
@@ -83,7 +85,10 @@ class StaticDataset(Dataset):
         }
 
     def _read(self, pair, zoom):
-        """The part of image and mask that any view can show, no larger than views need."""
+        """Return the part of image (uint8 H×W×3) and mask (uint8 H×W) that views can show, no larger than they need it.
+
+        zoom: see `_random_geometry`.
+        """
         mask = read_grey(pair.mask)
         width, height = image_size(pair.image)
         if (width, height) != mask.shape[::-1]:
@@ -98,17 +103,18 @@ class StaticDataset(Dataset):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
         if zoom > 1:
-            # What the zoom moves out of the picture is gone, and views that turn the picture show fill there.
+            # Views show nothing of what the zoom moves out of the picture, even if they turn the picture.
             part_width, part_height = max(1, round(width / zoom)), max(1, round(height / zoom))
             left, top = (width - part_width) // 2, (height - part_height) // 2
             image = image[top:top + part_height, left:left + part_width]
             mask = mask[top:top + part_height, left:left + part_width]
         return image, mask
 
-    def _geometry(self, rng, source, zoom, flip):
-        """3×3: shared zoom and flip, the view's own affine map, shorter side to `size`, random crop.
+    def _random_geometry(self, rng, source, zoom, flip):
+        """Return the matrix of one view: zoom, flip, random affine map, scaling of the shorter side to `size`, crop.
 
-        source: (width, height) after `_read`, which has done the zoom if it is above 1.
+        source: (width, height) as `_read` returned the image. zoom, flip: those of all views of the sample. If zoom is
+        above 1, `_read` has already applied it.
         """
         canvas = np.array(source) / min(zoom, 1)
         centre = canvas / 2

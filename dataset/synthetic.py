@@ -1,4 +1,4 @@
-"""Clips rendered from photographs: moving objects with exact masks."""
+"""Render videos from photographs: moving objects with exact masks."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from util.image_io import write_mask
 
 
 def render_clip(background, textures, size, length, seed=0):
-    """Yield (frame, ids) of objects cut from `textures` that wander over a panning background.
+    """Yield `length` pairs of frame, uint8 height×width×3, and mask, uint8 height×width, that show moving objects.
 
-    background, textures: uint8 H×W×3 photographs; one object for each texture, ids from 1, later ones in
-    front. size: (height, width). Gives uint8 height×width×3 and uint8 height×width. The same seed gives the
-    same clip.
+    background: uint8 H×W×3, a photograph over which the camera pans. textures: one photograph uint8 H×W×3 for each
+    object. Objects have ids from 1 in this order, and later ones are in front. size: (height, width). The same seed
+    gives the same video.
     """
     rng = np.random.default_rng(seed)
     height, width = size
@@ -29,13 +29,16 @@ def render_clip(background, textures, size, length, seed=0):
         top, left = (pan[0] + (pan[1] - pan[0]) * time).round().astype(int)
         frame = background[top:top + height, left:left + width].copy()
         ids = np.zeros(size, np.uint8)
-        for number, thing in enumerate(objects, 1):
-            _paste(frame, ids, number, thing, time)
+        for object_id, thing in enumerate(objects, 1):
+            _paste(frame, ids, object_id, thing, time)
         yield frame, ids
 
 
 def _random_object(rng, texture, size):
-    """A star-shaped outline filled with part of a photograph, and how it moves."""
+    """Return an object for `_paste`: a random outline filled with part of a photograph, and a random motion.
+
+    size: (height, width) of the frame.
+    """
     side = int(0.45 * min(size))
     zoom = side / min(texture.shape[:2])
     patch = cv2.resize(texture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
@@ -51,7 +54,7 @@ def _random_object(rng, texture, size):
 
 
 def random_outline(rng, side):
-    """A star-shaped outline, smooth and filled: uint8 side×side, 0 and 255."""
+    """Return a random round shape with a wavy outline, filled: uint8 side×side, 0 and 255."""
     angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     radius = np.full_like(angle, 0.36)
     for wave in (2, 3, 4):
@@ -62,10 +65,11 @@ def random_outline(rng, side):
     return shape
 
 
-def _paste(frame, ids, number, thing, time):
+def _paste(frame, ids, object_id, thing, time):
+    """Draw an object of `_random_object` into a frame and its mask; in place. time: from 0 to 1."""
     side = thing["patch"].shape[0]
     start, middle, end = thing["path"]
-    # A quadratic Bézier curve: smooth, and inside the frame since its three points are.
+    # The path is a quadratic Bézier curve: it is smooth, and stays in the frame because its three points are there.
     x, y = (1 - time) ** 2 * start + 2 * time * (1 - time) * middle + time ** 2 * end
     scale = 1 + (thing["growth"] - 1) * time
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), thing["turn"] * time, scale)
@@ -76,13 +80,14 @@ def _paste(frame, ids, number, thing, time):
     alpha = cv2.warpAffine(thing["shape"], matrix, width_height, flags=cv2.INTER_LINEAR)
     weight = alpha[..., None].astype(np.float32) / 255
     frame[:] = (frame + weight * (patch.astype(np.float32) - frame)).round()
-    ids[alpha > 127] = number
+    ids[alpha > 127] = object_id
 
 
 def write_example(folder, size=(240, 427), length=24):
-    """Render the built-in example below `folder`: frames/NAME.png, truth/NAME.png. Returns the truth's folder.
+    """Render the built-in example as frames/NAME.png and truth/NAME.png below `folder`. Return the folder `truth`.
 
-    Raises InputError where scikit-image, whose photographs it uses, is not installed.
+    size: (height, width). length: number of frames. Raises InputError if scikit-image is not installed, which has the
+    photographs.
     """
     try:
         from skimage import data
@@ -91,8 +96,8 @@ def write_example(folder, size=(240, 427), length=24):
     frames, truth = Path(folder) / "frames", Path(folder) / "truth"
     frames.mkdir(parents=True, exist_ok=True)
     truth.mkdir(parents=True, exist_ok=True)
-    clip = render_clip(data.coffee(), [data.chelsea(), data.astronaut()], size, length, seed=3)
-    for number, (frame, ids) in enumerate(clip):
+    video = render_clip(data.coffee(), [data.chelsea(), data.astronaut()], size, length, seed=3)
+    for number, (frame, ids) in enumerate(video):
         with atomic_path(frames / f"{number:05d}.png") as temporary:
             Image.fromarray(frame).save(temporary, format="PNG")
         write_mask(truth / f"{number:05d}.png", ids)

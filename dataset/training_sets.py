@@ -1,4 +1,4 @@
-"""What there is to train on: pairs of image and mask, and videos, in the trees of the published datasets or alike."""
+"""Find training data, pairs of image and mask and videos, in the layouts of the published datasets."""
 
 import os
 import sys
@@ -12,20 +12,21 @@ from util.errors import InputError
 from util.image_io import IMAGE_SUFFIXES, natural, read_mask
 
 SHOTS = 5
-"""Frames of a sample in the published recipe; a video must have as many."""
+"""Frames of a sample in the published recipe. A video must have at least as many frames as a sample."""
 
 VOID = 255
+"""The value that means "do not care" in a mask."""
 
 DAVIS_REPEATS = 5
-"""DAVIS is small and exactly labelled: it counts five times beside YouTube-VOS."""
+"""Beside YouTube-VOS, each video of DAVIS counts so many times: they are few, but exactly labelled."""
 
 STATIC_REPEATS = {"BIG_small": 5, "HRSOD_small": 5}
-"""Few images, but exactly labelled ones."""
+"""{folder: so many times each of its images counts}. These images are few, but exactly labelled."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and the mask of its object."""
+    """An image file and the file with its mask."""
 
     image: Path
     mask: Path
@@ -41,29 +42,32 @@ class TrainingVideo:
     """The folder of its frames."""
 
     annotations: Path
-    """The folder of its masks, one PNG for each frame, of the same name."""
+    """The folder of its masks: a PNG for each frame, of the same name."""
 
     frames: tuple
     """File names of the frames in order."""
 
     step: int = 1
-    """One frame here is so many in the video: gaps between frames of a sample are that much shorter."""
+    """Every step-th frame of the full video is here. Gaps between frames of a sample are divided by it."""
 
     def image(self, index):
+        """Return the image file of a frame."""
         return self.images / self.frames[index]
 
     def mask(self, index):
+        """Return the mask file of a frame."""
         return self.annotations / f"{os.path.splitext(self.frames[index])[0]}.png"
 
 
 def find_pairs(root, instances=False):
-    """X.jpg (or any image but a PNG) with X.png beside it, in all folders below `root`: list of Pairs.
+    """Return the Pairs in all folders at or below `root`: each X.jpg (or other image but a PNG) with X.png beside it.
 
-    These are DUTS-TR, DUTS-TE, ecssd, BIG_small and HRSOD_small, fss with one folder for each class, and any other
-    folder. BIG_small and HRSOD_small come five times. Raises InputError where there is none.
+    The folders may be DUTS-TR, DUTS-TE, ecssd, fss with a folder for each class, BIG_small and HRSOD_small, whose pairs
+    are listed five times, and any others. Raises InputError if there are no pairs.
 
-    A folder NAME may have masks that tell its objects apart in NAME_instances/X.png beside it. instances: these come as
-    Pairs, too, after the image's own mask. Otherwise images that have no mask but such a one are passed over.
+    A folder NAME_instances beside a folder NAME may hold masks X.png with an id for each object. With `instances`,
+    pairs with these masks are listed, too, after those with X.png. Without it, images that have only such a mask are
+    left out.
     """
     pairs = []
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -72,15 +76,16 @@ def find_pairs(root, instances=False):
         images = [Path(folder, name) for name in sorted(files)
                   if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
         apart = Path(f"{os.path.abspath(folder)}_instances")
-        known = set(os.listdir(apart)) if apart.is_dir() else ()
+        instance_masks = set(os.listdir(apart)) if apart.is_dir() else ()
         own = set(files)
         for image in images:
             name = f"{image.stem}.png"
             if image.suffix.lower() == ".png":
                 continue
-            if name in own or name not in known:
+            # An image without any mask is listed all the same, so that `dataset.check` reports the missing mask.
+            if name in own or name not in instance_masks:
                 pairs += [Pair(image, image.with_suffix(".png"))] * repeats
-            if instances and name in known:
+            if instances and name in instance_masks:
                 pairs += [Pair(image, apart / name)] * repeats
     if not pairs:
         raise InputError(f"{root}: no image with a mask beside it (X.jpg with X.png) in this folder or below")
@@ -88,7 +93,10 @@ def find_pairs(root, instances=False):
 
 
 def find_davis(root):
-    """The training videos of DAVIS 2017 by ImageSets/2017/train.txt, five times; `root` is DAVIS or any part of it."""
+    """Return the TrainingVideos of DAVIS 2017, those in ImageSets/2017/train.txt, all listed five times.
+
+    root: DAVIS, DAVIS/2017 or DAVIS/2017/trainval. Raises InputError naming what is missing.
+    """
     places = [Path(root, part) for part in ("2017/trainval", "trainval", ".")]
     home = next((place for place in places if (place / "ImageSets/2017/train.txt").exists()), None)
     if home is None:
@@ -97,7 +105,10 @@ def find_davis(root):
 
 
 def find_youtube(root):
-    """The training videos of YouTube-VOS, at 480p where they are there; every fifth frame has a mask."""
+    """Return the TrainingVideos of YouTube-VOS, at 480p if they exist; they consist of every fifth frame.
+
+    root: YouTube, or the folder of its training split. Raises InputError naming what is missing.
+    """
     places = [Path(root, part) for part in ("train_480p", "train", ".")]
     home = next((place for place in places if (place / "JPEGImages").is_dir()), None)
     if home is None:
@@ -106,10 +117,11 @@ def find_youtube(root):
 
 
 def find_videos(root, step=1):
-    """The TrainingVideos in the layout of DAVIS: {JPEGImages, Annotations}[/480p]/VIDEO/FRAME, masks as PNG.
+    """Return the TrainingVideos below `root` in DAVIS's layout, {JPEGImages, Annotations}[/480p]/VIDEO/FRAME.
 
-    BL30K is such a folder. Where there is ImageSets/2017/train.txt, the videos that it names, else all. Whether each
-    frame has its mask is for `dataset.check` to find out. Raises InputError naming what is missing.
+    BL30K has this layout. If there is ImageSets/2017/train.txt, only the videos that it names are listed. step: see
+    TrainingVideo. Masks are not looked for, `dataset.check` reports those that are missing. Raises InputError naming
+    what else is missing.
     """
     root = Path(root)
     images, annotations = root / "JPEGImages", root / "Annotations"
@@ -120,7 +132,7 @@ def find_videos(root, step=1):
         images, annotations = images / "480p", annotations / "480p"
     listing = root / "ImageSets" / "2017" / "train.txt"
     names = listing.read_text().split() if listing.exists() else sorted(next(os.walk(images, followlinks=True))[1])
-    known = {}
+    shared = {}
     videos = []
     for name in names:
         try:
@@ -128,23 +140,23 @@ def find_videos(root, step=1):
                       if frame.lower().endswith(IMAGE_SUFFIXES) and not frame.startswith(".")]
         except FileNotFoundError:
             raise InputError(f"{images / name}: this folder is missing, {listing} names it") from None
-        # Names of one length are in natural order anyway, and many.
+        # The natural order of names of one length is that of plain sorting, which is much faster.
         frames = tuple(sorted(frames, key=natural if len(set(map(len, frames))) > 1 else None))
-        # Most videos of BL30K have the same names of frames: one copy instead of 30 000.
-        videos.append(TrainingVideo(name, images / name, annotations / name, known.setdefault(frames, frames), step))
+        # Most videos of BL30K have frames of the same names: they share one tuple instead of having 30 000 copies.
+        videos.append(TrainingVideo(name, images / name, annotations / name, shared.setdefault(frames, frames), step))
     if not videos:
-        raise InputError(f"{images}: no videos")
+        raise InputError(f"{images}: no videos, a folder for each video was expected")
     return videos
 
 
-def object_ids(mask):
-    """The ids in a mask uint8 H×W and how many pixels each has: {id: pixels}. 255 is "do not care", no object."""
+def count_object_pixels(mask):
+    """Return {object id: number of its pixels} for all objects in a uint8 mask of any shape; VOID is no object."""
     counts = np.bincount(mask.ravel(), minlength=256)
-    return {int(known): int(counts[known]) for known in np.flatnonzero(counts[:VOID]) if known}
+    return {int(object_id): int(counts[object_id]) for object_id in np.flatnonzero(counts[:VOID]) if object_id}
 
 
 def read_names(path):
-    """The names in a text file, separated by white space, as a set. Raises InputError if it cannot be read."""
+    """Return the set of names in a text file, separated by white space. Raises InputError if it cannot be read."""
     try:
         return set(Path(path).read_text().split())
     except (OSError, UnicodeDecodeError) as error:
@@ -152,20 +164,21 @@ def read_names(path):
 
 
 def usable_videos(videos, excluded=(), shots=SHOTS, threads=8):
-    """(videos to train on, {name: why not} for the others), by three rules.
+    """Return the videos to train on, and {name: why it is left out} for the others.
 
-    Left out are videos whose name is in `excluded`, those of fewer frames than the `shots` of a sample, and those
-    without any object. For the last, masks are read until there is an object: mostly the first one of a video.
+    A video is left out if its name is in `excluded`, if it has fewer frames than the `shots` of a sample, or if no mask
+    has an object. threads: number of threads that read masks, in each video until one has an object, which is usually
+    the first.
     """
-    def fault(video):
+    def find_fault(video):
         if video.name in excluded:
             return "excluded by name"
         if len(video.frames) < shots:
             return f"{len(video.frames)} frames, {shots} are needed"
-        found = any(object_ids(read_mask(video.mask(index))) for index in range(len(video.frames)))
+        found = any(count_object_pixels(read_mask(video.mask(index))) for index in range(len(video.frames)))
         return None if found else "no object in any mask"
 
     distinct = list(dict.fromkeys(videos))
     with ThreadPoolExecutor(threads) as pool:
-        faults = dict(zip(distinct, pool.map(fault, distinct), strict=True))
+        faults = dict(zip(distinct, pool.map(find_fault, distinct), strict=True))
     return [video for video in videos if not faults[video]], {v.name: why for v, why in faults.items() if why}

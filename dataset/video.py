@@ -1,4 +1,4 @@
-"""Training samples from annotated videos: some frames with up to two objects (stages 1 to 3)."""
+"""Make training samples from annotated videos: some frames with up to two objects (stages 1 to 3)."""
 
 import cv2
 import numpy as np
@@ -8,51 +8,52 @@ from torch.utils.data import Dataset
 from dataset.augmentation import (
     IMAGE_MEAN,
     MINIFICATION,
+    make_lookup,
     mean_colour,
     random_affine,
     random_colour,
     random_crop_box,
     recolour,
-    sampling,
     scaling,
     translation,
     warp,
 )
 from dataset.perturbation import perturb_mask
-from dataset.sampler import sample_generator, sample_index
-from dataset.training_sets import SHOTS, VOID, object_ids
+from dataset.sampler import find_sample_index, make_sample_generator
+from dataset.training_sets import SHOTS, VOID, count_object_pixels
 from util.errors import InputError
 from util.image_io import read_image, read_mask
 
 DRAWS = 6
-"""So many times frames are drawn until the first one holds an object."""
+"""Frames are drawn so many times at most until the first one has an object."""
 
 COPY_SCALE, COPY_MIDDLE = (0.5, 1), (0.2, 0.8)
-"""How large a copied object is, relative to its own scene, and where that scene's middle comes to lie in the frame."""
+"""Range of a copied object's size relative to that in its own scene, and range, as a share of the frame, of the point
+to which the middle of that scene moves."""
 
 JUMPS = ((0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25))
-"""The curriculum: (fraction of the training, largest gap between two frames of a sample) ..."""
+"""The curriculum: (fraction of the training from which it holds, largest gap between two frames of a sample)."""
 
 LAST_JUMP = 5
-"""... and the largest gap at the end, which is more like inference again."""
+"""The largest gap at the end of the training. Near frames are more like inference."""
 
 
 def jump_curriculum(samples, last_from=0.9):
-    """The `max_jump` of VideoDataset for a training of so many samples, in all processes together.
+    """Return the `max_jump` for VideoDataset in a training of so many samples, in all processes together.
 
-    last_from: fraction of the training from which frames lie close together again; 0.8 on BL30K.
+    last_from: fraction of the training from which LAST_JUMP holds, 0.8 on BL30K.
     """
     return tuple((round(fraction * samples), jump) for fraction, jump in (*JUMPS, (last_from, LAST_JUMP)))
 
 
-def object_tensors(rng, ids, chosen, perturb):
-    """What a sample says of its objects: gt, sec_gt, cls_gt, pgt, sec_pgt and selector of VideoDataset.
+def make_object_tensors(rng, ids, chosen, perturb):
+    """Return the part of a sample that is about its objects: gt, sec_gt, cls_gt, pgt, sec_pgt and selector.
 
-    ids uint8 T×H×W; chosen: the ids, at most two, of the objects to follow. perturb: as for VideoDataset.
+    ids: uint8 T×H×W. chosen: the ids of the objects to follow, at most two. perturb and the result: see VideoDataset.
     """
     classes = np.zeros(ids.shape, np.uint8)
-    for label, known in enumerate(chosen, 1):
-        classes[ids == known] = label
+    for label, object_id in enumerate(chosen, 1):
+        classes[ids == object_id] = label
     planes = [(classes == label).view(np.uint8)[:, None] for label in (1, 2)]
     perturbed = [perturb_mask(plane[0, 0], rng, *perturb)[None, None] for plane in planes]
     return {
@@ -66,25 +67,27 @@ def object_tensors(rng, ids, chosen, perturb):
 
 
 class VideoDataset(Dataset):
-    """`dataset[n]` is T frames of one video, for any n from 0: a running number that goes on over the epochs.
+    """`dataset[n]` is T frames of one video. n, from 0, is a running number that goes on over the epochs.
 
-    A dict of
+    A sample is a dict:
         rgb              uint8 T×3×size×size  RGB, 0 to 255
         gt, sec_gt       uint8 T×1×size×size  masks of the first and the second object, 0 and 1
-        cls_gt           uint8 T×size×size    0 background, 1 first, 2 second object
-        pgt, sec_pgt     uint8 1×1×size×size  the first frame's masks, damaged (`perturb_mask`)
-        selector         float32 2            1, and 1 or 0: whether there is a second object
-        info             name of the video; frames: file names in the order shown, separated by spaces
+        cls_gt           uint8 T×size×size    0 background, 1 first object, 2 second object
+        pgt, sec_pgt     uint8 1×1×size×size  the first frame's masks, damaged by `perturb_mask`
+        selector         float32 2            1, and 1 if there is a second object, else 0
+        info             name: the video's; frames: file names in the order of the sample, separated by spaces
 
-    videos: `dataset.training_sets.TrainingVideo`s of at least T frames. shots: T. perturb: lowest and highest target
-    of the IoU between pgt and the clean mask. bl30k: the rules of BL30K, more of the frame in a crop, no tiny objects.
-    max_jump: the largest gap between two frames of a sample, as pairs (running number from which it holds, gap).
-    It is part of the declaration because workers prepare samples ahead: a setting changed while they run would
-    reach samples that depend on their timing, and a resumed run would see others than an unbroken one.
-    copy_paste: the share of the samples into which an object of another video is copied, moving as it does there
-    (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021).
-    hide: the share of the samples whose objects are hidden for a while, by pieces of `cuttings` (a
-    `dataset.cuttings.Cuttings` of the same size and shots).
+    videos: TrainingVideos of dataset.training_sets, of at least T frames each. shots: T. perturb: lowest and highest
+    target of the IoU between pgt and the clean mask. bl30k: apply the rules for BL30K: crops may be smaller, and tiny
+    objects are left out.
+    max_jump: the largest gap between two frames of a sample, as pairs (running number from which it holds, gap). The
+    whole curriculum is given at the start because workers prepare samples ahead: if the gap were set while they run,
+    the samples that it reaches would depend on the workers' timing, and a resumed run would differ from an unbroken
+    one.
+    copy_paste: share of the samples into which an object of another video is copied with its motion (after Ghiasi et
+    al., "Simple Copy-Paste", CVPR 2021).
+    hide: share of the samples whose objects are hidden for a while by pieces of `cuttings`, Cuttings of the same size
+    and shots.
 
     All random numbers of a sample come from (seed, n). Raises InputError naming a file that cannot be used.
     """
@@ -105,47 +108,58 @@ class VideoDataset(Dataset):
         self.shots = shots
 
     def __len__(self):
-        """Samples of one epoch."""
+        """Return the number of samples in one epoch."""
         return len(self.videos)
 
-    def jump(self, number):
-        """The largest gap for the sample with this running number."""
+    def find_max_jump(self, number):
+        """Return the largest gap for the sample with this running number."""
         return next(jump for first, jump in reversed(self.max_jump) if number >= first)
 
     def __getitem__(self, number):
-        rng = sample_generator(self.seed, number)
-        video = self.videos[sample_index(self.seed, number, len(self.videos))]
-        jump = self.jump(number)
-        frames, rgb, ids = self._shots(rng, video, jump)
+        # Read the frames.
+        rng = make_sample_generator(self.seed, number)
+        video = self.videos[find_sample_index(self.seed, number, len(self.videos))]
+        jump = self.find_max_jump(number)
+        frames, rgb, ids = self._read_shots(rng, video, jump)
+
+        # Copy an object from another video.
         if self.copy_paste and rng.random() < self.copy_paste:
-            _, *other = self._shots(rng, self.videos[rng.integers(len(self.videos))], jump)
-            others = self._objects(other[1])
+            _, source, source_ids = self._read_shots(rng, self.videos[rng.integers(len(self.videos))], jump)
+            others = self._find_objects(source_ids)
             if others:
-                copy_object(rng, *other, rng.choice(others), rgb, ids)
-        objects = self._objects(ids)
-        # Where six draws found none, the sample shows what it is like when there is nothing to follow.
+                copy_object(rng, source, source_ids, rng.choice(others), rgb, ids)
+
+        # Choose up to two objects to follow. If no draw had an object, the network learns from an empty sample.
+        objects = self._find_objects(ids)
         chosen = rng.choice(objects, min(2, len(objects)), replace=False) if objects else []
         if self.hide and rng.random() < self.hide:
             self.cuttings.hide(rng, rgb, ids, chosen)
-        masks = object_tensors(rng, ids, chosen, self.perturb)
+        masks = make_object_tensors(rng, ids, chosen, self.perturb)
         return {
             "rgb": torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()),
             **masks,
             "info": {"name": video.name, "frames": " ".join(video.frames[index] for index in frames)},
         }
 
-    def _shots(self, rng, video, jump):
-        """(indices of the frames, rgb uint8 T×size×size×3, ids uint8 T×size×size) of a video."""
+    def _read_shots(self, rng, video, jump):
+        """Draw frames of a video: return their indices, images uint8 T×size×size×3 and masks uint8 T×size×size.
+
+        jump: the largest gap between two frames, in frames of the full video.
+        """
         jump = max(1, jump // video.step)
         for _ in range(DRAWS):
             frames = draw_frames(rng, len(video.frames), jump, self.shots)
-            geometry, ids = self._masks(rng, video, frames)
-            if self._objects(ids):
+            geometry, ids = self._read_masks(rng, video, frames)
+            if self._find_objects(ids):
                 break
-        return frames, self._images(rng, video, frames, *geometry), ids
+        return frames, self._read_images(rng, video, frames, *geometry), ids
 
-    def _masks(self, rng, video, frames):
-        """((frame size, crop box, matrix of each frame from the size×size crop on), ids uint8 T×size×size)."""
+    def _read_masks(self, rng, video, frames):
+        """Read the masks of these frames under random geometry: return the geometry, and masks uint8 T×size×size.
+
+        The geometry is ((width, height) of the frames, (left, top, width, height) of the crop, and for each frame the
+        matrix that is applied after the crop is scaled to size×size).
+        """
         size = self.size
         first = read_mask(video.mask(frames[0]))
         height, width = first.shape
@@ -156,22 +170,23 @@ class VideoDataset(Dataset):
         ids = np.empty((self.shots, size, size), np.uint8)
         for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
             mask = read_mask(video.mask(index), (width, height)) if shot else first
-            lookup = sampling(matrix @ scaling(size / w, size / h))
+            lookup = make_lookup(matrix @ scaling(size / w, size / h))
             ids[shot] = warp(mask[top:top + h, left:left + w], lookup, size, cv2.INTER_NEAREST, 0)
         return ((width, height), (left, top, w, h), matrices), ids
 
-    def _objects(self, ids):
-        """Ids in the first frame that are worth following."""
-        pixels = object_ids(ids[0])
+    def _find_objects(self, ids):
+        """Return the list of ids in the first frame that are worth following. ids: uint8 T×size×size."""
+        pixels = count_object_pixels(ids[0])
         if not self.bl30k:
             return list(pixels)
-        later = [object_ids(frame) for frame in ids[1:]]
-        # 900 pixels and less are fine for an object that is always small, not for a part of a large one.
-        return [known for known, count in pixels.items()
-                if count > 900 or (count > 100 and max(frame.get(known, 0) for frame in later) < 400)]
+        later = [count_object_pixels(frame) for frame in ids[1:]]
+        # An object of at most 900 pixels is followed if it is always small, but not if it becomes large: then the first
+        # frame shows only a part of it.
+        return [object_id for object_id, count in pixels.items()
+                if count > 900 or (count > 100 and max(frame.get(object_id, 0) for frame in later) < 400)]
 
-    def _images(self, rng, video, frames, frame_size, box, matrices):
-        """uint8 T×size×size×3: the frames under the masks' geometry, colours jittered."""
+    def _read_images(self, rng, video, frames, frame_size, box, matrices):
+        """Return these frames, uint8 T×size×size×3, under the geometry of `_read_masks` and with jittered colours."""
         left, top, w, h = box
         size = self.size
         part = [size if size < MINIFICATION * side else side for side in (w, h)]
@@ -182,32 +197,33 @@ class VideoDataset(Dataset):
             if part != [w, h]:
                 image = cv2.resize(image, part, interpolation=cv2.INTER_AREA)
             if shared is None:
-                # The first frame's mean serves all: they keep their differences in brightness.
+                # The first frame's mean is used for all frames, so that their differences in brightness stay.
                 shared = random_colour(rng, mean_colour(image), 0.1, 0.03, 0.03, greyscale=0.05)
-            lookup = sampling(matrix @ scaling(size / part[0], size / part[1]))
+            lookup = make_lookup(matrix @ scaling(size / part[0], size / part[1]))
             warped = warp(recolour(image, shared), lookup, size, cv2.INTER_CUBIC, IMAGE_MEAN)
             own = random_colour(rng, mean_colour(warped), 0.01, 0.01, 0.01)
             rgb[shot] = recolour(warped, own)
         return rgb
 
 
-def copy_object(rng, source, source_ids, known, rgb, ids):
-    """Copy one object of a scene into another one, somewhere, half the time behind what is followed there; in place.
+def copy_object(rng, source, source_ids, object_id, rgb, ids):
+    """Copy an object of one scene to a random place in another scene, half the time behind its objects; in place.
 
-    source, rgb uint8 T×size×size×3; source_ids, ids uint8 T×size×size; known: the object's id in the source. It gets
-    the lowest id that is free.
+    source, rgb: uint8 T×size×size×3, the frames of the scenes. source_ids, ids: uint8 T×size×size, their masks.
+    object_id: the object's id in the source. In `ids` the object gets the lowest free id; if none is free, nothing is
+    copied.
     """
-    taken = object_ids(ids)
+    taken = count_object_pixels(ids)
     free = next((label for label in range(1, VOID) if label not in taken), None)
     if free is None:
         return
     size = ids.shape[-1]
     scale = np.exp(rng.uniform(*np.log(COPY_SCALE)))
     middle = rng.uniform(*COPY_MIDDLE, 2) * size
-    lookup = sampling(translation(*middle) @ scaling(scale, scale) @ translation(-size / 2, -size / 2))
+    lookup = make_lookup(translation(*middle) @ scaling(scale, scale) @ translation(-size / 2, -size / 2))
     behind = rng.random() < 0.5
     for time in range(len(ids)):
-        alpha = warp(cv2.compare(source_ids[time], int(known), cv2.CMP_EQ), lookup, size, cv2.INTER_LINEAR, 0)
+        alpha = warp(cv2.compare(source_ids[time], int(object_id), cv2.CMP_EQ), lookup, size, cv2.INTER_LINEAR, 0)
         if behind:
             alpha[ids[time] > 0] = 0
         share = cv2.merge([alpha] * 3).astype(np.float32) / 255
@@ -217,10 +233,11 @@ def copy_object(rng, source, source_ids, known, rgb, ids):
 
 
 def draw_frames(rng, length, max_jump, shots=SHOTS):
-    """`shots` frames of a video of at least that `length`: list of indices, strictly forward or backward in time.
+    """Return the indices of `shots` frames of a video of `length` frames, in strictly rising or falling order.
 
-    Gaps are uniform in 1 ... max_jump, and clamped where the end would leave too few frames. (The published sampling
-    clamps each frame by a rule of its own, so that in videos about as short as max_jump time goes to and fro.)
+    The gaps are uniform in 1 … max_jump, and smaller if too few frames would be left before the end. length: at least
+    `shots`. (The published sampling clamps each index by another rule, so in videos about as short as max_jump the
+    indices go to and fro.)
     """
     start = int(rng.integers(max(1, length - max(max_jump, shots - 1))))
     frames = [start]

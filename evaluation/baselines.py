@@ -1,10 +1,10 @@
-"""What needs no network, to compare with: the first mask repeated, or moved along by optical flow.
+"""Track DAVIS 2017 with baselines that need no network: repeat the first mask, or move it along by optical flow.
 
     python evaluation/baselines.py --method repeat --davis-path DAVIS/2017 --output prediction/repeat
     python evaluation/baselines.py --method flow --davis-path DAVIS/2017 --output prediction/flow --split testdev
     python evaluation/2017/evaluation_ours.py --davis-path DAVIS/2017/trainval --results prediction/flow
 
-Writes OUTPUT/SEQUENCE/FRAME.png, indexed PNGs like those of eval_davis.py; files that are there are replaced.
+Writes OUTPUT/VIDEO/FRAME.png, indexed PNGs like those of eval_davis.py. Replaces existing files.
 """
 
 import sys
@@ -28,28 +28,29 @@ def get_args_parser():
     parser.add_argument("--davis-path", required=True, metavar="FOLDER",
                         help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
     parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
-                        help="which sequences (default: %(default)s)")
+                        help="which videos (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for the results")
     return parser
 
 
-def repeat(ids, images):
-    """Yield `ids`, the mask of the first frame, for each of `images` (paths)."""
+def repeat_mask(ids, images):
+    """Yield `ids`, the mask of the first frame, once for each of the image files `images`."""
     for _ in images:
         yield ids
 
 
-def flow(ids, images):
-    """Yield the mask of each frame: that of the frame before, looked up along the dense flow between the two.
+def move_mask(ids, images):
+    """Yield a mask uint8 H×W for each of the image files `images`: the mask before it, moved along by dense flow.
 
-    The flow is DIS (Kroeger et al., ECCV 2016) from the later frame back to the earlier one, in OpenCV's medium
-    preset. Masks stay soft on the way, so that rounding does not add up.
+    ids: uint8 H×W, the mask of the first frame. The flow is DIS (Kroeger et al., ECCV 2016) with OpenCV's medium
+    preset, from the later frame back to the earlier one. Masks are only rounded when they are yielded, so that errors
+    of rounding do not add up.
     """
     height, width = ids.shape
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     estimate = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    objects = np.unique(ids)
-    planes = [(ids == known).astype(np.float32) for known in objects]
+    object_ids = np.unique(ids)
+    planes = [(ids == object_id).astype(np.float32) for object_id in object_ids]
     earlier = None
     for image in images:
         grey = cv2.cvtColor(read_image(image, size=(width, height)), cv2.COLOR_RGB2GRAY)
@@ -58,23 +59,23 @@ def flow(ids, images):
             planes = [cv2.remap(plane, lookup, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                       for plane in planes]
         earlier = grey
-        yield objects[np.argmax(planes, 0)]
+        yield object_ids[np.argmax(planes, 0)]
 
 
-METHODS = {"repeat": repeat, "flow": flow}
+METHODS = {"repeat": repeat_mask, "flow": move_mask}
 
 
 def main(args):
-    sequences = EVALUATION_SETS["davis17"].find(args.davis_path, args.split)
-    bar = progress_bar(sum(len(sequence.frames) for sequence in sequences), args.method)
+    videos = EVALUATION_SETS["davis17"].find(args.davis_path, args.split)
+    bar = progress_bar(sum(len(video.frames) for video in videos), args.method)
     try:
-        for sequence in sequences:
-            (file,) = sequence.masks.values()
+        for video in videos:
+            (file,) = video.masks.values()
             palette = read_palette(file)
-            folder = args.output / sequence.name
+            folder = args.output / video.name
             folder.mkdir(parents=True, exist_ok=True)
-            masks = METHODS[args.method](read_mask(file), sequence.frames)
-            for frame, ids in zip(sequence.frames, masks, strict=True):
+            masks = METHODS[args.method](read_mask(file), video.frames)
+            for frame, ids in zip(video.frames, masks, strict=True):
                 write_mask(folder / f"{frame.stem}.png", ids, palette)
                 bar.increment()
     finally:

@@ -1,12 +1,13 @@
-"""Check results before they are uploaded: a folder, or the archive for a benchmark's server.
+"""Check results before they are uploaded: a folder, or the archive for a dataset's server.
 
     python -m evaluation.check --dataset davis17 --root DAVIS/2017 --results prediction/s012
     python -m evaluation.check --dataset davis17 --split testdev --root DAVIS/2017 --results prediction/test.zip
     python -m evaluation.check --dataset youtube --root YouTube --results prediction/YV-19-val.zip
 
-Looks for missing and additional sequences and frames, wrong sizes, ids that no first mask has (or not yet), masks
-that are no indexed PNGs, sequences without any object, and for archives the folders that the server expects. Every
-finding says what to do. Exit code 0: nothing found, 1: findings, 2: nothing to check.
+Finds: missing and additional videos and frames; masks of the wrong size; masks that are no indexed PNGs; object ids
+that no given mask has, or that appear before the object's first mask; videos whose masks are all empty; in archives,
+folders that the server does not expect. Each finding says what is wrong and what to do. Exit code 0: nothing found,
+1: findings, 2: nothing to check.
 """
 
 import io
@@ -25,42 +26,47 @@ from util.hyper_para import OptionParser
 from util.image_io import image_size, read_mask
 from util.progress import progress_bar
 
-NAMES = {"davis17": "davis17", "davis16": "davis16", "youtube18": "youtube", "youtube19": "youtube",
-         "youtube": "youtube", "generic": "generic"}
+EVALUATION_SET_NAMES = {"davis17": "davis17", "davis16": "davis16", "youtube18": "youtube", "youtube19": "youtube",
+                        "youtube": "youtube", "generic": "generic"}
+"""For each value of --dataset, the name in EVALUATION_SETS."""
 
 
 def get_args_parser():
     parser = OptionParser("evaluation.check", __doc__)
-    parser.add_argument("--dataset", choices=NAMES, required=True, help="whose results these are")
+    parser.add_argument("--dataset", choices=EVALUATION_SET_NAMES, required=True, help="the dataset that was tracked")
     parser.add_argument("--split", metavar="SPLIT",
                         help="val or testdev, valid or test (default: the first that the dataset has)")
-    parser.add_argument("--root", required=True, metavar="FOLDER", help="the dataset, as for the evaluation script")
-    parser.add_argument("--results", required=True, metavar="PATH", help="folder or zip with the results")
+    parser.add_argument("--root", required=True, metavar="FOLDER",
+                        help="folder of the dataset, the same as for the evaluation script")
+    parser.add_argument("--results", required=True, metavar="PATH", help="folder or zip archive with the results")
     return parser
 
 
 def main(args):
-    benchmark = EVALUATION_SETS[NAMES[args.dataset]]
-    split = args.split or benchmark.splits[0]
-    if split not in benchmark.splits:
-        raise InputError(f"{args.dataset} has no split {split}; there are {', '.join(benchmark.splits)}")
-    sequences = benchmark.find(args.root, split)
-    results = open_results(Path(args.results))
-    findings = check(benchmark, sequences, results)
+    evaluation_set = EVALUATION_SETS[EVALUATION_SET_NAMES[args.dataset]]
+    split = args.split or evaluation_set.splits[0]
+    if split not in evaluation_set.splits:
+        raise InputError(f"{args.dataset} has no split {split}; there are {', '.join(evaluation_set.splits)}")
+    videos = evaluation_set.find(args.root, split)
+    files = open_results(Path(args.results))
+    findings = check_results(evaluation_set, videos, files)
     for finding in findings:
         print(finding)
-    masks = sum(len(sequence.frames) for sequence in sequences)
     if findings:
         print(f"{args.results}: {len(findings)} findings")
         return 1
-    print(f"{args.results}: fine, {len(sequences)} sequences of at most {masks} frames, ready to upload")
+    frames = sum(len(video.frames) for video in videos)
+    print(f"{args.results}: fine, {len(videos)} videos with at most {frames} frames together, ready to upload")
     return 0
 
 
 def open_results(path):
-    """{path below the results: function that gives the file's bytes}, of a folder or an archive."""
+    """Return {path below the results: function that returns the file's bytes} for a folder or an archive.
+
+    Raises InputError if `path` is neither, or holds no files.
+    """
     if path.is_dir():
-        # What starts with a dot is not part of the results, unless someone packs it up.
+        # Hidden files of a folder are no results. An archive is submitted as it is, so there they are findings.
         files = {file.relative_to(path).as_posix(): file.read_bytes for file in sorted(path.rglob("*"))
                  if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)}
         files.pop("speed.json", None)
@@ -68,52 +74,55 @@ def open_results(path):
         try:
             archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
-            raise InputError(f"{path}: damaged archive ({error})") from None
+            raise InputError(f"{path}: damaged archive ({error}); pack it anew with --zip") from None
         files = {name: (lambda name=name: archive.read(name)) for name in archive.namelist()
                  if not name.endswith("/")}
     else:
         raise InputError(f"{path}: neither a folder nor a zip archive")
     if not files:
-        raise InputError(f"{path}: no files in there")
+        raise InputError(f"{path}: no files in there; --results is the folder or the archive with the masks")
     return files
 
 
-def check(benchmark, sequences, files):
-    """Everything that is wrong with the results, a sentence each: what, and what to do."""
-    findings, masks = _sorted_into_sequences(benchmark, sequences, files)
-    bar = progress_bar(len(sequences), "checking")
-    for sequence in sequences:
-        frames = masks.pop(sequence.name, {})
-        if not frames:
-            findings.append(f"{sequence.name}: missing; run the evaluation script again, it adds what is not there")
+def check_results(evaluation_set, videos, files):
+    """Return the list of findings, each a sentence: what is wrong and what to do.
+
+    videos: the EvaluationVideos whose masks are asked for. files: as `open_results` returns them.
+    """
+    findings, masks = _sort_into_videos(evaluation_set, videos, files)
+    bar = progress_bar(len(videos), "checking")
+    for video in videos:
+        video_files = masks.pop(video.name, {})
+        if not video_files:
+            findings.append(f"{video.name}: missing; run the evaluation script again, it adds the missing videos")
         else:
-            findings += _check_sequence(benchmark, sequence, frames)
+            findings += _check_video(evaluation_set, video, video_files)
         bar.increment()
     bar.finish(dirty=True)
     for name in sorted(masks):
-        findings.append(f"{name}: not a sequence of {benchmark.title}; remove it")
+        findings.append(f"{name}: not a video of {evaluation_set.title}; remove it")
     return findings
 
 
-def _sorted_into_sequences(benchmark, sequences, files):
-    """({sequence: {file name: its bytes}}), and what is wrong with the folders."""
-    findings, masks, lost = [], defaultdict(dict), defaultdict(int)
-    top = (benchmark.folder,) if benchmark.folder else ()
-    for path, content in files.items():
+def _sort_into_videos(evaluation_set, videos, files):
+    """Return the findings about folders, and {video name: {file name: function that returns the file's bytes}}."""
+    findings, masks, misplaced = [], defaultdict(dict), defaultdict(int)
+    top = (evaluation_set.folder,) if evaluation_set.folder else ()
+    for path, read in files.items():
         parts = PurePosixPath(path).parts
         if path.startswith("/") or ".." in parts or "\\" in path:
             findings.append(f"{path}: an archive with such a path is refused by servers; pack it anew with --zip")
         elif parts[:len(top)] == top and len(parts) == len(top) + 2:
-            masks[parts[-2]][parts[-1]] = content
+            masks[parts[-2]][parts[-1]] = read
         else:
-            lost[parts[0]] += 1
-    names = {sequence.name for sequence in sequences}
-    expected = "/".join([*top, "SEQUENCE", "FRAME.png"])
-    for part, count in sorted(lost.items()):
+            misplaced[parts[0]] += 1
+    names = {video.name for video in videos}
+    expected = "/".join([*top, "VIDEO", "FRAME.png"])
+    for part, count in sorted(misplaced.items()):
         if part in ("__MACOSX", ".DS_Store") or part.startswith("."):
             findings.append(f"{part}: hidden files of your computer; pack the archive anew with --zip")
         elif part in names:
-            findings.append(f"{part}: {count} files where {expected} is expected; put the sequences into "
+            findings.append(f"{part}: {count} files where {expected} is expected; put the videos into "
                             f"{top[0] if top else 'the top folder'}")
         else:
             findings.append(f"{part}: {count} files where {expected} is expected; remove that folder level, "
@@ -121,65 +130,72 @@ def _sorted_into_sequences(benchmark, sequences, files):
     return findings, dict(masks)
 
 
-def _check_sequence(benchmark, sequence, files):
-    name = sequence.name
-    firsts = _first_masks(benchmark, sequence)
-    frames = [file.stem for file in sequence.frames]
-    strangers = sorted(firsts.keys() - set(frames))
-    if strangers:
-        raise InputError(f"{sequence.masks[strangers[0]]}: no frame has this mask's name")
-    start = frames.index(min(firsts))
-    asked = [frame for frame in frames[start:] if sequence.wanted is None or frame in sequence.wanted]
+def _check_video(evaluation_set, video, files):
+    """Return the findings about one video. files: {file name: function that returns the file's bytes}."""
+    first_masks = _find_first_masks(evaluation_set, video)
+    frames = [file.stem for file in video.frames]
+    unmatched = sorted(first_masks.keys() - set(frames))
+    if unmatched:
+        raise InputError(f"{video.masks[unmatched[0]]}: no frame has this mask's name")
+    start = frames.index(min(first_masks))
+
+    # Are the files there that are asked for, and no others?
+    asked = [frame for frame in frames[start:] if video.wanted is None or frame in video.wanted]
     expected = {f"{frame}.png" for frame in asked}
     findings = []
-    for what, those, advice in (
-        ("missing", expected - files.keys(), "run the evaluation script again after removing the sequence's folder"),
-        ("not asked for", files.keys() - expected, "remove them; names are those of the frames, with .png"),
+    for fault, names, advice in (
+        ("missing", expected - files.keys(), "remove the video's folder and run the evaluation script again"),
+        ("not asked for", files.keys() - expected, "remove them; masks are named after their frames, with .png"),
     ):
-        if those:
-            several = f" and {len(those) - 1} more" if len(those) > 1 else ""
-            findings.append(f"{name}/{min(those)}{several}: {what}; {advice}")
-    size = image_size(sequence.frames[0])
-    known, seen, anything = set(), set(), False
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            findings.append(f"{video.name}/{min(names)}{more}: {fault}; {advice}")
+
+    # Can each mask be used, and does it hold only objects that have been given by then?
+    size = image_size(video.frames[0])
+    given, reported, any_object = set(), set(), False
     for frame in frames[start:]:
-        known |= firsts.get(frame, set())
-        content = files.get(f"{frame}.png")
-        if content is None:
+        given |= first_masks.get(frame, set())
+        read = files.get(f"{frame}.png")
+        if read is None:
             continue
-        problem, ids = _check_mask(benchmark, content, size)
-        if problem:
-            findings.append(f"{name}/{frame}.png: {problem}")
+        fault, object_ids = _check_mask(evaluation_set, read, size)
+        if fault:
+            findings.append(f"{video.name}/{frame}.png: {fault}")
             continue
-        anything = anything or bool(ids)
-        for strange in sorted(ids - known - seen):
-            seen.add(strange)
-            late = any(strange in later for later in firsts.values())
-            why = "which has its first mask only later" if late else "which no first mask has"
-            findings.append(f"{name}/{frame}.png: object {strange}, {why}; keep the ids of the given masks")
-    if not anything and not findings:
-        findings.append(f"{name}: all masks are empty; was the right checkpoint used?")
+        any_object = any_object or bool(object_ids)
+        for object_id in sorted(object_ids - given - reported):
+            reported.add(object_id)
+            is_late = any(object_id in new for new in first_masks.values())
+            reason = "which has its first mask only later" if is_late else "which no first mask has"
+            findings.append(f"{video.name}/{frame}.png: object {object_id}, {reason}; keep the ids of the given masks")
+    if not any_object and not findings:
+        findings.append(f"{video.name}: all masks are empty; was the right checkpoint used?")
     return findings
 
 
-def _first_masks(benchmark, sequence):
-    """{frame: ids that have their first mask there}."""
-    firsts, known = {}, set()
-    for frame, file in sequence.masks.items():
-        ids = set(np.unique(read_mask(file)).tolist()) - {0}
-        if benchmark.binary and ids:
-            ids = {1}
-        if ids - known:
-            firsts[frame] = ids - known
-            known |= ids
-    if not firsts:
-        raise InputError(f"{sequence.name}: no object in its masks")
-    return firsts
+def _find_first_masks(evaluation_set, video):
+    """Return {frame: set of the object ids that have their first mask there}, frames without any left out."""
+    first_masks, given = {}, set()
+    for frame, file in video.masks.items():
+        object_ids = set(np.unique(read_mask(file)).tolist()) - {0}
+        if evaluation_set.binary and object_ids:
+            object_ids = {1}
+        if object_ids - given:
+            first_masks[frame] = object_ids - given
+            given |= object_ids
+    if not first_masks:
+        raise InputError(f"{video.name}: no object in its masks")
+    return first_masks
 
 
-def _check_mask(benchmark, content, size):
-    """(what is wrong, ids)."""
+def _check_mask(evaluation_set, read, size):
+    """Return what is wrong with a mask file, None if nothing, and the set of its object ids.
+
+    read: function that returns the file's bytes. size: (width, height) of the frame.
+    """
     try:
-        with Image.open(io.BytesIO(content())) as image:
+        with Image.open(io.BytesIO(read())) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error,
             Image.DecompressionBombError) as error:
@@ -188,16 +204,16 @@ def _check_mask(benchmark, content, size):
         return f"is a {image.format}, which changes ids; write PNG", set()
     if image.size != size:
         return f"has {pixels(image.size)} pixels, the frame {pixels(size)}; write masks at the frames' size", set()
-    wanted = "L" if benchmark.binary else "P"
-    if image.mode != wanted:
-        kind = "a grey PNG of 0 and 255" if benchmark.binary else "an indexed PNG"
-        return f"is of mode {image.mode}; write {kind} (mode {wanted})", set()
-    ids = set(np.unique(np.asarray(image)).tolist()) - {0}
-    if benchmark.binary:
-        if ids - {255}:
-            return f"holds the value {min(ids - {255})}; one object is written as 0 and 255", set()
-        ids = {1} if ids else set()
-    return None, ids
+    mode = "L" if evaluation_set.binary else "P"
+    if image.mode != mode:
+        kind = "a grey PNG of 0 and 255" if evaluation_set.binary else "an indexed PNG"
+        return f"is of mode {image.mode}; write {kind} (mode {mode})", set()
+    object_ids = set(np.unique(np.asarray(image)).tolist()) - {0}
+    if evaluation_set.binary:
+        if object_ids - {255}:
+            return f"holds the value {min(object_ids - {255})}; one object is written as 0 and 255", set()
+        object_ids = {1} if object_ids else set()
+    return None, object_ids
 
 
 if __name__ == "__main__":

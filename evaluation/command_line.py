@@ -1,4 +1,4 @@
-"""What the scoring scripts have in common, and DAVIS 2017 as the official toolkit runs it."""
+"""Functions that the scoring scripts share, and the evaluation of DAVIS 2017 as the official toolkit runs it."""
 
 import sys
 import time
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from dataset.evaluation_sets import read_set
 from evaluation.davis import (
     UNSUPERVISED_2019,
-    davis_clips,
     find_davis,
+    find_davis_videos,
     score_semi_supervised,
     score_unsupervised,
 )
@@ -16,9 +16,9 @@ from evaluation.measures import DECAY_RULES
 from evaluation.report import write_report
 from evaluation.tables import (
     GLOBAL_HEADER,
-    global_scores,
+    compute_global_scores,
+    make_object_rows,
     note_decay,
-    object_rows,
     print_table,
     write_csv,
 )
@@ -27,28 +27,28 @@ from util.hyper_para import DavisScoringSettings, option
 
 @dataclass(frozen=True)
 class Davis2017Settings(DavisScoringSettings):
-    """What the scripts that score DAVIS 2017 are told."""
+    """Options of the scripts that score DAVIS 2017."""
 
     task: str = option("semi-supervised", "rules to score by (default: %(default)s); unsupervised needs SciPy",
                        choices=("semi-supervised", "unsupervised"))
 
 
-def decay_rule(settings):
-    """The rule for evaluation.measures.decay that DavisScoringSettings ask for."""
+def choose_decay_rule(settings):
+    """Return the rule for `evaluation.measures.decay` that these DecaySettings ask for."""
     return settings.official_decay or DECAY_RULES[0]
 
 
 def say_written(paths):
-    """The last line of every scoring script, on standard error: which files were written."""
+    """Print the last line of every scoring script, to standard error: which files were written. Skip paths of None."""
     print(f"written: {', '.join(str(path) for path in paths if path)}", file=sys.stderr)
 
 
 def score_davis_2017(settings):
-    """The list of ObjectScores of one split of DAVIS 2017, as Davis2017Settings ask for them."""
+    """Return the ObjectScores of the split of DAVIS 2017 that these Davis2017Settings name."""
     unsupervised = settings.task == "unsupervised"
     year = 2019 if unsupervised and settings.split in UNSUPERVISED_2019 else 2017
     home = find_davis(settings.davis_path, year, settings.split)
-    clips, first_masks = davis_clips(
+    videos, first_masks = find_davis_videos(
         home,
         settings.results,
         read_set(home, year, settings.split),
@@ -57,18 +57,24 @@ def score_davis_2017(settings):
         ends=unsupervised,
     )
     score = score_unsupervised if unsupervised else score_semi_supervised
-    return score(clips, first_masks, settings.workers)
+    return score(videos, first_masks, settings.workers)
 
 
 def evaluate_davis_2017(settings, print_objects):
-    """Score, print and write what the official toolkit does. Returns the list of ObjectScores."""
+    """Score, and print and write the official toolkit's tables. Returns the ObjectScores.
+
+    print_objects: print the table of objects, too; it is always written.
+    """
+    # Score.
     start = time.monotonic()
     print(f"Evaluating sequences for the {settings.task} task...")
     scores = score_davis_2017(settings)
-    rule = decay_rule(settings)
+    rule = choose_decay_rule(settings)
     note_decay(scores, rule)
-    row = global_scores(scores, rule)
-    header, rows = object_rows(scores, rule)
+    row = compute_global_scores(scores, rule)
+    header, rows = make_object_rows(scores, rule)
+
+    # Write and print the tables, in the official toolkit's words.
     global_path = settings.results / f"global_results-{settings.split}.csv"
     objects_path = settings.results / f"per-sequence_results-{settings.split}.csv"
     write_csv(global_path, GLOBAL_HEADER, [row])
@@ -80,6 +86,8 @@ def evaluate_davis_2017(settings, print_objects):
     if print_objects:
         print(f"\n---------- Per sequence results for {settings.split} ----------")
         print_table(header, rows)
+
+    # Write the report.
     if settings.report:
         summary = dict(zip(GLOBAL_HEADER, row, strict=True))
         facts = {"results": settings.results.resolve().name, "task": settings.task, "decay": rule}

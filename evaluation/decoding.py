@@ -1,8 +1,8 @@
-"""Object ids out of mask files, fast.
+"""Read object ids from mask files, fast.
 
-Half the time of scoring goes into decoding PNG files. The indexed and grey files that everybody writes are
-read here: their chunks by hand and their pixels with one call of inflate. Everything else (interlaced, 16
-bit, scaled grey, other formats) goes to Pillow and gives what `numpy.array(PIL.Image.open(path))` gives.
+Scoring spends half its time on decoding PNG files. The usual files, indexed or grey PNGs, are decoded here: Python
+reads the chunks, and one call of inflate the pixels. Pillow reads all other files (interlaced, 16 bit, scaled grey,
+other formats). The result is always that of `numpy.array(PIL.Image.open(path))`.
 """
 
 import struct
@@ -13,36 +13,46 @@ from PIL import Image
 
 from util.errors import InputError
 
-try:  # ten times faster where it is installed: pip install zlib-ng
+try:
+    # Ten times faster: pip install zlib-ng.
     from zlib_ng import zlib_ng as inflate
 except ImportError:
     inflate = zlib
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_USUAL_BITS = {0: (1, 8), 3: (1, 2, 4, 8)}  # by colour type: grey (Pillow scales 2 and 4 bit), indexed
-_NONE, _SUB, _UP = range(3)  # row filters
+
+_USUAL_BITS = {0: (1, 8), 3: (1, 2, 4, 8)}
+"""{colour type of a PNG: bits per pixel that are decoded here}. 0 is grey, of which Pillow scales 2 and 4 bits to
+0 … 255, and 3 is indexed."""
+
+_NONE, _SUB, _UP = range(3)
+"""The row filters of PNG that are undone here."""
 
 
 def read_ids(path):
-    """The values of a mask file: uint8 H×W palette indices or grey values, possibly a read-only view.
+    """Return the object ids of a mask file, its palette indices or grey values: uint8 H×W, possibly read-only.
 
-    As in the official tools 1 bit grey gives 0 and 1, and 2 and 4 bit grey are scaled to 0 … 255. Raises
+    As in the official tools, grey of 1 bit gives 0 and 1, and grey of 2 or 4 bits is scaled to 0 … 255. Raises
     InputError for missing and damaged files, colour images and values above 255.
     """
     try:
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file, a mask was expected") from None
     try:
         ids = _read_plain_png(data)
     except (zlib.error, inflate.error, struct.error) as error:
-        raise InputError(f"{path}: damaged PNG ({error})") from None
+        raise InputError(f"{path}: damaged PNG ({error}); write or download it again") from None
     return _read_with_pillow(path) if ids is None else ids
 
 
 def _read_plain_png(data):
-    """The values of an ordinary indexed or grey PNG, None for every other file."""
+    """Return the pixels, uint8 H×W, of an ordinary indexed or grey PNG, None for every other file.
+
+    Raises zlib.error, inflate.error or struct.error if the file is damaged.
+    """
+    # The header: is the file of a kind that is decoded here?
     if data[:8] != _SIGNATURE or data[12:16] != b"IHDR":
         return None
     width, height, bits, colour, _, _, interlaced, checksum = struct.unpack_from(">IIBBBBBI", data, 16)
@@ -50,6 +60,8 @@ def _read_plain_png(data):
         raise zlib.error("wrong checksum")
     if interlaced or bits not in _USUAL_BITS.get(colour, ()):
         return None
+
+    # The chunks: collect the compressed pixels.
     parts = []
     position = 8
     while position < len(data):
@@ -63,9 +75,10 @@ def _read_plain_png(data):
             parts.append(data[position + 8 : end])
         position += size + 12
     stream = parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # The pixels. Decompressing without the zlib header skips the checksum over the pixels, which would take a sixth
+    # of the time; the checksums of the chunks have been compared already.
     row_bytes = (width * bits + 7) // 8
-    # Only the bare deflate stream: the checksums of the chunks vouch for the file already, and the one
-    # over the decoded pixels would cost a sixth of the time.
     raw = inflate.decompress(stream[2:], -15, height * (row_bytes + 1))
     if len(raw) < height * (row_bytes + 1):
         raise zlib.error("too few pixels")
@@ -73,6 +86,8 @@ def _read_plain_png(data):
     rows = _undo_row_filters(rows)
     if rows is None or bits == 8:
         return rows
+
+    # Several pixels share a byte: take them apart.
     pixels = np.unpackbits(rows, axis=1)
     if bits > 1:
         weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.uint8)
@@ -81,7 +96,7 @@ def _read_plain_png(data):
 
 
 def _undo_row_filters(rows):
-    """Pixels h×w of filtered rows h×(1 + w), None where a row uses one of the two unusual filters."""
+    """Return the bytes h×w of filtered rows h×(1 + w), None if a row has a filter other than none, sub and up."""
     filters, pixels = rows[:, 0], rows[:, 1:]
     if not filters.any():
         return pixels
@@ -105,7 +120,7 @@ def _read_with_pillow(path):
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged or no image") from None
+        raise InputError(f"{path}: damaged or no image, a PNG with a mask was expected") from None
     if ids.max() > 255:
-        raise InputError(f"{path}: object id {ids.max()}, ids go from 1 to 255")
+        raise InputError(f"{path}: object id {ids.max()} was found, ids go from 1 to 255")
     return ids.astype(np.uint8)

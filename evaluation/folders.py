@@ -1,50 +1,52 @@
-"""Which files are there: frames of a ground truth, predictions for them, and what is wrong with a folder."""
+"""List folders of masks, and check that every frame of the ground truth has a prediction."""
 
 from evaluation.scoring import name_files
 from util.errors import InputError
 
-SHOWN_NAMES = 4  # of sequences, where a message only has to give an idea of what was found
+SHOWN_NAMES = 4
+"""Messages that give examples name so many of them."""
 
 
 def list_masks(folder):
-    """The names of the PNG files of a folder, sorted as strings."""
+    """Return the names of the PNG files in a folder, sorted as strings; hidden files are left out."""
     return sorted(path.name for path in folder.glob("*.png") if not path.name.startswith("."))
 
 
 def list_folders(folder):
-    """The names of the folders in a folder, sorted; InputError if there is no such folder."""
+    """Return the sorted names of the folders in a folder, without hidden ones. Raises InputError if it is missing."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def a_few(names):
-    """ "a, b, c, d, … (9)": the first of some names and how many there are."""
+def name_a_few(names):
+    """Return the first names and how many there are in all, like "a, b, c, d, … (9)"."""
     shown = ", ".join(names[:SHOWN_NAMES])
     return shown if len(names) <= SHOWN_NAMES else f"{shown}, … ({len(names)})"
 
 
-def check_predictions(results, wanted, what, other_sets=None):
-    """Raise InputError unless the folder `results` holds every wanted file, naming all that are missing.
+def check_predictions(results, wanted, title, other_sets=None):
+    """Raise InputError naming all predictions that are missing in the folder `results`.
 
-    wanted: per sequence the names of the files. what: what the sequences are called in messages, "val of
-    DAVIS". other_sets: per name of another set its sequences, to tell the user whose results these are.
+    wanted: {video name: names of its mask files}. title: name of the dataset in messages, like "val in DAVIS".
+    other_sets: {name of another set: names of its videos}, so that the message can say which set the results are of.
     """
     found = list_folders(results)
     if not set(found) & set(wanted):
-        _explain_foreign_folder(results, found, wanted, what, other_sets or {})
+        _raise_for_foreign_folder(results, found, wanted, title, other_sets or {})
     texts = []
     count = 0
-    for sequence, names in wanted.items():
-        folder = results / sequence
-        present = {path.name for path in folder.iterdir()} if sequence in found else set()
+    for video, names in wanted.items():
+        folder = results / video
+        present = {path.name for path in folder.iterdir()} if video in found else set()
         missing = [folder / name for name in names if name not in present]
         count += len(missing)
         if missing and len(missing) == len(names):
             texts.append(f"{folder} (all of {missing[0].name} to {missing[-1].name})")
             continue
+        # Files that are missing one after the other make a run, and a run is named in short.
         runs = []
-        for name in names:  # runs of frames that are missing one after the other are named together
+        for name in names:
             if name in present:
                 runs.append([])
             else:
@@ -55,19 +57,23 @@ def check_predictions(results, wanted, what, other_sets=None):
         raise InputError(f"missing predictions ({count}): {', '.join(texts)}")
 
 
-def _explain_foreign_folder(results, found, wanted, what, other_sets):
+def _raise_for_foreign_folder(results, found, wanted, title, other_sets):
+    """Raise InputError that says why the folder `results` holds none of the wanted videos.
+
+    found: names of the folders in `results`. wanted, title, other_sets: as for `check_predictions`.
+    """
     for name in found:
         if set(list_folders(results / name)) & set(wanted):
-            raise InputError(f"{results}: the sequences are one level deeper, give {results / name}")
-    for name, sequences in other_sets.items():
-        overlap = sum(sequence in found for sequence in sequences)
+            raise InputError(f"{results}: the videos are one level deeper, give {results / name}")
+    for name, videos in other_sets.items():
+        overlap = sum(video in found for video in videos)
         if overlap:
             raise InputError(
-                f"{results}: these are results of another set, {name} ({overlap} of its {len(sequences)} "
-                f"sequences, none of {what})"
+                f"{results}: these are results of another set, {name} ({overlap} of its {len(videos)} "
+                f"videos, none of {title})"
             )
-    holds = f"it holds {a_few(found)}" if found else "it holds no folders"
+    holds = f"it holds {name_a_few(found)}" if found else "it holds no folders"
     raise InputError(
-        f"{results}: results of another data set? None of the {len(wanted)} sequences of {what} "
-        f"({a_few(list(wanted))}) is there, {holds}"
+        f"{results}: results of another dataset? None of the {len(wanted)} videos of {title} "
+        f"({name_a_few(list(wanted))}) is there, {holds}"
     )

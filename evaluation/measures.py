@@ -1,12 +1,12 @@
 """The measures J (region similarity) and F (boundary accuracy) of DAVIS, and their statistics.
 
-Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016,
-section 4. All counts are exact integers and all divisions are in the order of the official code, so that
-every value is the same float64.
+Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016, section 4.
+All counts are exact integers, and all divisions are in the order of the official code, so every value is the same
+float64 as there.
 
-A boundary is kept as a bitset: a Python integer whose bit y·stride + x is pixel (y, x) of a crop. Shifts
-and unions of whole boundaries are then single operations, which makes the search for boundary pixels
-within the radius several times cheaper than a dilation of the image.
+A boundary is kept as a bitset: a Python integer whose bit y·stride + x is pixel (y, x) of a crop. A shift or a union
+of whole boundaries is then one operation on integers. Finding the boundary pixels within the radius in this way is
+several times cheaper than dilating the image.
 """
 
 import functools
@@ -16,42 +16,58 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-BOUND = 0.008  # tolerance of F as a share of the image diagonal
+BOUND = 0.008
+"""Tolerance of F as a share of the image diagonal."""
+
 RECALL_ABOVE = 0.5
+"""Recall is the share of frames with values above this one."""
+
 DECAY_BINS = 4
+"""Decay compares the first with the last of so many equal parts of the video."""
+
 DECAY_RULES = ("correct", "numpy1", "numpy2")
+"""See `decay`."""
 
 _TWO_BY_TWO = np.ones((2, 2), np.uint8)
 
 
 class Region(NamedTuple):
-    """One object in one frame, prepared for comparison with others in the same crop."""
+    """One object in one frame, prepared for comparison with other objects in the same crop h×w."""
 
-    mask: np.ndarray  # uint8 h×w of 0 and 1
-    boundary: int  # bitset of the boundary pixels
-    reach: int  # bitset that, inside the crop, holds the pixels within the radius of the boundary
+    mask: np.ndarray
+    """uint8 h×w of 0 and 1."""
+
+    boundary: int
+    """Bitset of the boundary pixels."""
+
+    reach: int
+    """Bitset of the pixels within the radius of the boundary. Its bits outside the crop have no meaning."""
 
 
 class Counts(NamedTuple):
-    """What J and F of one object in one frame are made of, in pixels."""
+    """The numbers of pixels from which J and F of one object in one frame are computed."""
 
     intersection: int
     union: int
     boundary_prediction: int
     boundary_ground_truth: int
-    matched_prediction: int  # boundary pixels of the prediction within the radius of the other boundary
+
+    matched_prediction: int
+    """Boundary pixels of the prediction within the radius of the ground truth's boundary."""
+
     matched_ground_truth: int
+    """Boundary pixels of the ground truth within the radius of the prediction's boundary."""
 
 
 def jaccard(ground_truth, prediction):
-    """Region similarity J of two boolean masks of one shape: |A ∩ B| / |A ∪ B|, 1 where both are empty."""
+    """Return the region similarity J of two bool masks H×W: |A ∩ B| / |A ∪ B|, 1 if both are empty."""
     return region_similarity(
         np.count_nonzero(ground_truth & prediction), np.count_nonzero(ground_truth | prediction)
     )
 
 
 def boundary_f(ground_truth, prediction):
-    """Boundary accuracy F of two boolean masks H×W of one shape."""
+    """Return the boundary accuracy F of two bool masks H×W."""
     radius = boundary_radius(*ground_truth.shape)
     return boundary_accuracy(
         compare_regions(make_region(ground_truth, radius), make_region(prediction, radius))
@@ -59,15 +75,15 @@ def boundary_f(ground_truth, prediction):
 
 
 def region_similarity(intersection, union):
-    """J from the two areas (section 4.1), 1 where both masks are empty."""
+    """Return J from two areas in pixels (section 4.1): 1 if both masks are empty."""
     return intersection / union if union else 1.0
 
 
 def boundary_accuracy(counts):
-    """F, the harmonic mean of boundary precision and recall (section 4.2).
+    """Return F, the harmonic mean of boundary precision and recall (section 4.2), from Counts.
 
-    1 where both boundaries are empty, 0 where one is. What counts are boundaries, not masks: a mask that
-    covers the whole image has none.
+    F is 1 if both boundaries are empty and 0 if one of them is. A mask that covers the whole image has an empty
+    boundary, too.
     """
     if not counts.boundary_prediction or not counts.boundary_ground_truth:
         return 0.0 if counts.boundary_prediction or counts.boundary_ground_truth else 1.0
@@ -79,16 +95,16 @@ def boundary_accuracy(counts):
 
 
 def boundary_radius(height, width):
-    """How many pixels a boundary may be off: 0.8 % of the image diagonal, rounded up (8 at 480×854)."""
+    """Return how many pixels a boundary may be off: 0.8 % of the image diagonal, rounded up (8 at 480×854)."""
     return math.ceil(BOUND * np.linalg.norm((height, width)))
 
 
 def boundary_map(mask):
-    """The boundary of a uint8 h×w mask of 0 and 1, in the same form.
+    """Return the boundary, uint8 h×w of 0 and 1, of a mask uint8 h×w of 0 and 1.
 
-    A pixel is on it when its right, lower or lower right neighbour differs, the last row and column being
-    repeated: the outline lies on the object's upper left sides just outside, elsewhere on its last pixels,
-    and the image border itself is no boundary.
+    A pixel belongs to the boundary if its right, lower or lower right neighbour has another value. On the object's
+    upper and left sides these are the pixels just outside the object, on the lower and right sides the object's last
+    pixels. The last row and column of the image count as repeated, so the image border is no boundary.
     """
     return cv2.morphologyEx(
         mask, cv2.MORPH_GRADIENT, _TWO_BY_TWO, anchor=(0, 0), borderType=cv2.BORDER_REPLICATE
@@ -97,14 +113,18 @@ def boundary_map(mask):
 
 @functools.cache
 def _disk_half_widths(radius):
-    """Half the width of the disk dx² + dy² ≤ radius² at dy = 0 … radius."""
+    """Return half the width of the disk dx² + dy² ≤ radius² for each dy = 0 … radius."""
     return [math.isqrt(radius * radius - dy * dy) for dy in range(radius + 1)]
 
 
 def _disk_dilation(bits, stride, radius):
-    """All pixels within `radius` of a set bit; the columns beyond the crop must leave `radius` free."""
+    """Return the bitset of all pixels within `radius` of a set bit.
+
+    A row has `stride` bits, of which at least the last `radius` must be unset, so that rows do not run into each other.
+    """
     half_widths = _disk_half_widths(radius)
-    runs = [bits, bits << 1 | bits | bits >> 1]  # runs[w]: everything within w pixels in the same row
+    # runs[w] holds the pixels with a set bit at most w pixels away in the same row.
+    runs = [bits, bits << 1 | bits | bits >> 1]
     while len(runs) <= radius:
         runs.append(runs[-1] << 1 | runs[-1] >> 1)
     above = below = runs[half_widths[radius]]
@@ -115,9 +135,9 @@ def _disk_dilation(bits, stride, radius):
 
 
 def make_region(mask, radius):
-    """Prepare a bool or 0/1 uint8 mask h×w, the whole image or a crop of it.
+    """Return the Region of a mask h×w, bool or uint8 of 0 and 1: the whole image or a crop.
 
-    A crop must include the row and the column around the object on every side where the image has one.
+    A crop must include one row or column beyond the object on each side, except at the image's border.
     """
     mask = mask.view(np.uint8)
     height, width = mask.shape
@@ -129,7 +149,7 @@ def make_region(mask, radius):
 
 
 def compare_regions(ground_truth, prediction):
-    """The counts of two regions of the same crop."""
+    """Return the Counts of two Regions of the same crop."""
     intersection = cv2.countNonZero(cv2.bitwise_and(ground_truth.mask, prediction.mask))
     return Counts(
         intersection=intersection,
@@ -142,17 +162,17 @@ def compare_regions(ground_truth, prediction):
 
 
 def object_statistics(values, decay_rule="correct"):
-    """Mean, recall and decay (section 4) of one object's values, float64 T with T ≥ 1."""
+    """Return mean, recall and decay (section 4) of one object's values in T frames: float64 T, T ≥ 1."""
     return float(np.mean(values)), float(np.mean(values > RECALL_ABOVE)), decay(values, decay_rule)
 
 
 def decay(values, rule="correct"):
-    """How much the values, float64 T, fall from the first quarter of the frames to the last.
+    """Return the mean of `values`, float64 T, in the first quarter of the frames minus the mean in the last quarter.
 
-    The official code keeps the limits of the quarters as uint8, so that from 256 frames on they wrap
-    around: the result is NaN (an empty quarter) or silently wrong. `rule` is "correct", or "numpy1" or
-    "numpy2" for what the official code computes with that generation of NumPy (they differ in 255 + 1,
-    which is 256 in the first and 0 in the second).
+    rule: "correct", or "numpy1" or "numpy2" for the value that the official code computes with that version of NumPy.
+    The official code keeps the limits of the quarters as uint8. From 256 frames on they wrap around, and the result
+    is wrong, or NaN if a quarter becomes empty. The versions of NumPy differ in the uint8 sum 255 + 1: it is 256 in
+    the first, 0 in the second.
     """
     limits = np.round(np.linspace(1, len(values), DECAY_BINS + 1) + 1e-10).astype(int) - 1
     if rule != "correct":

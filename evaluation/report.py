@@ -1,4 +1,4 @@
-"""A report on scores as one HTML file that needs nothing else: tables, curves over time, the worst frames."""
+"""Write a report on scores as one HTML file that needs no other files: tables, curves over time, the worst frames."""
 
 import base64
 import html
@@ -16,14 +16,27 @@ from util.files import atomic_path
 from util.image_io import read_image
 
 WORST_FRAMES = 12
+"""So many frames are shown at most."""
+
 WORST_PER_OBJECT = 2
-WORST_APART = 10  # frames between two of the same object: neighbours show the same failure
-PANEL_WIDTH = 360  # pixels of the embedded pictures
-CROP_AT_LEAST = 1 / 3  # of the frame's width and height, so that one still sees where the object is
+"""So many frames of one object are shown at most."""
+
+WORST_APART = 10
+"""Least number of frames between two frames of the same object: neighbours show the same failure."""
+
+PANEL_WIDTH = 360
+"""Width of the embedded pictures in pixels."""
+
+CROP_AT_LEAST = 1 / 3
+"""Least share of the frame's width and height that a crop shows, so that one still sees where the object is."""
+
 JPEG_QUALITY = 82
+
 CHART_WIDTH, CHART_HEIGHT, CHART_LEFT, CHART_FOOT = 330, 120, 24, 16
+"""Size of a chart, and its margins for the labels on the left and below, in units of the SVG."""
 
 GROUND_TRUTH_COLOUR, PREDICTION_COLOUR, CROP_COLOUR = (34, 197, 94), (239, 68, 68), (250, 204, 21)
+"""RGB, 0 to 255."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2330; --soft: #667085; --line: #dfe3ea;
@@ -69,35 +82,39 @@ span.j, span.f { font-weight: 600; }
 def write_report(path, title, scores, summary, settings, decay_rule="correct", binary=False):
     """Write the report on a list of ObjectScores to `path`, atomically.
 
-    summary: {name: number} of the whole. settings: {name: text}. binary: objects are all that is not 0.
+    summary: {name: score} of all objects together. settings: {name: text} to list at the end. binary: in masks, all
+    ids above 0 are the object.
     """
+    # Collect what the report says.
     objects = len(scores)
-    clips = len({score.sequence for score in scores})
+    videos = len({score.sequence for score in scores})
     frames = sum(len(score.frames) for score in scores)
     facts = {
         **settings,
-        "scored": f"{frames} object frames, {objects} objects, {clips} sequences",
+        "scored": f"{frames} object frames, {objects} objects, {videos} sequences",
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "Python": platform.python_version(),
         "NumPy, OpenCV, Pillow": f"{np.__version__}, {cv2.__version__}, {pillow_version}",
     }
-    worst = worst_frames(scores)
+    worst = find_worst_frames(scores)
+
+    # Make the page.
     body = [
         f"<h1>{html.escape(title)}</h1>",
-        f'<p class="soft">{clips} sequences, {objects} objects. J is region similarity, F boundary accuracy '
+        f'<p class="soft">{videos} sequences, {objects} objects. J is region similarity, F boundary accuracy '
         "(Perazzi et al., CVPR 2016), both from 0 to 1.</p>",
-        f'<div class="tiles">{"".join(_tile(*item) for item in summary.items())}</div>',
+        f'<div class="tiles">{"".join(_make_tile(*item) for item in summary.items())}</div>',
         "<h2>Sequences and objects</h2>",
-        _table(scores, decay_rule),
+        _make_table(scores, decay_rule),
         '<h2>Over time: <span class="j">J</span> and <span class="f">F</span></h2>',
-        f'<div class="charts">{"".join(map(_chart, scores))}</div>',
+        f'<div class="charts">{"".join(map(_make_chart, scores))}</div>',
         f"<h2>The {len(worst)} worst frames</h2>",
         f'<p class="soft">The lowest J&amp;F, at most {WORST_PER_OBJECT} frames of an object. The yellow box '
         "on the left is the part that the other two show. The white line is the outline of the ground "
         "truth, on the prediction, too.</p>",
-        f'<div class="worst">{"".join(_worst_frame(score, t, binary) for score, t in worst)}</div>',
+        f'<div class="worst">{"".join(_make_worst_frame(score, t, binary) for score, t in worst)}</div>',
         "<h2>Settings and versions</h2>",
-        f'<table class="facts">{"".join(_fact(*item) for item in facts.items())}</table>',
+        f'<table class="facts">{"".join(_make_fact(*item) for item in facts.items())}</table>',
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -106,35 +123,37 @@ def write_report(path, title, scores, summary, settings, decay_rule="correct", b
         temporary.write_text(page + "\n".join(body) + "\n</body></html>\n", encoding="utf-8")
 
 
-def worst_frames(scores):
-    """The (ObjectScore, index into its frames) of the worst frames, worst first."""
+def find_worst_frames(scores):
+    """Return (ObjectScore, index into its frames) of the frames with the lowest J + F, the worst first."""
     order = sorted(
-        ((score.j[t] + score.f[t], n, t) for n, score in enumerate(scores) for t in range(len(score.j)))
+        ((score.j[t] + score.f[t], index, t) for index, score in enumerate(scores) for t in range(len(score.j)))
     )
     chosen = []
-    for value, n, t in order:
-        same = [other for m, other in chosen if m == n]
+    for value, index, t in order:
+        same = [other for chosen_index, other in chosen if chosen_index == index]
         apart = all(abs(other - t) >= WORST_APART for other in same)
+        # A frame with J = F = 1 is perfect.
         if value < 2 and len(same) < WORST_PER_OBJECT and apart:
-            chosen.append((n, t))
+            chosen.append((index, t))
         if len(chosen) == WORST_FRAMES:
             break
-    return [(scores[n], t) for n, t in chosen]
+    return [(scores[index], t) for index, t in chosen]
 
 
-def _tile(name, value):
-    return f'<div class="tile"><b>{_number(value)}</b><span>{html.escape(name)}</span></div>'
+def _make_tile(name, value):
+    return f'<div class="tile"><b>{_format_number(value)}</b><span>{html.escape(name)}</span></div>'
 
 
-def _number(value):
+def _format_number(value):
     return "–" if np.isnan(value) else f"{value:.3f}"
 
 
-def _fact(name, value):
+def _make_fact(name, value):
     return f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
 
 
-def _table(scores, decay_rule):
+def _make_table(scores, decay_rule):
+    """Return the HTML table of all sequences and their objects."""
     names = "J&amp;F", "J", "J recall", "J decay", "F", "F recall", "F decay", "frames"
     header = f"<th></th><th></th>{''.join(f'<th>{name}</th>' for name in names)}"
     rows = []
@@ -145,27 +164,29 @@ def _table(scores, decay_rule):
             for score in own
         ]
         frames = [len(score.j) for score in own]
-        rows.append(_row("sequence", _link(own[0], sequence), np.mean(statistics, axis=0), max(frames)))
+        rows.append(_make_row("sequence", _make_link(own[0], sequence), np.mean(statistics, axis=0), max(frames)))
         if len(own) > 1:
             rows += [
-                _row("object", _link(score, f"object {score.label}"), numbers, count)
+                _make_row("object", _make_link(score, f"object {score.label}"), numbers, count)
                 for score, numbers, count in zip(own, statistics, frames, strict=True)
             ]
     return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
 
 
-def _link(score, text):
+def _make_link(score, text):
     return f'<a href="#{html.escape(score.name)}">{html.escape(text)}</a>'
 
 
-def _row(kind, name, statistics, frames):
+def _make_row(kind, name, statistics, frames):
+    """Return an HTML table row. kind: its CSS class. statistics: mean, recall and decay of J, then of F."""
     both = (statistics[0] + statistics[3]) / 2
-    cells = "".join(f"<td>{_number(value)}</td>" for value in (both, *statistics))
+    cells = "".join(f"<td>{_format_number(value)}</td>" for value in (both, *statistics))
     bar = f'<td class="bar"><i style="width:{100 * both:.1f}%"></i></td>'
     return f'<tr class="{kind}"><td>{name}</td>{bar}{cells}<td>{frames}</td></tr>'
 
 
-def _chart(score):
+def _make_chart(score):
+    """Return an HTML figure with J and F of one ObjectScore over time."""
     width, height = CHART_WIDTH - CHART_LEFT - 6, CHART_HEIGHT - CHART_FOOT - 6
 
     def across(t):
@@ -174,19 +195,24 @@ def _chart(score):
     def down(value):
         return 6 + height * (1 - value)
 
+    # The grid, and the names of the first and the last frame.
     parts = []
     for value in (0, 0.5, 1):
         y = down(value)
         parts.append(f'<line class="grid" x1="{CHART_LEFT}" x2="{CHART_LEFT + width}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{CHART_LEFT - 5}" y="{y + 3.5}" text-anchor="end">{value}</text>')
     for t, anchor in ((0, "start"), (len(score.j) - 1, "end"))[: len(score.j)]:
-        frame = html.escape(score.clip.frames[score.frames[t]])
+        frame = html.escape(score.video.frames[score.frames[t]])
         parts.append(f'<text x="{across(t)}" y="{CHART_HEIGHT - 3}" text-anchor="{anchor}">{frame}</text>')
+
+    # The curves; a single frame is a point.
     for name, values in (("f", score.f), ("j", score.j)):
         points = " ".join(f"{across(t):.1f},{down(value):.1f}" for t, value in enumerate(values))
         parts.append(f'<polyline class="{name}" points="{points}"/>')
         if len(values) == 1:
             parts.append(f'<circle class="{name}" cx="{across(0)}" cy="{down(values[0])}" r="2"/>')
+
+    # The caption, and all together.
     j, f = np.mean(score.j), np.mean(score.f)
     caption = f'<b>{html.escape(score.name)}</b><span><span class="j">J {j:.3f}</span>'
     caption += f' &nbsp; <span class="f">F {f:.3f}</span></span>'
@@ -198,32 +224,33 @@ def _chart(score):
     )
 
 
-def _worst_frame(score, t, binary):
-    clip, index = score.clip, score.frames[t]
-    truth, prediction = read_ids(clip.ground_truth[index]), read_ids(clip.prediction[index])
+def _make_worst_frame(score, t, binary):
+    """Return an HTML figure of one frame: image, ground truth and prediction side by side."""
+    video, index = score.video, score.frames[t]
+    truth, prediction = read_ids(video.ground_truth[index]), read_ids(video.prediction[index])
     truth = truth > 0 if binary else truth == score.ground_truth_id
     prediction = prediction > 0 if binary else prediction == score.prediction_id
-    has_photo = clip.images[index].is_file()
-    photo = read_image(clip.images[index]) if has_photo else np.full((*truth.shape, 3), 128, np.uint8)
-    if photo.shape[:2] != truth.shape:
-        photo = cv2.resize(photo, truth.shape[::-1], interpolation=cv2.INTER_AREA)
-    part = _part_around(truth | prediction)
+    has_image = video.images[index].is_file()
+    image = read_image(video.images[index]) if has_image else np.full((*truth.shape, 3), 128, np.uint8)
+    if image.shape[:2] != truth.shape:
+        image = cv2.resize(image, truth.shape[::-1], interpolation=cv2.INTER_AREA)
+    part = _crop_around(truth | prediction)
     pictures = (
-        ("frame" if has_photo else "no frame at hand", _framed(photo, part)),
-        ("ground truth", _overlaid(photo, truth, GROUND_TRUTH_COLOUR, None)[part]),
-        ("prediction", _overlaid(photo, prediction, PREDICTION_COLOUR, truth)[part]),
+        ("frame" if has_image else "no frame at hand", _draw_crop(image, part)),
+        ("ground truth", _draw_mask(image, truth, GROUND_TRUTH_COLOUR, None)[part]),
+        ("prediction", _draw_mask(image, prediction, PREDICTION_COLOUR, truth)[part]),
     )
     panels = "".join(
-        f'<div><img alt="{name}" src="{_data_uri(picture)}">{name}</div>' for name, picture in pictures
+        f'<div><img alt="{name}" src="{_make_data_uri(picture)}">{name}</div>' for name, picture in pictures
     )
-    where = f"{score.name}, frame {clip.frames[index]}"
+    where = f"{score.name}, frame {video.frames[index]}"
     caption = f'<b>{html.escape(where)}</b><span><span class="j">J {score.j[t]:.3f}</span> &nbsp; '
     caption += f'<span class="f">F {score.f[t]:.3f}</span></span>'
     return f'<figure><figcaption>{caption}</figcaption><div class="panels">{panels}</div></figure>'
 
 
-def _part_around(mask):
-    """The slices of the part of a frame, of the frame's proportions, that shows a bool mask H×W well."""
+def _crop_around(mask):
+    """Return the slices of a crop around a bool mask H×W, with the frame's proportions and some room."""
     height, width = mask.shape
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     if not w:
@@ -237,25 +264,30 @@ def _part_around(mask):
     return tuple(part)
 
 
-def _framed(photo, part):
-    photo = photo.copy()
+def _draw_crop(image, part):
+    """Return a copy of uint8 H×W×3 `image` with a box around the crop, two slices; no box if the crop is all of it."""
+    image = image.copy()
     rows, columns = part
-    if rows.stop - rows.start < photo.shape[0]:
+    if rows.stop - rows.start < image.shape[0]:
         corners = (columns.start, rows.start), (columns.stop - 1, rows.stop - 1)
-        cv2.rectangle(photo, *corners, CROP_COLOUR, max(photo.shape[1] // 250, 1))
-    return photo
+        cv2.rectangle(image, *corners, CROP_COLOUR, max(image.shape[1] // 250, 1))
+    return image
 
 
-def _overlaid(photo, mask, colour, outline):
-    """The photo with a mask in colour and, in white, the outline of another one (None: its own)."""
-    picture = photo.copy()
+def _draw_mask(image, mask, colour, outline):
+    """Return a copy of uint8 H×W×3 `image` with a bool mask in colour, and in white the outline of another mask.
+
+    outline: the other mask; None draws the outline of `mask`.
+    """
+    picture = image.copy()
     picture[mask] = (0.45 * picture[mask] + 0.55 * np.array(colour)).astype(np.uint8)
     shape = (mask if outline is None else outline).astype(np.uint8)
     contours, _ = cv2.findContours(shape, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(picture, contours, -1, (255, 255, 255), max(photo.shape[1] // 400, 1))
+    return cv2.drawContours(picture, contours, -1, (255, 255, 255), max(image.shape[1] // 400, 1))
 
 
-def _data_uri(picture):
+def _make_data_uri(picture):
+    """Return RGB uint8 H×W×3 as a JPEG of PANEL_WIDTH in a data URI."""
     height, width = picture.shape[:2]
     size = PANEL_WIDTH, max(round(PANEL_WIDTH * height / width), 1)
     interpolation = cv2.INTER_AREA if width > PANEL_WIDTH else cv2.INTER_LINEAR

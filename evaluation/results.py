@@ -1,9 +1,9 @@
-"""The results of one evaluation on disk: what is finished, with which settings, and of which frames and masks.
+"""Read and write the results of one evaluation: masks, and a record of how each video was tracked.
 
     OUTPUT/[Annotations/]VIDEO/FRAME.png      the masks
-    OUTPUT_scores/VIDEO/FRAME.npz             with --save-scores, the probabilities
-    OUTPUT/.evaluation/VIDEO.json             settings; of a finished video also its masks and times
-    OUTPUT.zip                                with --zip, what the dataset's server takes
+    OUTPUT_scores/VIDEO/FRAME.npz             with --save-scores: the probabilities
+    OUTPUT/.evaluation/VIDEO.json             the record: settings and, once the video is finished, its files and times
+    OUTPUT.zip                                with --zip: the archive for the dataset's server
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from util.image_io import write_grey, write_mask, write_scores
 class Results:
     """The folder that an evaluation writes into.
 
-    output: the folder. evaluation_set: a dataset.evaluation_sets.EvaluationSet. settings: {name: value} that the
-    masks depend on, as JSON can hold them. save_scores: are probabilities written, too?
+    output: the folder. evaluation_set: a dataset.evaluation_sets.EvaluationSet. settings: {name: value} of all that the
+    masks depend on, in types that JSON has. save_scores: write probabilities, too.
     """
 
     def __init__(self, output, evaluation_set, settings, save_scores=False):
@@ -37,17 +37,17 @@ class Results:
         self._records = self.output / ".evaluation"
 
     def lock(self, alone=False):
-        """Keep other evaluations out of the folder, see `util.files.lock_folder`.
+        """Return the lock that keeps other evaluations out of the folder, see `util.files.lock_folder`.
 
-        alone: for the first process of this evaluation; the others join it.
+        alone: True in the first process of this evaluation, which takes the lock; False in the others, which share it.
         """
         return lock_folder(self._records, alone, together=True)
 
     def prepare(self, videos, overwrite):
-        """Forget the results that `overwrite` allows to replace.
+        """Remove the results of other settings, frames or masks, if `overwrite`.
 
-        Raises InputError, and removes nothing, if the folders hold what this evaluation would destroy: files that no
-        evaluation has written, or, unless `overwrite`, results of other settings, frames or masks.
+        Raises InputError, and removes nothing, if there are such results and `overwrite` is False, or if the videos'
+        folders hold files that no evaluation has written.
         """
         records = {video.name: self._read(video) for video in videos}
         for name, record in records.items():
@@ -55,26 +55,26 @@ class Results:
                 if record is None and folder.is_dir() and any(folder.iterdir()):
                     raise InputError(f"{folder}: holds files that no evaluation has written; choose another --output")
         for video in videos:
-            change = self._change(video, records[video.name])
+            change = self._find_change(video, records[video.name])
             if change and not overwrite:
                 raise InputError(f"{self.output}: {change}; choose another --output, or --overwrite")
             if change:
                 self._forget(video)
 
-    def _change(self, video, record):
-        """What differs between this evaluation and the one that has finished this video; None if nothing does."""
+    def _find_change(self, video, record):
+        """Return a sentence about what differs between this evaluation and the one that finished the video, or None."""
         if record is None or "files" not in record:
             return None
         settings = record["settings"]
         for name in settings.keys() | self._settings.keys():
             if settings.get(name) != self._settings.get(name):
                 return f"holds results with {name} {settings.get(name)}, this run has {self._settings.get(name)}"
-        if record.get("input", "unknown") not in ("unknown", input_digest(video)):
+        if record.get("input", "unknown") not in ("unknown", compute_input_digest(video)):
             return f"the results of {video.name} are of other frames or first masks"
         return None
 
-    def finished(self, video):
-        """The record of a finished video whose files are all there, else None."""
+    def read_finished(self, video):
+        """Return the record of a video if it is finished and all its files exist, else None."""
         record = self._read(video)
         folder = self.masks / video.name
         if record is None or not folder.is_dir() or not set(record.get("files", [""])) <= set(os.listdir(folder)):
@@ -85,7 +85,7 @@ class Results:
         return record
 
     def begin(self, video):
-        """Make empty folders for a video. A record without files says from here on that they are ours."""
+        """Make empty folders for a video, and a record without files, which marks the folders as an evaluation's."""
         self._forget(video)
         self._write(video, {})
         (self.masks / video.name).mkdir(parents=True)
@@ -93,9 +93,10 @@ class Results:
             (self.scores / video.name).mkdir(parents=True)
 
     def write_frame(self, video, frame, ids, palette, probabilities, objects):
-        """Write one frame's mask and, if they are wanted, its probabilities.
+        """Write one frame's mask and, with save_scores, its probabilities.
 
-        ids uint8 H×W, palette uint8 256×3, probabilities uint8 (objects + 1)×H×W or None.
+        ids: uint8 H×W. palette: uint8 256×3. probabilities: uint8 (O + 1)×H×W, the background first, or None without
+        save_scores. objects: the object ids, O of them.
         """
         path = self.masks / video.name / f"{frame}.png"
         if self._binary:
@@ -106,8 +107,8 @@ class Results:
             write_scores(self.scores / video.name / f"{frame}.npz", probabilities, objects)
 
     def finish(self, video, **facts):
-        """Record that all of a video is written. facts: `files`, the names of its masks, and what else to keep."""
-        self._write(video, {"input": input_digest(video), **facts})
+        """Record that a video is finished. facts: `files`, the names of its mask files, and what else to keep."""
+        self._write(video, {"input": compute_input_digest(video), **facts})
 
     def _forget(self, video):
         for folder in (self.masks, Path(f"{self.output}_scores")):
@@ -125,11 +126,14 @@ class Results:
         except FileNotFoundError:
             return None
         except ValueError:
-            # Damaged, but ours.
+            # The record is damaged, but tells that an evaluation made the video's folders.
             return {}
 
     def write_archive(self, records):
-        """Write OUTPUT.zip with the masks of all records {video name: record}; the same masks give the same bytes."""
+        """Write the masks of all records {video name: record} into OUTPUT.zip; return its path.
+
+        The same masks always give the same bytes: names are sorted, and times are constant.
+        """
         path = Path(f"{self.output}.zip")
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, record in sorted(records.items()):
@@ -141,14 +145,18 @@ class Results:
         return path
 
 
-def input_digest(video):
-    """SHA-256 of what a video's results depend on: its masks, which frames are asked for, and the frames' names."""
+def compute_input_digest(video):
+    """Return the SHA-256, as hexadecimal text, of the input of an EvaluationVideo.
+
+    The input is its given masks, the names of its frames, and the names of the frames whose masks are asked for. The
+    images' contents are left out, because reading them takes long.
+    """
     digest = hashlib.sha256(json.dumps([[file.stem for file in video.frames], sorted(video.wanted or ()),
                                         list(video.masks)]).encode())
     for file in video.masks.values():
         try:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         except OSError:
-            # Tracking will tell whether it is needed.
+            # If tracking needs the mask, it reports the error.
             continue
     return digest.hexdigest()

@@ -1,6 +1,7 @@
-"""Track all videos of a dataset: resumable, in one process or in several under torchrun, each video on its own.
+"""Track all videos of a dataset, each by itself, in one process or, under torchrun, in several.
 
-`evaluate` is what the scripts eval_….py call. What it writes is in `evaluation.results`, and OUTPUT/speed.json.
+The scripts eval_….py call `evaluate`. An interrupted evaluation, started again, goes on with the videos that are not
+finished. `evaluation.results` lists the files that are written; in addition, there is OUTPUT/speed.json.
 """
 
 import contextlib
@@ -26,26 +27,29 @@ from util.timing import Latencies, peak_memory_mb
 from util.video import ImageFrames
 
 WRITING_THREADS = 2
+"""Number of threads that write masks while the next frames are tracked."""
 
 
 def evaluate(tracking, results, evaluation_set, root, split, *, all_frames=False, repeat=None):
-    """Track all videos of `evaluation_set` (dataset.evaluation_sets) below `root`; returns the script's exit code.
+    """Track all videos of a dataset; return the script's exit code: 0, or 1 if a video could not be tracked.
 
-    tracking, results: the TrackingSettings and ResultSettings of util.hyper_para.
-    all_frames: write every frame from the first mask on, not only those that the dataset asks for.
-    repeat: the number of squeeze-and-excitation blocks that the network must have, if given.
+    tracking: TrackingSettings, results: ResultSettings, both of util.hyper_para. evaluation_set: an EvaluationSet of
+    dataset.evaluation_sets. root: the dataset's folder. split: the name of a split. all_frames: write masks for all
+    frames from the first mask on, not only for those that the dataset asks for. repeat: the number of
+    squeeze-and-excitation blocks that the network must have, None for any.
 
-    A video that cannot be tracked is reported at the end (exit code 1); the others are not lost. Raises InputError
-    where nothing can be tracked or the results would replace others.
+    A video that cannot be tracked is reported at the end, and the others are tracked all the same. Raises InputError if
+    no video can be tracked, or if the results would replace others.
     """
     rank, processes = _join_launcher()
-    # torchrun gives each process one thread; another number of threads would round differently.
+    # torchrun allows each process one thread only, but results depend a little on the number of threads.
     tracking = dataclasses.replace(tracking, threads=tracking.threads or available_cores())
     try:
         with contextlib.ExitStack() as lock:
             network = open_network(tracking)
             if repeat not in (None, network.config.repeat):
-                raise InputError(f"{tracking.model}: has repeat {network.config.repeat}, --repeat says {repeat}")
+                raise InputError(f"{tracking.model}: has repeat {network.config.repeat}, --repeat says {repeat}; leave "
+                                 "--repeat out, or choose another --model")
             run = _Run(tracking, results, evaluation_set, split, network, all_frames, rank, processes)
             return run.execute(evaluation_set.find(root, split), lock)
     finally:
@@ -54,35 +58,42 @@ def evaluate(tracking, results, evaluation_set, root, split, *, all_frames=False
 
 
 def _join_launcher():
-    """(rank, number of processes); under torchrun, wait for the others."""
+    """Return (rank, number of processes). Under torchrun, wait for the other processes."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
-        # The fastest process waits at the end for the slowest, however long that takes.
+        # The default timeout is long: at the end, the fastest process waits for the slowest.
         join_processes("gloo", processes)
     return int(os.environ.get("RANK", 0)), processes
 
 
 class _Run:
-    """One evaluation, as one of its processes sees it."""
+    """One process's part of an evaluation. The process of rank 0 also shares out the videos, and reports.
 
-    def __init__(self, tracking, wanted, evaluation_set, split, network, all_frames, rank, processes):
-        self.tracking, self.wanted, self.evaluation_set = tracking, wanted, evaluation_set
+    result_settings: the ResultSettings. The other arguments are those of `evaluate`.
+    """
+
+    def __init__(self, tracking, result_settings, evaluation_set, split, network, all_frames, rank, processes):
+        self.tracking, self.result_settings, self.evaluation_set = tracking, result_settings, evaluation_set
         self.all_frames, self.rank, self.processes = all_frames, rank, processes
         self.device = next(network.parameters()).device
         size = tracking.size or None
         self.core = InferenceCore(network, **tracking.core(), size=size)
-        self.results = Results(wanted.output, evaluation_set, {
+        self.results = Results(result_settings.output, evaluation_set, {
             **tracking.core(), "size": size, "benchmark": evaluation_set.title, "split": split,
             "all_frames": all_frames, "device": self.device.type, "model_sha256": file_sha256(tracking.model),
-        }, wanted.save_scores)
+        }, result_settings.save_scores)
 
     def execute(self, videos, lock):
-        """Track this process's share of `videos`, and report. lock: the ExitStack that holds the folder."""
+        """Track this process's share of `videos`, and report. Returns the exit code.
+
+        lock: ExitStack that takes the lock of the output folder.
+        """
+        # Rank 0 takes the folder, removes old results and shares out the videos that are not finished.
         shares = [None]
         if self.rank == 0:
             lock.enter_context(self.results.lock(alone=True))
-            self.results.prepare(videos, self.wanted.overwrite)
-            waiting = [video for video in videos if self.results.finished(video) is None]
+            self.results.prepare(videos, self.result_settings.overwrite)
+            waiting = [video for video in videos if self.results.read_finished(video) is None]
             if len(waiting) < len(videos):
                 print(f"{len(videos) - len(waiting)} of {len(videos)} videos are finished already")
             shares[0] = share_videos(waiting, self.processes)
@@ -90,19 +101,22 @@ class _Run:
             dist.broadcast_object_list(shares)
         if self.rank > 0:
             lock.enter_context(self.results.lock())
+
+        # Track.
         failures = self.track([video for video in videos if video.name in shares[0][self.rank]])
 
+        # Collect failures and memory from all processes, and report.
         memory = peak_memory_mb(self.device)
         if self.processes > 1:
             gathered = [None] * self.processes
             dist.all_gather_object(gathered, (failures, memory))
-            failures = [failure for one, _ in gathered for failure in one]
-            memory = {kind: max((one[kind] or 0 for _, one in gathered)) or None for kind in memory}
+            failures = [failure for theirs, _ in gathered for failure in theirs]
+            memory = {kind: max((theirs[kind] or 0 for _, theirs in gathered)) or None for kind in memory}
         complete = self.report(videos, memory, failures) if self.rank == 0 else not failures
         return 0 if complete else 1
 
     def track(self, videos):
-        """Track videos one after the other; returns [(name, what went wrong)]."""
+        """Track videos one after the other; return [(video name, error message)] of those that could not be tracked."""
         failures, done = [], 0
         frames = sum(len(video.frames) for video in videos)
         bar = progress_bar(frames, self.evaluation_set.title) if self.rank == 0 else None
@@ -123,23 +137,28 @@ class _Run:
         return failures
 
     def track_video(self, video, count):
-        """Track one video and write its masks; `count` is called after each frame."""
+        """Track one video and write its masks. Call `count()` after each frame.
+
+        Raises InputError if a frame or a mask cannot be read, or if there is no object.
+        """
         self.core.reset()
-        # What an interrupted run left of this video may not be what this one writes.
+        # Remove the masks that an interrupted run has written: its settings may have been others.
         self.results.begin(video)
         palette = read_palette(next(iter(video.masks.values())))
         names = [file.stem for file in video.frames]
         asked = set(names) if self.all_frames or video.wanted is None else video.wanted
         last = max(index for index, name in enumerate(names) if name in asked)
+
+        # Track up to the last frame that is asked for; threads write the masks.
         latencies, files, started = Latencies(), [], time.perf_counter()
         images = ImageFrames(video.frames[:last + 1])
         writing = Background(threads=WRITING_THREADS)
         try:
-            for frame in track_frames(self.core, images, lambda name, image: self.first_masks(video, name, image),
+            for frame in track_frames(self.core, images, lambda name, image: self.find_first_masks(video, name, image),
                                       wanted=asked.__contains__):
                 count()
                 if frame.ids is None:
-                    # Also what only the memory needs takes the network's time.
+                    # Nobody asked for this frame's mask, but the network's time on it counts.
                     latencies.total += frame.seconds
                     continue
                 latencies.add(frame.seconds)
@@ -151,13 +170,18 @@ class _Run:
             writing.wait()
         finally:
             writing.close()
+
+        # Record that the video is finished.
         if not files:
             raise InputError("no object in its masks")
         self.results.finish(video, files=files, objects=len(self.core.objects), width=images.size[0],
                             height=images.size[1], seconds=time.perf_counter() - started, latencies=latencies.state())
 
-    def first_masks(self, video, name, image):
-        """uint8 H×W ids of the objects that have their first mask in this frame; None if there are none."""
+    def find_first_masks(self, video, name, image):
+        """Return the mask, uint8 H×W, of the objects whose first mask is that of frame `name`; None if there are none.
+
+        image: uint8 H×W×3.
+        """
         if name not in video.masks:
             return None
         mask = read_mask(video.masks[name], image.shape[1::-1])
@@ -167,14 +191,17 @@ class _Run:
         return new if new.any() else None
 
     def report(self, videos, memory, failures):
-        """Print what was done, and write speed.json and the archive. Returns whether every video is finished."""
-        records = {video.name: self.results.finished(video) for video in videos}
+        """Print what was done, and write speed.json and the archive. Return whether every video is finished.
+
+        memory: {kind: megabytes}. failures: [(video name, error message)].
+        """
+        records = {video.name: self.results.read_finished(video) for video in videos}
         records = {name: record for name, record in records.items() if record}
         missing = len(videos) - len(records)
         for name, message in failures:
             print(f"{name}: {message}", file=sys.stderr)
         if records:
-            speed = self.measured_speed(records.values(), memory)
+            speed = self.summarise_speed(records.values(), memory)
             write_json(self.results.output / "speed.json", speed)
             network, whole = speed["network"], speed["end_to_end"]
             print(f"network {network['frames_per_second']} frames/s (p50 {network['p50_ms']} ms, p95 "
@@ -182,14 +209,18 @@ class _Run:
                   f"{speed['device']}, {speed['precision']}, {speed['frame_size']}, {speed['objects']} objects, "
                   f"torch {speed['torch']}")
         print(f"wrote {len(records)} of {len(videos)} videos to {self.results.masks}")
-        if self.wanted.zip and missing:
+        if self.result_settings.zip and missing:
             print(f"no archive: {missing} videos are not there", file=sys.stderr)
-        elif self.wanted.zip:
+        elif self.result_settings.zip:
             print(f"wrote {self.results.write_archive(records)}")
         return not missing
 
-    def measured_speed(self, records, memory):
-        """Speed of the network alone (with upsampling, without input and output, synchronised), and of everything."""
+    def summarise_speed(self, records, memory):
+        """Return the contents of speed.json, from the records of all finished videos.
+
+        "network" is the time of the network with upsampling, without reading and writing files, synchronised with the
+        device; "end_to_end" is all time.
+        """
         latencies = Latencies()
         for record in records:
             latencies.merge(record["latencies"])
@@ -214,7 +245,7 @@ class _Run:
 
 
 def share_videos(videos, processes):
-    """Names of the videos for each process: the most expensive first, each to the process with least to do."""
+    """Return for each process the names of its videos. The longest are shared out first, to the least busy process."""
     loads, shares = [0] * processes, [[] for _ in range(processes)]
     costs = {video.name: estimate_cost(video) for video in videos}
     for name, cost in sorted(costs.items(), key=lambda item: (-item[1], item[0])):
@@ -225,7 +256,7 @@ def share_videos(videos, processes):
 
 
 def estimate_cost(video):
-    """How long tracking a video takes, relative to others: for every frame 1, and 1 for each object."""
+    """Return about how long tracking a video takes, relative to others: frames × (1 + objects in the first mask)."""
     try:
         first = read_mask(next(iter(video.masks.values())))
     except InputError:

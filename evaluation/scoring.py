@@ -1,8 +1,8 @@
-"""J and F of every object in every frame of many sequences, over several processes.
+"""Compute J and F of every object in every frame of many videos, in several processes.
 
-A frame is scored on its own: which pairs of objects are in it and what J and F they have. What is not in
-a frame, on either side, has J = F = 1 there by definition, so that the rules of the data sets (which
-objects, which frames) only have to pick from these values afterwards.
+Each frame is scored by itself: which objects are in its two masks, and J and F of each pair. An object that is in
+neither mask of a frame has J = F = 1 there by definition. So the rules of a dataset (which objects, which frames) only
+pick from these values afterwards.
 """
 
 import itertools
@@ -28,60 +28,94 @@ from util.errors import InputError
 from util.progress import progress_bar
 
 VOID = 255
-FRAMES_PER_TASK = 8  # small enough to keep all processes busy to the end, large enough to be worth sending
-NAMED_AT_ONCE = 3  # frames of a run of bad files that are named one by one; longer runs are "first to last"
+"""The value that means "do not care" in a mask."""
+
+FRAMES_PER_TASK = 8
+"""A process gets so many frames at once: few, to keep all processes busy to the end, but enough to be worth sending."""
+
+NAMED_AT_ONCE = 3
+"""Up to so many bad files in a row are named one by one; of longer runs, the first and the last."""
 
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """One sequence: the frames to score, in order, each with its two files."""
+    """One video: the frames to score, in order, each with its two mask files."""
 
     name: str
     frames: tuple[str, ...]
     ground_truth: tuple[Path, ...]
     prediction: tuple[Path, ...]
-    images: tuple[Path, ...]  # frames as photos, for the report; the files need not exist
+
+    images: tuple[Path, ...]
+    """The frames' image files, for the report. They need not exist."""
 
 
 @dataclass(frozen=True)
 class Rules:
     """How the two masks of a frame are read and which objects are compared."""
 
-    void: str = "background"  # pixels of value 255 in the ground truth: background, ignored, or an object
-    binary: bool = False  # every id above 0 is object 1, on both sides
-    proposals: int = 0  # 0: objects are matched by id; otherwise each one with each of so many proposals
+    void: str = "background"
+    """What pixels of value 255 in the ground truth are: "background", "ignored", or "an object"."""
+
+    binary: bool = False
+    """Treat every id above 0 as object 1, in both masks."""
+
+    proposals: int = 0
+    """0: compare objects of equal id. Otherwise compare each object with each of so many proposals."""
 
 
 class FrameScore(NamedTuple):
-    """What one frame holds."""
+    """The scores of all objects in one frame, or the reason why it cannot be scored."""
 
-    values: dict  # (id in the ground truth, id in the prediction): (J, F); what is missing is (1, 1)
+    values: dict
+    """{(object id in the ground truth, object id in the prediction): (J, F)}. A pair that is missing has (1, 1)."""
+
     ground_truth_ids: tuple
+    """The scored object ids that the ground truth holds."""
+
     highest_prediction: int
-    shape: tuple  # height, width
-    problem: str  # "path: why the frame cannot be scored", "" if it can
+    """The highest object id in the prediction."""
+
+    shape: tuple
+    """(height, width) of the masks."""
+
+    problem: str
+    """"PATH: why the frame cannot be scored", "" if it can."""
 
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """J and F of one object over its frames: float64 T each."""
+    """J and F of one object in T frames."""
 
     sequence: str
-    label: str  # the object's name within its sequence, as in the tables
-    clip: ScoredVideo
-    frames: tuple[int, ...]  # which of the clip's frames, T
+    """The video's name."""
+
+    label: str
+    """The object's name within its video, as in the tables."""
+
+    video: ScoredVideo
+
+    frames: tuple[int, ...]
+    """T indices into the video's frames."""
+
     ground_truth_id: int
     prediction_id: int
+
     j: np.ndarray
+    """float64 T."""
+
     f: np.ndarray
+    """float64 T."""
 
     @property
     def name(self):
+        """The object's name in the tables, video and label together."""
         return f"{self.sequence}_{self.label}" if self.label else self.sequence
 
 
-def score_frame(ground_truth_path, prediction_path, objects, rules):
-    """Score one frame: a FrameScore. `objects`: the ids to score, None for all that either mask holds."""
+def score_frame(ground_truth_path, prediction_path, object_ids, rules):
+    """Return the FrameScore of one frame. object_ids: the ids to score, None for all ids in either mask."""
+    # Read the two masks.
     try:
         ground_truth, prediction = read_ids(ground_truth_path), read_ids(prediction_path)
     except InputError as error:
@@ -90,6 +124,8 @@ def score_frame(ground_truth_path, prediction_path, objects, rules):
         found, expected = (f"{width}×{height}" for height, width in (prediction.shape, ground_truth.shape))
         fault = f"{prediction_path}: {found} pixels, the ground truth has {expected}"
         return FrameScore({}, (), 0, (), fault)
+
+    # Apply the rules for ids and void.
     if rules.binary:
         ground_truth, prediction = (ground_truth > 0).view(np.uint8), (prediction > 0).view(np.uint8)
     highest = int(prediction.max())
@@ -98,16 +134,18 @@ def score_frame(ground_truth_path, prediction_path, objects, rules):
         ground_truth, prediction = ground_truth * scored, prediction * scored
     elif rules.void == "background" and ground_truth.max() == VOID:
         ground_truth = ground_truth * (ground_truth != VOID)
+
+    # Compare the objects.
     radius = boundary_radius(*ground_truth.shape)
     if rules.proposals:
-        values, present = _score_all_pairs(ground_truth, prediction, objects, rules.proposals, radius)
+        values, present = _score_all_pairs(ground_truth, prediction, object_ids, rules.proposals, radius)
     else:
-        values, present = _score_by_id(ground_truth, prediction, objects, radius)
+        values, present = _score_by_id(ground_truth, prediction, object_ids, radius)
     return FrameScore(values, present, highest, ground_truth.shape, "")
 
 
 def _crop_around(mask):
-    """The slices around all that is not 0 in a mask H×W, and a pixel on each side; None for no object."""
+    """Return the slices around all non-zero pixels of a mask H×W and one pixel on each side; None if all are 0."""
     rows = np.flatnonzero(mask.max(axis=1))
     if not rows.size:
         return None
@@ -116,72 +154,79 @@ def _crop_around(mask):
     return slice(top, bottom), slice(max(columns[0] - 1, 0), columns[-1] + 2)
 
 
-def _pair_values(ground_truth, prediction):
+def _score_pair(ground_truth, prediction):
+    """Return (J, F) of two Regions of the same crop."""
     counts = compare_regions(ground_truth, prediction)
     return region_similarity(counts.intersection, counts.union), boundary_accuracy(counts)
 
 
-def _score_by_id(ground_truth, prediction, objects, radius):
+def _score_by_id(ground_truth, prediction, object_ids, radius):
+    """Compare objects of equal id in two masks uint8 H×W: return values and ground_truth_ids of a FrameScore."""
     values, present = {}, []
     both = _crop_around(ground_truth | prediction)
     if both is None:
         return values, ()
     ground_truth, prediction = ground_truth[both], prediction[both]
-    if objects is None:
-        objects = range(1, max(int(ground_truth.max()), int(prediction.max())) + 1)
-    for k in objects:
-        mask, other = ground_truth == k, prediction == k
-        crop = _crop_around(mask | other)
+    if object_ids is None:
+        object_ids = range(1, max(int(ground_truth.max()), int(prediction.max())) + 1)
+    for object_id in object_ids:
+        truth, predicted = ground_truth == object_id, prediction == object_id
+        crop = _crop_around(truth | predicted)
         if crop is None:
             continue
-        if mask[crop].any():
-            present.append(k)
-        values[k, k] = _pair_values(make_region(mask[crop], radius), make_region(other[crop], radius))
+        if truth[crop].any():
+            present.append(object_id)
+        values[object_id, object_id] = _score_pair(make_region(truth[crop], radius),
+                                                   make_region(predicted[crop], radius))
     return values, tuple(present)
 
 
-def _score_all_pairs(ground_truth, prediction, objects, proposals, radius):
+def _score_all_pairs(ground_truth, prediction, object_ids, proposals, radius):
+    """Compare each object with each of the proposals 1 … `proposals`: return what `_score_by_id` does."""
     both = _crop_around(ground_truth | prediction)
     if both is None:
         return {}, ()
     ground_truth, prediction = ground_truth[both], prediction[both]
-    regions = {i: make_region(ground_truth == i, radius) for i in objects}
-    others = {j: make_region(prediction == j, radius) for j in range(1, proposals + 1)}
-    values = {(i, j): _pair_values(regions[i], others[j]) for i in regions for j in others}
-    return values, tuple(i for i in regions if regions[i].mask.any())
+    truths = {object_id: make_region(ground_truth == object_id, radius) for object_id in object_ids}
+    predicted = {proposal: make_region(prediction == proposal, radius) for proposal in range(1, proposals + 1)}
+    values = {(object_id, proposal): _score_pair(truth, other)
+              for object_id, truth in truths.items() for proposal, other in predicted.items()}
+    return values, tuple(object_id for object_id, truth in truths.items() if truth.mask.any())
 
 
 def _score_task(task):
-    """A few frames of one clip; also what a worker process runs."""
-    pairs, objects, rules = task
-    return [score_frame(ground_truth, prediction, objects, rules) for ground_truth, prediction in pairs]
+    """Return the FrameScores of a few frames of one video. Worker processes run this function."""
+    pairs, object_ids, rules = task
+    return [score_frame(ground_truth, prediction, object_ids, rules) for ground_truth, prediction in pairs]
 
 
 def _keep_freed_memory():
-    """Make the C library keep freed masks for the next frame instead of returning them to the system.
+    """Make the C library keep the memory of freed masks for the next frame instead of returning it to the system.
 
-    glibc raises its limits for that with the largest block that was ever freed. Without this a fifth of the
-    time, where zlib-ng is installed, goes into page faults.
+    glibc raises its threshold for keeping memory to the size of the largest block that was freed so far, so freeing
+    one large block is enough. With zlib-ng, page faults would otherwise take a fifth of the time.
     """
     np.empty(16 << 20, np.uint8)
 
 
 def _start_worker():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    # The main process handles Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)  # for processes that are not copies of this one
+    # A spawned process, unlike a forked one, does not inherit this setting.
+    cv2.setNumThreads(1)
     _keep_freed_memory()
 
 
-def score_clips(clips, objects, rules, workers):
-    """Score every frame of every clip: per clip a list of T FrameScores.
+def score_videos(videos, object_ids, rules, workers):
+    """Score every frame of every video: return for each video the list of its FrameScores.
 
-    `objects` holds per clip the ids of the ground truth to score (None: all there are). The values do not
-    depend on the number of `workers`. Raises InputError naming every file that cannot be scored.
+    videos: ScoredVideos. object_ids: for each video the ids to score, None for all ids in its masks. workers: number
+    of processes; the scores do not depend on it. Raises InputError naming every file that cannot be scored.
     """
     tasks = []
-    for clip, ids in zip(clips, objects, strict=True):
-        pairs = list(zip(clip.ground_truth, clip.prediction, strict=True))
+    for video, ids in zip(videos, object_ids, strict=True):
+        pairs = list(zip(video.ground_truth, video.prediction, strict=True))
         tasks += [
             (pairs[start : start + FRAMES_PER_TASK], ids, rules)
             for start in range(0, len(pairs), FRAMES_PER_TASK)
@@ -193,22 +238,26 @@ def score_clips(clips, objects, rules, workers):
             scores += done
             bar.increment(len(done))
     remaining = iter(scores)
-    results = [list(itertools.islice(remaining, len(clip.frames))) for clip in clips]
-    _check_frames(clips, results)
+    results = [list(itertools.islice(remaining, len(video.frames))) for video in videos]
+    _check_frames(videos, results)
     return results
 
 
-def object_score(clip, label, ground_truth_id, prediction_id, frames, chosen=None):
-    """Collect one object's values over the frames of its clip (or the `chosen` indices of them)."""
+def collect_object_score(video, label, ground_truth_id, prediction_id, frames, chosen=None):
+    """Return the ObjectScore of one object: its values in all frames of its video, or in those with `chosen` indices.
+
+    frames: the video's FrameScores.
+    """
     chosen = range(len(frames)) if chosen is None else chosen
     values = [frames[t].values.get((ground_truth_id, prediction_id), (1.0, 1.0)) for t in chosen]
     j, f = np.array(values, np.float64).reshape(-1, 2).T.copy()
-    return ObjectScore(clip.name, label, clip, tuple(chosen), ground_truth_id, prediction_id, j, f)
+    return ObjectScore(video.name, label, video, tuple(chosen), ground_truth_id, prediction_id, j, f)
 
 
 def _map_in_processes(tasks, workers):
+    """Yield the result of `_score_task` for each task, in order."""
     threads = cv2.getNumThreads()
-    # Also where processes do the work: this ends OpenCV's threads, without which its copies would hang.
+    # This call ends OpenCV's threads: a forked process would not have them, but wait for them forever.
     cv2.setNumThreads(1)
     try:
         if workers <= 1:
@@ -223,26 +272,27 @@ def _map_in_processes(tasks, workers):
         cv2.setNumThreads(threads)
 
 
-def _check_frames(clips, results):
+def _check_frames(videos, results):
+    """Raise InputError naming all frames that could not be scored or whose size differs within a video."""
     problems = []
-    for clip, frames in zip(clips, results, strict=True):
+    for video, frames in zip(videos, results, strict=True):
         shape = next((frame.shape for frame in frames if frame.shape), ())
         for t, frame in enumerate(frames):
             if frame.problem:
-                of_prediction = frame.problem.startswith(f"{clip.prediction[t]}: ")
-                side = clip.prediction if of_prediction else clip.ground_truth
+                of_prediction = frame.problem.startswith(f"{video.prediction[t]}: ")
+                side = video.prediction if of_prediction else video.ground_truth
                 problems.append((side, t, frame.problem.removeprefix(f"{side[t]}: ")))
             elif frame.shape != shape:
                 found, first = (f"{width}×{height}" for height, width in (frame.shape, shape))
-                fault = f"{found} pixels, the sequence's first frame has {first}"
-                problems.append((clip.ground_truth, t, fault))
+                fault = f"{found} pixels, the video's first frame has {first}"
+                problems.append((video.ground_truth, t, fault))
     raise_problems(problems)
 
 
 def raise_problems(problems):
-    """Raise one InputError for a list of (paths, t, what is wrong with paths[t]); nothing if it is empty.
+    """Raise one InputError for a list of (paths, t, what is wrong with paths[t]); do nothing if the list is empty.
 
-    Files that follow each other in a sequence and have the same fault are named together.
+    Files of a video that follow each other and have the same fault are named together.
     """
     if not problems:
         return
@@ -258,7 +308,7 @@ def raise_problems(problems):
 
 
 def name_files(paths):
-    """Name files of one folder in a few words: "a/00001.png", "a/00001.png, 00002.png"."""
+    """Return short text that names files of one folder, like "a/00001.png, 00002.png"."""
     names = [path.name for path in paths[1:]]
     if len(paths) > NAMED_AT_ONCE:
         return f"{paths[0]} to {paths[-1].name} ({len(paths)} files)"

@@ -1,4 +1,4 @@
-"""The tables of scores: statistics over objects, CSV files and what is printed."""
+"""Make the tables of scores, write them as CSV files and print them."""
 
 import math
 import sys
@@ -9,12 +9,15 @@ from evaluation.measures import decay, object_statistics
 from util.files import atomic_path
 
 GLOBAL_HEADER = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-UINT8_FRAMES = 256  # from so many frames on the official decay is not the decay
+"""Columns of the table of all objects together."""
+
+UINT8_FRAMES = 256
+"""From so many frames on, the official code's decay is wrong."""
 
 
-def global_scores(scores, decay_rule):
-    """The seven numbers of GLOBAL_HEADER: means over all objects of all sequences, of equal weight."""
-    # One column at a time: a mean along the first axis of a table would add up in another order.
+def compute_global_scores(scores, decay_rule):
+    """Return the seven numbers of GLOBAL_HEADER: means over all objects of all sequences, with equal weights."""
+    # One mean for each column: a mean along the first axis of the whole table would add up in another order.
     j, f = (
         [float(np.mean(column)) for column in zip(*statistics, strict=True)]
         for statistics in (
@@ -25,8 +28,8 @@ def global_scores(scores, decay_rule):
     return [(j[0] + f[0]) / 2, *j, *f]
 
 
-def object_rows(scores, decay_rule, statistics=False):
-    """Header and rows of the table of objects; with recall and decay if `statistics`."""
+def make_object_rows(scores, decay_rule, statistics=False):
+    """Return header and rows of the table of objects, with recall and decay if `statistics`."""
     rows = []
     for score in scores:
         j, f = object_statistics(score.j, decay_rule), object_statistics(score.f, decay_rule)
@@ -35,7 +38,7 @@ def object_rows(scores, decay_rule, statistics=False):
 
 
 def note_decay(scores, decay_rule):
-    """Say on standard error where our decay and the official one are not the same."""
+    """Print a note to standard error if the official code's decay of the longest video is wrong."""
     longest = max(scores, key=lambda score: len(score.j))
     frames = len(longest.j)
     if frames < UINT8_FRAMES:
@@ -47,35 +50,37 @@ def note_decay(scores, decay_rule):
     else:
         text = f"J-Decay of {longest.name} is given as {ours} like the official code's, it really is "
         text += f"{decay(longest.j):.3f}"
+    # The official code's limits of the quarters are uint8, see `evaluation.measures.decay`.
     reason = f"{frames} scored frames, the official decay wraps from {UINT8_FRAMES} on"
     print(f"note: {reason}; {text}", file=sys.stderr)
 
 
 def write_csv(path, header, rows):
-    """Write a table, numbers with three decimals, NaN as nothing; atomically."""
+    """Write a table as a CSV file, atomically: numbers with three decimals, NaN as an empty field."""
     with atomic_path(path) as temporary:
-        temporary.write_text(csv_text(header, rows), newline="\n")
+        temporary.write_text(make_csv_text(header, rows), newline="\n")
 
 
-def csv_text(header, rows):
-    """The text of write_csv."""
-    return "".join(",".join(map(_csv_field, row)) + "\n" for row in [header, *rows])
+def make_csv_text(header, rows):
+    """Return the text that `write_csv` writes."""
+    return "".join(",".join(map(_format_csv_field, row)) + "\n" for row in [header, *rows])
 
 
-def _csv_field(value):
+def _format_csv_field(value):
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
 def print_table(header, rows):
-    """Print a table as pandas' to_string(index=False) does, which is what the official tools use."""
-    columns = [_printed_column(name, [row[i] for row in rows]) for i, name in enumerate(header)]
+    """Print a table as pandas' to_string(index=False) does, which the official tools use."""
+    columns = [_format_column(name, [row[i] for row in rows]) for i, name in enumerate(header)]
     for line in zip(*columns, strict=True):
         print(" ".join(line))
 
 
-def _printed_column(name, values):
+def _format_column(name, values):
+    """Return the cells of a column, its name first, as texts of one width. values: all texts or all numbers."""
     if isinstance(values[0], str):
         cells = [name, *values]
     else:
@@ -83,7 +88,7 @@ def _printed_column(name, values):
         style = ".6e" if any(value < 1e-6 for value in finite) else ".6f"
         cells = [f"{value:{style}}".replace("nan", "NaN") for value in values]
         numbers = [i for i, value in enumerate(values) if not math.isnan(value)]
-        # Zeros that end all numbers of a column are not printed, save one after the point.
+        # Cut zeros off the ends as long as all numbers of the column end in one, but leave one after the point.
         while style == ".6f" and numbers and all(cells[i].endswith("0") for i in numbers):
             for i in numbers:
                 cells[i] = cells[i][:-1]

@@ -1,4 +1,4 @@
-"""Scores of a network in training: DAVIS 2017's validation set, tracked and scored without files."""
+"""Score a network in training on DAVIS 2017's validation set, without writing files."""
 
 import numpy as np
 
@@ -12,16 +12,16 @@ from util.video import ImageFrames
 
 
 def check_validation(stage, davis_path):
-    """Raise InputError where a training of this stage cannot be validated on this DAVIS."""
+    """Raise InputError if a training of this stage cannot be validated on the DAVIS at `davis_path`."""
     if stage == 0:
         raise InputError("--val-davis is for stages 1 to 3: the network of stage 0 cannot track")
     EVALUATION_SETS["davis17"].find(davis_path, "val")
 
 
 def validate(network, davis_path, *, amp=False):
-    """{"val/J", "val/F", "val/J&F"}: means over all objects, in percent, of the frames that DAVIS scores.
+    """Return {"val/J": …, "val/F": …, "val/J&F": …}, percent: means over all objects, in the frames that DAVIS scores.
 
-    amp: precision, as `InferenceCore` takes it.
+    amp: precision, as for `InferenceCore`.
     """
     core = InferenceCore(network, "two-frames-compress", amp=amp)
     videos = EVALUATION_SETS["davis17"].find(davis_path, "val")
@@ -36,7 +36,7 @@ def validate(network, davis_path, *, amp=False):
 
 
 def _score_video(core, video):
-    """[(J, F)] of each object: means over all frames but the first and the last."""
+    """Return [(J, F)] with one pair for each object: means over all frames but the first and the last."""
     core.reset()
     first = next(iter(video.masks.values()))
     objects, scores = [], []

@@ -1,11 +1,11 @@
-"""J and F of DAVIS 2016, one foreground object per sequence.
+"""Compute J and F of DAVIS 2016, with one foreground object in each sequence.
 
     python evaluation/2016/evaluation.py --results R --davis-path D
     python evaluation/2016/evaluation.py --results R --davis-path DAVIS/2017/trainval --split val
 
-R holds a folder of PNG files per sequence, 0/255 or any other ids: what is not 0 is the object, in the ground
-truth as well, so that D may be the tree of DAVIS 2016 or that of 2017. The first and last frame of a sequence
-are not scored. Writes global_results-SPLIT.csv and per-sequence_results-SPLIT.csv into R.
+R holds a folder of PNG files for each sequence. In predictions and ground truth, every pixel that is not 0 belongs to
+the object. So D may be the folder of DAVIS 2016 or that of DAVIS 2017. The first and the last frame of a sequence are
+not scored. Writes global_results-SPLIT.csv and per-sequence_results-SPLIT.csv into R.
 """
 
 import sys
@@ -14,21 +14,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dataset.evaluation_sets import read_set
-from evaluation.command_line import decay_rule, say_written
-from evaluation.davis import davis_clips, find_davis, score_binary
+from evaluation.command_line import choose_decay_rule, say_written
+from evaluation.davis import find_davis, find_davis_videos, score_binary
 from evaluation.report import write_report
 from evaluation.tables import (
     GLOBAL_HEADER,
-    global_scores,
+    compute_global_scores,
+    make_object_rows,
     note_decay,
-    object_rows,
     print_table,
     write_csv,
 )
 from util.errors import run_script
 from util.hyper_para import DavisScoringSettings, OptionParser, settings_from
 
-RELEASED_LISTS = "480p"  # ImageSets/480p of the original release, where there is no ImageSets/2016
+RELEASED_LISTS = "480p"
+"""The original release has its lists in ImageSets/480p instead of ImageSets/2016."""
 
 
 def get_args_parser():
@@ -42,12 +43,12 @@ def main(args):
     home = find_davis(settings.davis_path, 2016, settings.split)
     year = RELEASED_LISTS if (home / "ImageSets" / RELEASED_LISTS).is_dir() \
         and not (home / "ImageSets" / "2016").is_dir() else 2016
-    clips, _ = davis_clips(home, settings.results, read_set(home, year, settings.split), settings.split)
-    scores = score_binary(clips, settings.workers)
-    rule = decay_rule(settings)
+    videos, _ = find_davis_videos(home, settings.results, read_set(home, year, settings.split), settings.split)
+    scores = score_binary(videos, settings.workers)
+    rule = choose_decay_rule(settings)
     note_decay(scores, rule)
-    row = global_scores(scores, rule)
-    header, rows = object_rows(scores, rule, statistics=True)
+    row = compute_global_scores(scores, rule)
+    header, rows = make_object_rows(scores, rule, statistics=True)
     global_path = settings.results / f"global_results-{settings.split}.csv"
     sequences_path = settings.results / f"per-sequence_results-{settings.split}.csv"
     write_csv(global_path, GLOBAL_HEADER, [row])

@@ -1,9 +1,9 @@
-"""J&F of a DAVIS 2017 test-dev submission as the challenge server scores it.
+"""Compute J&F of a DAVIS 2017 test-dev submission as the challenge server does.
 
     python evaluation/2017/evaluation_codalab.py INPUT OUTPUT
 
-INPUT/ref is the folder with ImageSets and Annotations, INPUT/res the unpacked submission with the sequence
-folders at its top. Prints both tables as CSV and writes OUTPUT/scores.txt.
+INPUT/ref is the folder with ImageSets and Annotations. INPUT/res is the unpacked submission, with a folder for each
+sequence at its top. Prints the tables of all objects together and of each object as CSV, and writes OUTPUT/scores.txt.
 """
 
 import sys
@@ -12,22 +12,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dataset.evaluation_sets import read_set
-from evaluation.command_line import decay_rule, say_written
-from evaluation.davis import davis_clips, score_semi_supervised
+from evaluation.command_line import choose_decay_rule, say_written
+from evaluation.davis import find_davis_videos, score_semi_supervised
 from evaluation.report import write_report
-from evaluation.tables import GLOBAL_HEADER, csv_text, global_scores, note_decay, object_rows
+from evaluation.tables import GLOBAL_HEADER, compute_global_scores, make_csv_text, make_object_rows, note_decay
 from util.errors import run_script
 from util.files import atomic_path
 from util.hyper_para import DecaySettings, OptionParser, settings_from
 
 SET = "test-dev"
+"""The split that the server scores."""
+
 KEYS = ("GlobalMean", "JMean", "JRecall", "JDecay", "FMean", "FRecall", "FDecay")
+"""The server's names for the columns of GLOBAL_HEADER."""
 
 
 def get_args_parser():
     parser = OptionParser("evaluation_codalab.py", __doc__)
     parser.add_argument("input", type=Path, metavar="INPUT", help="folder with ref and res in it")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder for scores.txt, made if need be")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder for scores.txt, made if it is missing")
     parser.add_settings(DecaySettings)
     return parser
 
@@ -35,18 +38,18 @@ def get_args_parser():
 def main(args):
     settings = settings_from(DecaySettings, args)
     reference, submission = args.input / "ref", args.input / "res"
-    clips, first_masks = davis_clips(reference, submission, read_set(reference, 2017, SET), SET)
-    scores = score_semi_supervised(clips, first_masks, settings.workers)
-    rule = decay_rule(settings)
+    videos, first_masks = find_davis_videos(reference, submission, read_set(reference, 2017, SET), SET)
+    scores = score_semi_supervised(videos, first_masks, settings.workers)
+    rule = choose_decay_rule(settings)
     note_decay(scores, rule)
-    row = global_scores(scores, rule)
+    row = compute_global_scores(scores, rule)
     args.output.mkdir(parents=True, exist_ok=True)
     with atomic_path(args.output / "scores.txt") as temporary:
         temporary.write_text("".join(f"{key}: {value:f}\n" for key, value in zip(KEYS, row, strict=True)))
     print("----------------Global results in CSV---------------")
-    print(csv_text(GLOBAL_HEADER, [row]))
+    print(make_csv_text(GLOBAL_HEADER, [row]))
     print("\n------------Per sequence results in CSV-------------")
-    print(csv_text(*object_rows(scores, rule)), end="")
+    print(make_csv_text(*make_object_rows(scores, rule)), end="")
     if settings.report:
         facts = {"submission": submission.resolve().name, "decay": rule}
         summary = dict(zip(GLOBAL_HEADER, row, strict=True))

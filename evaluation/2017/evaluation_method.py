@@ -1,10 +1,10 @@
-"""J&F of DAVIS 2017 with the options and the output of the official evaluation_method.py.
+"""Compute J&F of DAVIS 2017 with the options and the output of the official evaluation_method.py.
 
     python evaluation/2017/evaluation_method.py --task semi-supervised --results R --davis-path D
     python evaluation/2017/evaluation_method.py --task unsupervised --results R --davis-path D --split val
 
-The unsupervised task scores every frame, leaves out void pixels and matches up to 20 proposals per sequence
-with the objects. Writes global_results-SET.csv and per-sequence_results-SET.csv into R.
+The unsupervised task, the default here, scores every frame, leaves out void pixels and matches up to 20 proposals of
+each sequence with its objects. Writes global_results-SET.csv and per-sequence_results-SET.csv into R.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""J&F of DAVIS 2017: the same table and CSV files as the official toolkit, to the last bit.
+"""Compute J&F of DAVIS 2017, with the same table and CSV files as the official toolkit, to the last bit.
 
     python evaluation/2017/evaluation_ours.py --results R --davis-path D
     python evaluation/2017/evaluation_ours.py --results R --davis-path D --split train --report report.html
 
-R holds a folder of indexed PNG files per sequence; the first and last frame of each are not scored. D is
-the folder that has ImageSets, Annotations and, for the report, JPEGImages in it. Writes
-global_results-SET.csv and per-sequence_results-SET.csv into R.
+R holds a folder of indexed PNG files for each sequence. The first and the last frame of a sequence are not scored. D is
+the folder that has ImageSets, Annotations and, for the report, JPEGImages in it. Writes global_results-SET.csv and
+per-sequence_results-SET.csv into R.
 """
 
 import sys
@@ -20,8 +20,12 @@ from util.errors import run_script
 from util.hyper_para import OptionParser, settings_from
 
 PLOT_SIZE = 720, 360
+"""Width and height of a plot in pixels."""
+
 PLOT_MARGIN = 30
+
 J_COLOUR, F_COLOUR = (0, 90, 181), (220, 50, 32)
+"""RGB, 0 to 255."""
 
 
 def get_args_parser():
@@ -29,13 +33,13 @@ def get_args_parser():
     parser.add_settings(Davis2017Settings)
     parser.add_argument(
         "--show", action="store_true",
-        help="also plot J and F over time, one NAME.tiff per object in this folder (default: do not)",
+        help="also plot J and F over time, as NAME.tiff for each object in the working directory (default: do not)",
     )
     return parser
 
 
 def save_plot(score):
-    """Write NAME.tiff into the working directory: J and F of one ObjectScore over its frames."""
+    """Plot J and F of one ObjectScore over its frames, as NAME.tiff in the working directory."""
     width, height = PLOT_SIZE
     image = Image.new("RGB", PLOT_SIZE, "white")
     draw = ImageDraw.Draw(image)

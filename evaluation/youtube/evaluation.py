@@ -1,14 +1,16 @@
-"""J and F on YouTube-VOS, separately for seen and unseen categories, where there is ground truth.
+"""Compute J and F on YouTube-VOS videos with ground truth, separately for seen and unseen categories.
 
     python evaluation/youtube/evaluation.py --results R --yv-path YouTube --split valid_with_masks \
         --seen YouTube/train/meta.json
 
-Ground truth is YouTube/SPLIT/Annotations/VIDEO/FRAME.png and YouTube/SPLIT/meta.json, R holds
-VIDEO/FRAME.png or Annotations/VIDEO/FRAME.png. The published validation sets have no public masks but the
-first ones: this is for videos held out from training. An object is scored in its frames of meta.json after
-the first, without meta.json in those in which the ground truth shows it. The overall score is the mean of J
-and F on seen and on unseen categories, each a mean over objects; the server's own code is not public. Writes
-global_results-SPLIT.csv and per-sequence_results-SPLIT.csv into R.
+This script is for videos that were held out from training: of the published validation sets, only the first masks are
+public. The ground truth is YouTube/SPLIT/Annotations/VIDEO/FRAME.png and YouTube/SPLIT/meta.json. R holds
+VIDEO/FRAME.png or Annotations/VIDEO/FRAME.png.
+
+An object is scored in the frames that meta.json lists for it, except the first; without meta.json, in the frames in
+which the ground truth shows it, except the first. The overall score is the mean of four numbers: J and F of seen and of
+unseen categories, each a mean over objects. The server's own code is not public. Writes global_results-SPLIT.csv and
+per-sequence_results-SPLIT.csv into R.
 """
 
 import json
@@ -24,7 +26,7 @@ from evaluation.command_line import say_written
 from evaluation.decoding import read_ids
 from evaluation.folders import check_predictions, list_folders, list_masks
 from evaluation.report import write_report
-from evaluation.scoring import VOID, Rules, ScoredVideo, object_score, raise_problems, score_clips
+from evaluation.scoring import VOID, Rules, ScoredVideo, collect_object_score, raise_problems, score_videos
 from evaluation.tables import print_table, write_csv
 from util.errors import InputError, run_script
 from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
@@ -32,17 +34,18 @@ from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
 
 @dataclass(frozen=True)
 class YouTubeScoringSettings(ScoringSettings):
-    """What this script is told."""
+    """Options of this script."""
 
-    yv_path: Path = option(Path("YouTube"), "folder that holds the split (default: %(default)s)", type=Path,
+    yv_path: Path = option(Path("YouTube"), "folder that holds the split's folder (default: %(default)s)", type=Path,
                            metavar="FOLDER")
-    split: str = option("valid", "folder that holds Annotations and meta.json (default: %(default)s)", metavar="SPLIT")
-    results: Path = option(None, "folder that holds a folder of masks for each video, or Annotations with them",
+    split: str = option("valid", "the split, a folder that holds Annotations and meta.json (default: %(default)s)",
+                        metavar="SPLIT")
+    results: Path = option(None, "folder that holds a folder of masks for each video, directly or in Annotations",
                            names=["results", "results-path"], type=Path, required=True, metavar="FOLDER")
     seen: Path | None = option(None, "the seen categories: meta.json of the training split, or a text file with one a "
                                      "line (default: all categories together)", type=Path, metavar="FILE")
     include_first: bool = option(False, "score an object's first frame, too (default: do not)")
-    per_category: bool = option(False, "mean over categories (default: over objects)")
+    per_category: bool = option(False, "take means over categories (default: over objects)")
 
 
 def get_args_parser():
@@ -52,13 +55,13 @@ def get_args_parser():
 
 
 def read_meta(path):
-    """Per video and object id what meta.json says: {video: {id: (category, sorted frames)}}."""
+    """Return what a meta.json says: {video name: {object id: (category, sorted names of its frames)}}."""
     try:
         videos = json.loads(path.read_text())["videos"]
         return {
             video: {
-                int(k): (entry.get("category", ""), sorted(entry["frames"]))
-                for k, entry in description["objects"].items()
+                int(object_id): (entry.get("category", ""), sorted(entry["frames"]))
+                for object_id, entry in description["objects"].items()
             }
             for video, description in videos.items()
         }
@@ -66,82 +69,97 @@ def read_meta(path):
         raise InputError(f"{path}: not a meta.json of YouTube-VOS ({error!r})") from None
 
 
-def meta_from_masks(annotations):
-    """The same from the ground truth's masks alone, without categories."""
+def make_meta_from_masks(annotations):
+    """Return what `read_meta` does, from the ground truth's masks alone; categories are empty."""
     meta = {}
     for video in list_folders(annotations):
         objects = {}
         for name in list_masks(annotations / video):
-            for k in set(np.unique(read_ids(annotations / video / name)).tolist()) - {0, VOID}:
-                objects.setdefault(k, ("", []))[1].append(Path(name).stem)
+            for object_id in set(np.unique(read_ids(annotations / video / name)).tolist()) - {0, VOID}:
+                objects.setdefault(object_id, ("", []))[1].append(Path(name).stem)
         meta[video] = dict(sorted(objects.items()))
     return meta
 
 
 def read_seen(path):
-    """The set of seen categories of a meta.json or a text file."""
+    """Return the set of seen categories: those in a meta.json, or the lines of a text file."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; --seen is a meta.json or a text file with one category a line")
     if path.suffix == ".json":
         return {category for objects in read_meta(path).values() for category, _ in objects.values()}
     return {line.strip() for line in path.read_text().splitlines() if line.strip()}
 
 
-def find_clips(settings, results, meta):
-    """One clip per video with all frames in which an object is scored."""
+def find_videos(settings, results, meta):
+    """Return a ScoredVideo, with all frames in which an object is scored, for each video that has such frames.
+
+    results: folder of the predictions. meta: as `read_meta` returns it. Raises InputError naming what is missing.
+    """
+    # Pair the masks of the ground truth with the predictions.
     annotations = settings.yv_path / settings.split / "Annotations"
-    clips, without = [], []
-    for video, objects in meta.items():
+    videos, without = [], []
+    for name, objects in meta.items():
         skipped = 0 if settings.include_first else 1
         frames = sorted({frame for _, frames in objects.values() for frame in frames[skipped:]})
         if not frames:
             continue
-        truth = tuple(annotations / video / f"{frame}.png" for frame in frames)
+        truth = tuple(annotations / name / f"{frame}.png" for frame in frames)
         without += [str(path) for path in truth if not path.is_file()]
-        photos = settings.yv_path / settings.split / "JPEGImages" / video
-        clips.append(
+        images = settings.yv_path / settings.split / "JPEGImages" / name
+        videos.append(
             ScoredVideo(
-                video,
+                name,
                 tuple(frames),
                 truth,
-                tuple(results / video / f"{frame}.png" for frame in frames),
-                tuple(photos / f"{frame}.jpg" for frame in frames),
+                tuple(results / name / f"{frame}.png" for frame in frames),
+                tuple(images / f"{frame}.jpg" for frame in frames),
             )
         )
+
+    # Check that all files are there.
     if without:
         raise InputError(
             f"{annotations}: meta.json names {len(without)} frames that have no mask (the published "
             f"validation sets have none but the first): {', '.join(without)}"
         )
-    if not clips:
-        raise InputError(f"{annotations}: no object has a frame to score")
-    wanted = {clip.name: [f"{frame}.png" for frame in clip.frames] for clip in clips}
+    if not videos:
+        raise InputError(f"{annotations}: no object has a frame to score; an object's first frame counts only with "
+                         "--include-first")
+    wanted = {video.name: [f"{frame}.png" for frame in video.frames] for video in videos}
     check_predictions(results, wanted, f"{settings.split} in {settings.yv_path}")
-    return clips
+    return videos
 
 
-def score_objects(clips, meta, settings):
-    """The list of ObjectScores of all clips and the category of each."""
-    results = score_clips(clips, [None] * len(clips), Rules(), settings.workers)
+def score_objects(videos, meta, settings):
+    """Return the ObjectScores of all videos, and the list of their categories.
+
+    Raises InputError naming the predictions with object ids that neither `meta` nor the ground truth has.
+    """
+    results = score_videos(videos, [None] * len(videos), Rules(), settings.workers)
     scores, categories, problems = [], [], []
-    for clip, frames in zip(clips, results, strict=True):
-        objects = meta[clip.name]
+    for video, frames in zip(videos, results, strict=True):
+        objects = meta[video.name]
+        # Find ids that the video does not have.
         for t, frame in enumerate(frames):
-            extra = {j for _, j in frame.values} - set(objects) - set(frame.ground_truth_ids)
+            extra = {object_id for _, object_id in frame.values} - set(objects) - set(frame.ground_truth_ids)
             if extra:
                 ids = ", ".join(map(str, objects))
-                problems.append((clip.prediction, t, f"object id {min(extra)}, the objects are {ids}"))
-        for k, (category, own) in objects.items():
-            chosen = [clip.frames.index(frame) for frame in own[0 if settings.include_first else 1 :]]
+                problems.append((video.prediction, t, f"object id {min(extra)}, the objects are {ids}"))
+        # Collect the scores of each object in its own frames.
+        for object_id, (category, own) in objects.items():
+            chosen = [video.frames.index(frame) for frame in own[0 if settings.include_first else 1 :]]
             if chosen:
-                scores.append(object_score(clip, str(k), k, k, frames, chosen))
+                scores.append(collect_object_score(video, str(object_id), object_id, object_id, frames, chosen))
                 categories.append(category)
     raise_problems(problems)
     return scores, categories
 
 
-def mean_over(values, categories, per_category):
-    """Mean of values over objects, or over the means of their categories; NaN of none."""
+def compute_mean(values, categories, per_category):
+    """Return the mean over objects, or the mean of the categories' means; NaN if there are no objects.
+
+    values, categories: a number and a category for each object.
+    """
     if not values:
         return float("nan")
     if per_category:
@@ -153,16 +171,20 @@ def mean_over(values, categories, per_category):
 
 
 def summarise(scores, categories, seen, per_category):
-    """The table of means: {column: value}. `seen` is None where the categories are not told apart."""
+    """Return the table of means, {column: value}.
+
+    scores, categories: an ObjectScore and a category for each object. seen: the set of seen categories, None for means
+    over all categories together.
+    """
     values = {"J": [np.mean(score.j) for score in scores], "F": [np.mean(score.f) for score in scores]}
     if seen is None:
-        j, f = (mean_over(values[measure], categories, per_category) for measure in "JF")
+        j, f = (compute_mean(values[measure], categories, per_category) for measure in "JF")
         return {"J&F-Mean": (j + f) / 2, "J-Mean": j, "F-Mean": f}
     table = {}
     for measure in "JF":
         for name, wanted in (("seen", True), ("unseen", False)):
             chosen = [i for i, category in enumerate(categories) if (category in seen) == wanted]
-            table[f"{measure}-{name}"] = mean_over(
+            table[f"{measure}-{name}"] = compute_mean(
                 [values[measure][i] for i in chosen], [categories[i] for i in chosen], per_category
             )
     return {"Overall": float(np.mean(list(table.values()))), **table}
@@ -170,15 +192,20 @@ def summarise(scores, categories, seen, per_category):
 
 def main(args):
     settings = settings_from(YouTubeScoringSettings, args)
+
+    # Read the ground truth, and score.
     split = settings.yv_path / settings.split
     meta_path = split / "meta.json"
-    list_folders(split / "Annotations")  # raises a clear error where there is none
-    meta = read_meta(meta_path) if meta_path.is_file() else meta_from_masks(split / "Annotations")
+    # Raises InputError if the folder is missing.
+    list_folders(split / "Annotations")
+    meta = read_meta(meta_path) if meta_path.is_file() else make_meta_from_masks(split / "Annotations")
     seen = read_seen(settings.seen) if settings.seen else None
     inner = settings.results / "Annotations"
     results = inner if inner.is_dir() else settings.results
-    scores, categories = score_objects(find_clips(settings, results, meta), meta, settings)
+    scores, categories = score_objects(find_videos(settings, results, meta), meta, settings)
     summary = summarise(scores, categories, seen, settings.per_category)
+
+    # Write and print the tables.
     header = ["Sequence", "Category", "J-Mean", "F-Mean"]
     rows = [
         [score.name, category, float(np.mean(score.j)), float(np.mean(score.f))]
@@ -191,6 +218,8 @@ def main(args):
     print_table(list(summary), [list(summary.values())])
     if seen is None:
         print("note: all categories together; --seen tells seen from unseen ones", file=sys.stderr)
+
+    # Write the report.
     if settings.report:
         facts = {"results": settings.results.resolve().name, "mean over": "objects"}
         if settings.per_category:

@@ -5,13 +5,13 @@ import pytest
 from dataset.augmentation import (
     IMAGE_MEAN,
     LUMA,
+    make_lookup,
     mean_colour,
     random_affine,
     random_colour,
     random_crop_box,
     random_spline,
     recolour,
-    sampling,
     scaling,
     shift_hue,
     translation,
@@ -33,16 +33,16 @@ def iou(one, other):
 def test_identity_and_flip_are_exact():
     """Pixel centres: half a pixel of error would show."""
     image = photograph(1, (64, 64))
-    assert (warp(image, sampling(np.eye(3)), 64, cv2.INTER_CUBIC, 0) == image).all()
+    assert (warp(image, make_lookup(np.eye(3)), 64, cv2.INTER_CUBIC, 0) == image).all()
     flip = translation(64, 0) @ scaling(-1, 1)
-    assert (warp(image, sampling(flip), 64, cv2.INTER_CUBIC, 0) == image[:, ::-1]).all()
+    assert (warp(image, make_lookup(flip), 64, cv2.INTER_CUBIC, 0) == image[:, ::-1]).all()
 
 
 def test_scaling_is_that_of_a_resize():
     """But for the last rows and columns, where one fills and the other repeats."""
     mask = blob()
     resized = cv2.resize(mask, (96, 96), interpolation=cv2.INTER_LINEAR)
-    warped = warp(mask, sampling(scaling(96 / 120, 96 / 90)), 96, cv2.INTER_LINEAR, 0)
+    warped = warp(mask, make_lookup(scaling(96 / 120, 96 / 90)), 96, cv2.INTER_LINEAR, 0)
     # OpenCV interpolates at 32nds of a pixel.
     assert np.abs(resized.astype(int) - warped)[1:-1, 1:-1].max() < 255 / 16
 
@@ -55,7 +55,7 @@ def test_mask_stays_on_the_object(splined):
     for seed in range(10):
         rng = np.random.default_rng(seed)
         matrix = random_affine(rng, np.array([60, 45]), 20, 10, (0.9, 1.1))
-        lookup = sampling(scaling(1.07, 1.07) @ matrix, random_spline(rng, 96) if splined else None)
+        lookup = make_lookup(scaling(1.07, 1.07) @ matrix, random_spline(rng, 96) if splined else None)
         warped = warp(image, lookup, 96, cv2.INTER_CUBIC, 0)[..., 0] > 127
         assert warped.sum() > 500
         assert iou(warped, warp(mask, lookup, 96, cv2.INTER_NEAREST, 0) > 0) > 0.96
@@ -118,7 +118,7 @@ def test_spline_fills_what_lies_outside_of_the_sample():
     shift = translation(-52, -52)
     filled = 0
     for seed in range(10):
-        lookup = sampling(shift, random_spline(np.random.default_rng(seed), 96))
+        lookup = make_lookup(shift, random_spline(np.random.default_rng(seed), 96))
         warped = warp(source, lookup, 96, cv2.INTER_CUBIC, IMAGE_MEAN)
         assert (warped[40:56, 40:56] == 255).all()
         filled += (warped == IMAGE_MEAN).all(-1).sum()
@@ -126,7 +126,7 @@ def test_spline_fills_what_lies_outside_of_the_sample():
 
 
 def test_fill_is_the_mean_colour():
-    warped = warp(photograph(1), sampling(translation(30, 0)), 64, cv2.INTER_CUBIC, IMAGE_MEAN)
+    warped = warp(photograph(1), make_lookup(translation(30, 0)), 64, cv2.INTER_CUBIC, IMAGE_MEAN)
     assert (warped[:, :28] == IMAGE_MEAN).all()
 
 

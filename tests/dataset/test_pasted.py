@@ -10,7 +10,7 @@ from PIL import Image
 from dataset import cuttings, layers
 from dataset.augmentation import IMAGE_MEAN
 from dataset.cuttings import Cuttings
-from dataset.layers import Layer, compose, cut_out, with_limb
+from dataset.layers import Layer, add_limb, compose, cut_out
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import MixedDataset, training_batches
 from dataset.training_sets import Pair, find_pairs, find_videos
@@ -26,10 +26,10 @@ def scene(root, number, size=(90, 120)):
     """A photograph with two discs of plain colours, as NUMBER.jpg with instance masks."""
     height, width = size
     image, ids = photograph(number, size).copy(), np.zeros(size, np.uint8)
-    for known, (x, y) in enumerate(((0.3, 0.4), (0.7, 0.6)), 1):
+    for object_id, (x, y) in enumerate(((0.3, 0.4), (0.7, 0.6)), 1):
         centre, radius = (round(x * width), round(y * height)), max(1, round(0.18 * min(size)))
-        cv2.circle(image, centre, radius, (40 * number % 256, 250, 120 * known), -1)
-        cv2.circle(ids, centre, radius, known, -1)
+        cv2.circle(image, centre, radius, (40 * number % 256, 250, 120 * object_id), -1)
+        cv2.circle(ids, centre, radius, object_id, -1)
     for folder in ("park", "park_instances"):
         (root / folder).mkdir(exist_ok=True)
     Image.fromarray(image).save(root / "park" / f"{number}.jpg", quality=95)
@@ -109,7 +109,7 @@ def painted(layer):
     return replace(layer, picture=picture)
 
 
-@pytest.mark.parametrize("kind", ["_pasted", "_in_place"])
+@pytest.mark.parametrize("kind", ["_make_pasted", "_make_in_place"])
 def test_masks_are_where_the_objects_are_seen(pairs, kind, monkeypatch):
     """Under occlusion, deformation, in place and pasted: away from borders a pixel is what its label says.
 
@@ -143,10 +143,10 @@ def test_masks_are_exact_to_half_a_pixel():
     own = Layer(white, {3: disc * np.uint8(255)}, [matrix] * 5, opaque=True)
     for scenery in ([back, front], [own]):
         rgb, ids = compose(scenery, SIZE)
-        known = ids[2] == 3
-        assert 700 < np.count_nonzero(known) < 1400
+        shown = ids[2] == 3
+        assert 700 < np.count_nonzero(shown) < 1400
         seen = rgb[2, ..., 0] if len(scenery) == 2 else np.where(rgb[2, ..., 0] == IMAGE_MEAN[0], 0, rgb[2, ..., 0])
-        assert ((seen > 127) == known).mean() > 0.999
+        assert ((seen > 127) == shown).mean() > 0.999
 
 
 def test_nearer_objects_hide_farther_ones(pairs, monkeypatch):
@@ -156,7 +156,7 @@ def test_nearer_objects_hide_farther_ones(pairs, monkeypatch):
     still = [np.eye(3)] * 5
     monkeypatch.setattr(cuttings, "LIMB", 0)
     one, two = (replace(layer, matrices=still, waves=None)
-                for number in (1, 2) for layer in dataset.cuttings.object_layers(rng, thing, number, still))
+                for number in (1, 2) for layer in dataset.cuttings.make_object_layers(rng, thing, number, still))
     back = Layer(np.zeros((SIZE, SIZE, 3), np.uint8), {}, [np.eye(3)] * 5, opaque=True)
     small = replace(one, masks={1: one.masks[1][:12, :12]}, picture=one.picture[:12, :12])
     assert set(np.unique(compose([back, two, small], SIZE)[1])) == {0, 1, 2}
@@ -173,7 +173,7 @@ def test_a_limb_turns_and_the_rest_stays():
     shown, there = compose([back, whole], SIZE)
     orders = []
     for number in range(30):
-        parts = with_limb(np.random.default_rng(number), whole)
+        parts = add_limb(np.random.default_rng(number), whole)
         body, limb = sorted(parts, key=lambda part: part.matrices is not whole.matrices)
         orders.append(parts[0] is limb)
         rgb, ids = compose([back, *(replace(part, matrices=whole.matrices) for part in parts)], SIZE)
@@ -240,12 +240,12 @@ def test_look_alikes_are_as_frequent_as_declared(pairs, monkeypatch):
     """A copy is the very same cut-out: its pixels are read once."""
     dataset = pasted_dataset(pairs)
     shown = []
-    monkeypatch.setattr(Cuttings, "object_layers", lambda self, rng, thing, number, camera: (
+    monkeypatch.setattr(Cuttings, "make_object_layers", lambda self, rng, thing, number, camera: (
         shown.append((number, thing)) or [Layer(thing[0], {number: thing[1]}, [np.eye(3)] * 5)]))
     further = copies = 0
     for number in range(250):
         shown.clear()
-        dataset._pasted(np.random.default_rng(number), number % len(pairs))
+        dataset._make_pasted(np.random.default_rng(number), number % len(pairs))
         assert 1 <= len(shown) <= 4
         further += len(shown) - 1
         copies += sum(thing is shown[0][1] for _, thing in shown[1:])
@@ -279,8 +279,8 @@ def test_scattered_and_cut_objects_are_not_cut_out():
     mask[0:18, 30:60] = 3
     mask[50:52, 5:7] = 4
     mask[42:60, 10:50] = 255
-    assert cuttings.worth_following(mask, cuttings.CUT_OUT_SHARE, cut=0.12, connected=0.9) == [1]
-    assert cuttings.worth_following(mask, (0, 1), cut=0.4, connected=0) == [1, 2, 3, 4]
+    assert cuttings.find_usable_objects(mask, cuttings.CUT_OUT_SHARE, cut=0.12, connected=0.9) == [1]
+    assert cuttings.find_usable_objects(mask, (0, 1), cut=0.4, connected=0) == [1, 2, 3, 4]
 
 
 def test_parts_are_not_cut_out_but_regions_of_a_map_are():
@@ -290,9 +290,9 @@ def test_parts_are_not_cut_out_but_regions_of_a_map_are():
     mask[30:34, 28:52] = 2
     mask[34:54, 30:50] = 3
     mask[15:25, 65:75] = 4
-    assert cuttings.worth_following(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 3, 4]
+    assert cuttings.find_usable_objects(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 3, 4]
     mask[mask == 0] = 6
-    assert cuttings.worth_following(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 2, 3, 4]
+    assert cuttings.find_usable_objects(mask, (0.01, 0.5), cut=0.4, connected=0.8) == [1, 2, 3, 4]
 
 
 def test_bad_files_are_named(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dataset.sampler import BatchNumbers, sample_index, training_batches
+from dataset.sampler import BatchNumbers, find_sample_index, training_batches
 from dataset.static import StaticDataset
 from dataset.training_sets import TrainingVideo, find_davis, find_pairs, find_videos
 from dataset.video import SHOTS, VideoDataset, copy_object, draw_frames, jump_curriculum
@@ -91,10 +91,10 @@ def test_seeds_differ(static):
 
 
 def test_every_epoch_shows_every_item_once_in_another_order():
-    epochs = [[sample_index(3, number, 50) for number in range(50 * epoch, 50 * epoch + 50)] for epoch in range(3)]
+    epochs = [[find_sample_index(3, number, 50) for number in range(50 * epoch, 50 * epoch + 50)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert sample_index(3, 120, 50) == epochs[2][20]
+    assert find_sample_index(3, 120, 50) == epochs[2][20]
 
 
 def test_two_processes_see_what_one_with_twice_the_batch_sees():
@@ -120,9 +120,9 @@ def test_curriculum_reaches_workers_that_live_on(videos):
 
 def test_curriculum_is_the_published_one():
     dataset = VideoDataset([], max_jump=jump_curriculum(1000))
-    jumps = [dataset.jump(number) for number in (0, 99, 100, 200, 300, 399, 400, 899, 900, 5000)]
+    jumps = [dataset.find_max_jump(number) for number in (0, 99, 100, 200, 300, 399, 400, 899, 900, 5000)]
     assert jumps == [5, 5, 10, 15, 20, 20, 25, 25, 5, 5]
-    assert VideoDataset([], max_jump=jump_curriculum(1000, 0.8)).jump(800) == 5
+    assert VideoDataset([], max_jump=jump_curriculum(1000, 0.8)).find_max_jump(800) == 5
 
 
 def test_gaps_of_youtube_are_a_fifth(videos):
@@ -286,8 +286,8 @@ def test_tiny_parts_of_bl30k_are_no_objects():
     ids[2].flat[:500] = 3
     ids[2].flat[600:999] = 5
     # 1: not more than 100 pixels; 2, 5: small and stays small; 3: small now, larger later; 4: large.
-    assert dataset._objects(ids) == [2, 4, 5]
-    assert VideoDataset([])._objects(ids) == [1, 2, 3, 4, 5]
+    assert dataset._find_objects(ids) == [2, 4, 5]
+    assert VideoDataset([])._find_objects(ids) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from dataset.check import check_data
-from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, object_ids, usable_videos
+from dataset.training_sets import count_object_pixels, find_davis, find_pairs, find_videos, find_youtube, usable_videos
 from tests.trees import pairs_tree, training_tree, write_sequence
 from util.errors import InputError
 from util.image_io import read_grey, read_image, read_objects, write_grey, write_mask
@@ -48,7 +48,7 @@ def test_youtube_counts_every_fifth_frame(tmp_path, clip):
 
 
 def test_void_is_no_object():
-    assert object_ids(np.array([[0, 3, 3, 255]], np.uint8)) == {3: 2}
+    assert count_object_pixels(np.array([[0, 3, 3, 255]], np.uint8)) == {3: 2}
 
 
 def test_videos_that_cannot_be_used_are_left_out_and_named(tmp_path, clip):
@@ -143,7 +143,7 @@ def test_masks_that_tell_objects_apart_come_as_pairs_of_their_own(tmp_path, clip
     assert found(tmp_path / "park", True) == found(tmp_path, True)
     # Image 1 has no mask of its own, which is no fault; image 2 has none at all, which is one.
     assert found(tmp_path) == ["park/0.png", "park/2.png"]
-    assert [len(object_ids(read_objects(pair.mask))) for pair in find_pairs(tmp_path, True)[:3]] == [1, 2, 2]
+    assert [len(count_object_pixels(read_objects(pair.mask))) for pair in find_pairs(tmp_path, True)[:3]] == [1, 2, 2]
 
 
 def test_soft_masks_are_one_object(tmp_path):

@@ -38,9 +38,10 @@ def test_flow_carries_every_object_along(tree, tmp_path, run):
     for name, masks in results(tree, "flow", tmp_path, run).items():
         expected = truth(tree, name)
         assert (masks[0] == expected[0]).all()
-        for known in (2, 5):
-            one, other = masks[7] == known, expected[7] == known
-            still = np.count_nonzero((expected[0] == known) & other) / np.count_nonzero((expected[0] == known) | other)
+        for object_id in (2, 5):
+            one, other = masks[7] == object_id, expected[7] == object_id
+            first = expected[0] == object_id
+            still = np.count_nonzero(first & other) / np.count_nonzero(first | other)
             assert np.count_nonzero(one & other) / np.count_nonzero(one | other) > max(0.85, still + 0.2)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.command_line import Davis2017Settings, score_davis_2017
 from evaluation.decoding import read_ids
-from evaluation.generic import GenericSettings, find_clips, score_objects
+from evaluation.generic import GenericSettings, find_videos, score_objects
 from evaluation.measures import (
     boundary_accuracy,
     boundary_radius,
@@ -16,7 +16,7 @@ from evaluation.measures import (
     object_statistics,
     region_similarity,
 )
-from evaluation.tables import GLOBAL_HEADER, global_scores
+from evaluation.tables import GLOBAL_HEADER, compute_global_scores
 from tests.evaluation.conftest import scores_root
 from util.machine import available_cores
 
@@ -88,7 +88,7 @@ def test_official_values_are_equal_in_every_frame_and_statistic(name, generation
         wanted = [float.fromhex(expected["objects"][score.name][key]) for key in GLOBAL_HEADER[1:]]
         np.testing.assert_array_equal(found, wanted)
     wanted = [float.fromhex(expected["global"][key]) for key in GLOBAL_HEADER]
-    np.testing.assert_array_equal(global_scores(scores, rule), wanted)
+    np.testing.assert_array_equal(compute_global_scores(scores, rule), wanted)
 
 
 @pytest.mark.parametrize("name", ["semi_short", "semi_main", "semi_long"])
@@ -154,7 +154,7 @@ def test_values_in_every_frame_are_those_of_vos_benchmark(name):
         workers=1,
     )
     expected = np.load(path)
-    scores = score_objects(*find_clips(settings), settings)
+    scores = score_objects(*find_videos(settings), settings)
     assert scores
     for score in scores:
         key = f"{score.sequence}/{score.ground_truth_id}"

@@ -168,15 +168,15 @@ def test_binary_results_are_recognised(davis, run):
     assert code == 2 and "evaluation/2016/evaluation.py" in err
 
 
-def test_results_of_another_set_or_data_set_are_recognised(davis, run, tmp_path):
+def test_results_of_another_set_or_dataset_are_recognised(davis, run, tmp_path):
     davis.add("a", MOVING, MOVING)
     davis.add("b", MOVING, MOVING, sets=("2017/train",))
     (davis.results / "a").rename(tmp_path / "a")
     _, _, err = run("2017/evaluation_ours", *davis.arguments())
-    assert "results of another set, 2017/train (1 of its 1 sequences" in err
+    assert "results of another set, 2017/train (1 of its 1 videos" in err
     (davis.results / "b").rename(davis.results / "0043f083b5")
     _, _, err = run("2017/evaluation_ours", *davis.arguments())
-    assert "another data set" in err and "it holds 0043f083b5" in err
+    assert "another dataset" in err and "it holds 0043f083b5" in err
     (davis.results / "inner").mkdir()
     (tmp_path / "a").rename(davis.results / "inner" / "a")
     code, _, err = run("2017/evaluation_ours", *davis.arguments())
@@ -342,12 +342,12 @@ def test_generic_counts_an_object_from_its_first_appearance_on(tmp_path, run):
     assert "clip        ,001, 50.0, 50.0, 50.0" in out  # frames 5 and 6, not 1 to 6
 
 
-def test_generic_strict_wants_every_sequence(tmp_path, run):
+def test_generic_strict_wants_every_video(tmp_path, run):
     for name in "ab":
         write_masks(tmp_path / "truth" / name, MOVING)
     write_masks(tmp_path / "results" / "a", MOVING)
     arguments = ["--ground_truth", tmp_path / "truth", "--results_path", tmp_path / "results"]
     code, _, err = run("generic", *arguments)
-    assert code == 0 and "1 sequences have no results: b" in err
+    assert code == 0 and "1 videos have no results: b" in err
     code, _, err = run("generic", *arguments, "--strict")
     assert code == 2 and "results/b (all of 00001.png to 00006.png)" in err

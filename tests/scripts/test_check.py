@@ -61,11 +61,11 @@ def test_flawless_results_of_davis_2016(davis, results):
     assert run("--dataset", "davis16", "--root", davis, "--results", results) == 0
 
 
-def remove_sequence(folder):
+def remove_video(folder):
     shutil.rmtree(folder / "camel")
 
 
-def add_sequence(folder):
+def add_video(folder):
     shutil.copytree(folder / "camel", folder / "cow")
 
 
@@ -116,8 +116,8 @@ def deeper(folder):
 
 
 @pytest.mark.parametrize("fault, parts", [
-    (remove_sequence, ["camel: missing"]),
-    (add_sequence, ["cow: not a sequence of DAVIS 2017"]),
+    (remove_video, ["camel: missing"]),
+    (add_video, ["cow: not a video of DAVIS 2017"]),
     (remove_frame, ["camel/00003.png: missing"]),
     (add_frame, ["camel/00099.png: not asked for"]),
     (rename_frame, ["camel/00003.png: missing", "camel/3.png: not asked for"]),
@@ -128,7 +128,7 @@ def deeper(folder):
     (cut, ["camel/00003.png: cannot be read"]),
     (strange_id, ["camel/00003.png: object 7, which no first mask has"]),
     (empty, ["camel: all masks are empty"]),
-    (deeper, ["camel: missing", "x: 6 files where SEQUENCE/FRAME.png is expected"]),
+    (deeper, ["camel: missing", "x: 6 files where VIDEO/FRAME.png is expected"]),
 ])
 def test_planted_faults_are_found_and_nothing_else(davis, results, capsys, fault, parts):
     fault(results)
@@ -141,13 +141,13 @@ def test_planted_faults_are_found_and_nothing_else(davis, results, capsys, fault
 def test_archive_with_an_outer_folder(davis, results, tmp_path, capsys):
     archive = packed(results, tmp_path / "a.zip", "prediction/")
     assert run("--dataset", "davis17", "--root", davis, "--results", archive) == 1
-    assert "prediction: 18 files where SEQUENCE/FRAME.png is expected" in capsys.readouterr().out
+    assert "prediction: 18 files where VIDEO/FRAME.png is expected" in capsys.readouterr().out
 
 
 def test_youtube_archive_without_its_folder(youtube, youtube_results, tmp_path, capsys):
     archive = packed(youtube_results / "Annotations", tmp_path / "a.zip")
     assert run("--dataset", "youtube", "--root", youtube, "--results", archive) == 1
-    assert "put the sequences into Annotations" in capsys.readouterr().out
+    assert "put the videos into Annotations" in capsys.readouterr().out
 
 
 def test_archive_with_foreign_and_dangerous_paths(davis, results, tmp_path, capsys):
