@@ -137,7 +137,7 @@ def _check_video(evaluation_set, video, files):
     unmatched = sorted(first_masks.keys() - set(frames))
     if unmatched:
         raise InputError(f"{video.masks[unmatched[0]]}: no frame has this mask's name")
-    start = frames.index(min(first_masks))
+    start = min(map(frames.index, first_masks))
 
     # Are the files there that are asked for, and no others?
     asked = [frame for frame in frames[start:] if video.wanted is None or frame in video.wanted]
