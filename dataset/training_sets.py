@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
+from util.hyper_para import SHOTS
 from util.image_io import IMAGE_SUFFIXES, natural, read_mask
-
-SHOTS = 5
-"""Frames of a sample in the published recipe; a video must have as many."""
 
 VOID = 255
 

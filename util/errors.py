@@ -27,10 +27,9 @@ def run_script(parser, main, argv=None):
     input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept. With RDE_TRACEBACK=1 in the
     environment the error's whole traceback comes before its line, for whoever looks for the cause in the code.
     """
-    args = parser.parse_args(argv)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return main(args) or 0
+        return main(parser.parse_args(argv)) or 0
     except InputError as error:
         _show_traceback()
         message = str(error).splitlines()[0]
