@@ -1,7 +1,8 @@
-# make demo   virtual environment, requirements, built-in example
-# make test   the same set-up, then the whole test suite
-# make lint   ruff
-# make clean  removes what the others made
+# make demo       virtual environment, requirements, built-in example
+# make test       the same set-up, then the quick tests
+# make test-all   the whole test suite
+# make lint       ruff
+# make clean      removes what the others made
 #
 # TORCH_INDEX=URL   take torch and torchvision from this index (the small CPU build, another CUDA version)
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH_INDEX ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -25,6 +26,9 @@ demo: .venv/installed
 	$(BIN)/python track.py --example
 
 test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/installed
 	$(BIN)/python -m pytest
 
 lint: .venv/installed

@@ -12,15 +12,15 @@ The Google Drive ids are the published ones. Drive limits how often a file may b
 the next day, or save it with a browser as ROOT/.downloads/NAME.tar and run the same command again.
 """
 
-import argparse
 import sys
 
 from util.download.parts import Part, add_download_options, agree, download_parts, drive_url
 from util.errors import run_script
+from util.hyper_para import OptionParser
 
 TERMS = """
 BL30K was made by the authors of MiVOS (https://github.com/hkchengrex/MiVOS). It is derived from ShapeNet
-(https://shapenet.org), whose terms apply, and must not be used commercially. Who uses it should cite both.
+(https://shapenet.org), whose terms apply, and must not be used commercially. If you use it, cite both.
 """
 
 IDS = {
@@ -32,16 +32,15 @@ IDS = {
     "f": "1nawBAazf_unMv46qGBHhWcQ4JXZ5883r",
 }
 
-# About 700 GB in all.
 SIZE = 117_000_000_000
+"""Bytes of a part; about 700 GB in all."""
 
 PARTS = tuple(Part(f"bl30k-{letter}", drive_url(identity), f"bl30k-{letter}.tar", "BL30K",
                    ("JPEGImages", "Annotations"), size=SIZE) for letter, identity in IDS.items())
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="download_bl30k.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser("download_bl30k.py", __doc__)
     add_download_options(parser, "bl30k-a to bl30k-f")
     return parser
 

@@ -26,11 +26,11 @@ the next day, or save it with a browser as ROOT/.downloads/NAME.zip and run the 
 once they are unpacked.
 """
 
-import argparse
 import sys
 
 from util.download.parts import Part, add_download_options, agree, download_parts, drive_url
 from util.errors import run_script
+from util.hyper_para import OptionParser
 
 TERMS = """
 These datasets belong to their authors, and most of them may be used for research only. Read and respect their terms:
@@ -43,7 +43,7 @@ These datasets belong to their authors, and most of them may be used for researc
     DAVIS           https://davischallenge.org/
     YouTube-VOS     https://youtube-vos.org/
 
-Who uses them should cite them.
+If you use them, cite them.
 """
 
 VIDEOS = ("JPEGImages", "Annotations")
@@ -73,8 +73,7 @@ PARTS = (
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="download_datasets.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser("download_datasets.py", __doc__)
     add_download_options(parser, "as listed above")
     return parser
 

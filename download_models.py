@@ -11,24 +11,23 @@ The Google Drive id is the published one. Drive limits how often a file may be f
 the next day, or save it with a browser in ROOT/pretrain.
 """
 
-import argparse
 import sys
 
 from util.download.parts import add_download_options, agree, download_parts, list_drive_folder
 from util.errors import InputError, run_script
+from util.hyper_para import OptionParser
 
 TERMS = """
 These weights were published by the authors of "Recurrent Dynamic Embedding for Video Object Segmentation" (Li et al.,
 CVPR 2022), and trained on data with terms of its own: DUTS, HRSOD, FSS-1000, ECSSD, BIG, DAVIS, YouTube-VOS and BL30K.
-BL30K is derived from ShapeNet and must not be used commercially. Who uses the weights should cite the paper.
+BL30K is derived from ShapeNet and must not be used commercially. If you use the weights, cite the paper.
 """
 
 FOLDER = "1i6GtLPUNZe0h72IfhU2s_WHA7ZuVoudG"
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="download_models.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser("download_models.py", __doc__)
     add_download_options(parser, "files of the published folder")
     return parser
 

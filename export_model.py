@@ -8,7 +8,6 @@ often does better than each (Izmailov et al., "Averaging Weights Leads to Wider 
 Every script reads the result as it reads the original; computing stays float32 unless --amp is given.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from model import load_network
 from model.checkpoint import preset_name
 from util.errors import InputError, run_script
 from util.files import atomic_path, file_sha256
+from util.hyper_para import OptionParser
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="export_model.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="+", help="checkpoint of the network; several: their mean")
-    parser.add_argument("--output", required=True, metavar="PATH", help="file to write")
+    parser = OptionParser("export_model.py", __doc__)
+    parser.add_argument("model", nargs="+", metavar="FILE", help="checkpoint of the network; several: their mean")
+    parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
     return parser
 
 

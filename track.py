@@ -6,11 +6,11 @@
     python track.py --video clip.mp4 --mask first.png 120:corrected.png --model model_s012_final.pth
     ffmpeg -i clip.mp4 -c copy -f matroska - | python track.py --video - --mask first.png
 
-Without --model the small network that comes with the repository tracks; it is fast on a CPU, too.
+Without --model the small network that comes with the repository tracks; it is also fast on a CPU.
 
-The mask is an indexed or grey PNG of the first frame, each object with its own id from 1 to 255; a grey one
-of 0 and 255 is one object. More masks, where objects appear or go astray, come as a folder of PNGs named
-after their frames, or as FRAME:PNG, where FRAME is a name or a number from 0.
+The mask is an indexed or grey PNG of the first frame, each object with its own id from 1 to 255; a grey mask
+of 0 and 255 is one object. For objects that appear later or were lost, give masks of later frames: a folder of
+PNGs named after their frames, or FRAME:PNG, where FRAME is a name or a number from 0.
 
 Into --output go masks/NAME.png (indexed, DAVIS palette), overlay.mp4, summary.json and, if asked for,
 scores/NAME.npz. Frames, masks and results stream: a long video needs no more memory than a short one.
@@ -151,7 +151,7 @@ def track(args, settings, network, frames, masks, folder):
 
 
 def _add_what_is_finished(error, output):
-    """The same error, saying what is finished."""
+    """The same error with what is finished added to its message."""
     kept = f"{output.finished} finished masks are in {output.masks}"
     if isinstance(error, KeyboardInterrupt):
         return KeyboardInterrupt(kept)

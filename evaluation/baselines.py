@@ -1,13 +1,12 @@
 """What needs no network, to compare with: the first mask repeated, or moved along by optical flow.
 
-    python evaluation/baselines.py --method repeat --davis_path DAVIS/2017 --output prediction/repeat
-    python evaluation/baselines.py --method flow --davis_path DAVIS/2017 --output prediction/flow --split testdev
-    python evaluation/2017/evaluation_ours.py --davis_path DAVIS/2017/trainval --results_path prediction/flow
+    python evaluation/baselines.py --method repeat --davis-path DAVIS/2017 --output prediction/repeat
+    python evaluation/baselines.py --method flow --davis-path DAVIS/2017 --output prediction/flow --split testdev
+    python evaluation/2017/evaluation_ours.py --davis-path DAVIS/2017/trainval --results prediction/flow
 
 Writes OUTPUT/SEQUENCE/FRAME.png, indexed PNGs like those of eval_davis.py; files that are there are replaced.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,16 +17,19 @@ import numpy as np
 
 from dataset.evaluation_sets import EVALUATION_SETS
 from util.errors import run_script
+from util.hyper_para import OptionParser
 from util.image_io import read_image, read_mask, read_palette, write_mask
 from util.progress import progress_bar
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", choices=METHODS, required=True)
-    parser.add_argument("--davis_path", required=True, help="DAVIS/2017, or the folder that holds JPEGImages")
-    parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser = OptionParser("baselines.py", __doc__)
+    parser.add_argument("--method", choices=METHODS, required=True, help="repeat the first mask, or move it by flow")
+    parser.add_argument("--davis-path", required=True, metavar="FOLDER",
+                        help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
+    parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
+                        help="which sequences (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for the results")
     return parser
 
 

@@ -9,7 +9,6 @@ that are no indexed PNGs, sequences without any object, and for archives the fol
 finding says what to do. Exit code 0: nothing found, 1: findings, 2: nothing to check.
 """
 
-import argparse
 import io
 import sys
 import zipfile
@@ -22,6 +21,7 @@ from PIL import Image
 
 from dataset.evaluation_sets import EVALUATION_SETS
 from util.errors import InputError, pixels, run_script
+from util.hyper_para import OptionParser
 from util.image_io import image_size, read_mask
 from util.progress import progress_bar
 
@@ -30,12 +30,12 @@ NAMES = {"davis17": "davis17", "davis16": "davis16", "youtube18": "youtube", "yo
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="evaluation.check", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=NAMES, required=True)
-    parser.add_argument("--split", help="val or testdev, valid or test (the first that the dataset has)")
-    parser.add_argument("--root", required=True, help="the dataset, as for the evaluation script")
-    parser.add_argument("--results", required=True, help="folder or zip with the results")
+    parser = OptionParser("evaluation.check", __doc__)
+    parser.add_argument("--dataset", choices=NAMES, required=True, help="whose results these are")
+    parser.add_argument("--split", metavar="SPLIT",
+                        help="val or testdev, valid or test (default: the first that the dataset has)")
+    parser.add_argument("--root", required=True, metavar="FOLDER", help="the dataset, as for the evaluation script")
+    parser.add_argument("--results", required=True, metavar="PATH", help="folder or zip with the results")
     return parser
 
 

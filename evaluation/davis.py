@@ -15,6 +15,14 @@ BINARY_VALUE = 255  # of the object in masks of DAVIS 2016
 UNSUPERVISED_2019 = ("test-dev", "test-challenge")  # their unsupervised lists came out two years later
 
 
+def find_davis(path, year, split):
+    """The folder at or below `path` that holds ImageSets/`year`/`split`.txt; `path` itself if there is none."""
+    for folder in (".", "trainval", "test-dev", "2017/trainval", "2017/test-dev", "2016"):
+        if (Path(path) / folder / "ImageSets" / str(year) / f"{split}.txt").is_file():
+            return Path(path) / folder
+    return Path(path)
+
+
 def _other_sets(davis_path, sequences):
     sets = {}
     for path in sorted((Path(davis_path) / "ImageSets").glob("*/*.txt")):

@@ -1,14 +1,13 @@
 """How fast scoring is: milliseconds per frame and object, and memory, on one and the same folder.
 
     pip install vos-benchmark zlib-ng          # both optional, for the rows that compare with them
-    python evaluation/benchmark.py --folder out/scoring_load
+    python evaluation/scoring_speed.py --folder out/scoring_load
 
 Makes 10 sequences of 70 frames, 480×854, with two objects each (blobs that move and turn, predictions with
 their outlines distorted) unless the folder has them, and measures each way of scoring them in processes of
 their own, in turns, several times.
 """
 
-import argparse
 import importlib.util
 import os
 import statistics
@@ -22,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import InputError, run_script
+from util.hyper_para import OptionParser, positive
 from util.image_io import write_mask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,12 +41,12 @@ OURS = """
 import sys, time
 sys.modules.update({blocked})
 sys.path.insert(0, {root!r})
-from evaluation.generic import find_clips, get_args_parser, score_objects
-args = get_args_parser().parse_args(
-    ["--ground_truth", {folder!r} + "/truth", "--results_path", {folder!r} + "/results", "--workers", "{n}"]
-)
+from pathlib import Path
+from evaluation.generic import GenericSettings, find_clips, score_objects
+folder = Path({folder!r})
+settings = GenericSettings(ground_truth=folder / "truth", results=folder / "results", workers={n})
 start = time.perf_counter()
-score_objects(*find_clips(args), args)
+score_objects(*find_clips(settings), settings)
 print(time.perf_counter() - start)
 """
 PEER = """
@@ -59,11 +59,11 @@ print(time.perf_counter() - start)
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--folder", type=Path, required=True, help="where the masks are or will be")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = OptionParser("scoring_speed.py", __doc__)
+    parser.add_argument("--folder", type=Path, required=True, metavar="FOLDER",
+                        help="where the masks are or will be")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N",
+                        help="measure each way so many times (default: %(default)s)")
     return parser
 
 

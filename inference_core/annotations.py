@@ -1,4 +1,4 @@
-"""Which mask belongs to which frame, checked before anything is computed."""
+"""Finds out which mask belongs to which frame, before anything is computed."""
 
 import re
 from pathlib import Path
@@ -8,10 +8,10 @@ from util.image_io import mask_files, read_mask
 
 
 def find_masks(values, frames):
-    """{frame: mask file} for the values of --mask; a frame is its name, or its number where frames have none.
+    """{frame's name: mask file} for the values of --mask.
 
     values: PNG files (for the first frame), folders of PNGs named after their frames, or FRAME:PNG.
-    frames: an ImageFrames or VideoFrames. Raises InputError where a mask cannot be read, has another size,
+    frames: an ImageFrames or VideoFrames of util.video. Raises InputError if a mask cannot be read, has another size,
     holds no object, or belongs to no frame.
     """
     masks = {}
@@ -22,14 +22,14 @@ def find_masks(values, frames):
             raise InputError(f"{file}: frame {frame} has a mask already, {masks[frame]}")
         masks[frame] = file
     for file in masks.values():
-        # Read once more when its turn comes: a long video may have many masks.
+        # Masks are read again when their frame comes, since those of a long video may not fit into memory.
         if not read_mask(file, frames.size).any():
             raise InputError(f"{file}: no object in this mask, all of it is 0")
     return masks
 
 
 def _pairs(value):
-    """(frame or None for the first, file) of one value of --mask."""
+    """[(key, file)] of one value of --mask; key: a frame's name or number, None for the first frame."""
     path = Path(value)
     if path.is_dir():
         return list(mask_files(path).items())

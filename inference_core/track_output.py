@@ -1,4 +1,4 @@
-"""What tracking one video writes: masks, overlay, scores, summary."""
+"""Writes the results of tracking one video: masks, overlay, scores, summary."""
 
 import contextlib
 import json
@@ -80,7 +80,7 @@ class TrackOutput:
             self._drawing.submit(self._draw, frame, ids)
 
     def finish(self, report):
-        """Wait until all is written; `report` ends the summary."""
+        """Wait until everything is written. report: {name: value} to add to the summary."""
         self._files.wait()
         self._drawing.wait()
         self._report = report
@@ -88,7 +88,7 @@ class TrackOutput:
     def __exit__(self, kind, error, traceback):
         self._files.close()
         self._drawing.close()
-        # After a first error (the disk is full, say) a second one would only hide it.
+        # Only the first error is raised: when the disk is full, say, others follow from it.
         failure = error
         try:
             self._close_video()

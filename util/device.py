@@ -12,7 +12,7 @@ from util.errors import InputError
 
 
 def pick_device(name):
-    """The torch.device called `name`; "auto" is the fastest there is. Raises InputError if it is not there."""
+    """The torch.device called `name`; "auto" is the fastest one here. Raises InputError if it cannot be used."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "cuda":
@@ -29,7 +29,7 @@ def pick_device(name):
 
 
 def device_name(device):
-    """What the device is called by its maker."""
+    """The name that its maker gave to a torch.device, and the number of threads if it is the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -47,9 +47,10 @@ LONG = datetime.timedelta(days=30)
 
 
 def join_processes(backend, processes, timeout=LONG):
-    """Form one group with the launcher's other processes, as late as they may come.
+    """Join the other processes of a launcher (torchrun) in one group, as late as they may come.
 
-    timeout: how long one may later wait for another before that is an error; None is torch's own for the backend.
+    timeout: a process that later waits longer than this for another one ends with an error; None is what torch sets
+    for the backend.
     """
     store, rank, _ = next(dist.rendezvous("env://", timeout=LONG))
     if os.environ.get("LOCAL_WORLD_SIZE") == str(processes):

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and the one place where scripts report them."""
+"""Errors that the user can mend, and the one place where scripts report them."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def pixels(size):
-    """(width, height) as messages show it."""
+    """A size (width, height) as messages show it: "854×480"."""
     return f"{size[0]}×{size[1]}"
 
 
@@ -27,9 +27,13 @@ def run_script(parser, main, argv=None):
     input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept. With RDE_TRACEBACK=1 in the
     environment the error's whole traceback comes before its line, for whoever looks for the cause in the code.
     """
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:
+        return end.code
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return main(parser.parse_args(argv)) or 0
+        return main(args) or 0
     except InputError as error:
         _show_traceback()
         message = str(error).splitlines()[0]

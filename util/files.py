@@ -1,4 +1,4 @@
-"""Files and folders of results: written whole or not at all, by one run at a time, told apart by their bytes."""
+"""Files of results: written whole or not at all, into a folder that one run at a time may write into."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ def atomic_path(path):
 
 
 def file_sha256(path):
-    """What tells one file of weights from another: the SHA-256 of its bytes in hexadecimal."""
+    """The SHA-256 of a file's bytes in hexadecimal, which tells one file of weights from another."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -37,7 +37,7 @@ def file_sha256(path):
 
 
 def write_json(path, content):
-    """Write what `json.dumps` takes as indented JSON, atomically."""
+    """Write `content` (whatever `json.dumps` takes) as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -60,20 +60,21 @@ class JsonWriter:
         self._start = "{\n "
 
     def add(self, name, value):
-        """A further field of the object; value: what `json.dumps` takes."""
+        """Write a field of the object; value: whatever `json.dumps` takes."""
         self._next(f"{json.dumps(name)}: {json.dumps(value)}")
 
     def begin_list(self, name):
-        """A field that is a list, of which nothing is known yet."""
+        """Begin a field that is a list; `append` adds its items."""
         self._next(f"{json.dumps(name)}: [")
         self._start = "\n  "
 
     def append(self, value):
-        """A further item of the list that was begun last."""
+        """Write an item of the list that was begun."""
         self._file.write(f"{self._start}{json.dumps(value)}")
         self._start = ",\n  "
 
     def end_list(self):
+        """End the list that was begun."""
         self._file.write("\n ]")
         self._start = ",\n "
 
@@ -88,11 +89,14 @@ class JsonWriter:
 
 @contextlib.contextmanager
 def lock_folder(folder, alone=True, together=False):
-    """Keep other runs out of `folder` during the block, or until this process ends, however it does.
+    """Keep other runs out of `folder` during the block. The lock ends with the process, even if it is killed.
 
-    alone: nobody else may have the folder. together: other processes may join, with alone=False, together=True; with
-    both, once it is seen that nobody has it. Raises InputError where another run has the folder, be it one whose
-    launcher was killed while its other processes lived on. Without effect on Windows and on file systems without locks.
+    alone: fail if any process holds the folder. together: let processes of the same run hold it, too. The first process
+    of a run of several gives both, and lets the others in once it has seen that nobody else is there; they give
+    alone=False, together=True.
+
+    Raises InputError if another run holds the folder, which may be a run whose launcher was killed while its other
+    processes live on. Without effect on Windows and on file systems without locks.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

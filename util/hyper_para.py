@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import InputError
+from util.machine import available_cores
 
 COMPACT = str(Path(__file__).parents[1] / "weights" / "compact.pth")
 """The network that comes with the repository, see docs/COMPACT.md."""
@@ -41,7 +42,7 @@ class OptionParser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog, description, recipes=None):
-        """recipes: folder whose files NAME.txt hold options that --recipe NAME puts before the command line's."""
+        """recipes: folder whose files NAME.txt hold options, one a line, that --recipe NAME puts before all others."""
         super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
                          allow_abbrev=False)
         self._recipes = recipes
@@ -51,13 +52,25 @@ class OptionParser(argparse.ArgumentParser):
                                    f"them (default: none; there are {', '.join(_recipe_names(recipes))})")
 
     def parse_known_args(self, args=None, namespace=None):
-        """See argparse. Raises InputError where --recipe names none that is there."""
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
         words[:end] = [_with_hyphens(word) for word in words[:end]]
-        if self._recipes:
-            words = [*_recipe_options(words[:end], self._recipes), *words]
+        recipe = self._recipes and super().parse_known_args(words)[0].recipe
+        if recipe:
+            words = [*self._read_recipe(recipe), *words]
         return super().parse_known_args(words, namespace)
+
+    def _read_recipe(self, name):
+        """The options of a recipe, as words of a command line."""
+        known = _recipe_names(self._recipes)
+        if name not in known:
+            self.error(f"--recipe {name}: there is none of this name, there are {', '.join(known)}")
+        lines = (self._recipes / f"{name}.txt").read_text().splitlines()
+        return [_with_hyphens(word) for line in lines for word in line.partition("#")[0].split()]
+
+    def error(self, message):
+        """End the script with exit code 2 and one line."""
+        self.exit(2, f"{self.prog}: error: {message}; --help lists all options\n")
 
     def add_settings(self, settings, title=None, **defaults):
         """Add an option for each field of a settings class, under a heading if `title` is given.
@@ -79,23 +92,6 @@ def _with_hyphens(word):
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
-
-
-def _recipe_options(words, folder):
-    """The options of the recipe that a command line asks for, as its words."""
-    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    chosen.add_argument("--recipe")
-    try:
-        name = chosen.parse_known_args(words)[0].recipe
-    except argparse.ArgumentError:
-        # A --recipe without a name: the parser itself will say so.
-        return []
-    if name is None:
-        return []
-    if name not in _recipe_names(folder):
-        raise InputError(f"--recipe {name}: there is none of this name; there are {', '.join(_recipe_names(folder))}")
-    lines = [line.partition("#")[0].split() for line in (folder / f"{name}.txt").read_text().splitlines()]
-    return [_with_hyphens(word) for line in lines for word in line]
 
 
 def _recipe_names(folder):
@@ -120,25 +116,26 @@ def settings_from(settings, args):
 
 def positive(text):
     """An argparse type: a whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    return _number(text, int, 1, None, "a whole number from 1 on")
 
 
 def whole(text):
     """An argparse type: a whole number from 0."""
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    return _number(text, int, 0, None, "a whole number from 0 on")
 
 
 def fraction(text):
     """An argparse type: a number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError
+    return _number(text, float, 0, 1, "a number from 0 to 1")
+
+
+def _number(text, kind, lowest, highest, wanted):
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or number < lowest or (highest is not None and not number <= highest):
+        raise argparse.ArgumentTypeError(f"{text} was found, {wanted} was expected")
     return number
 
 
@@ -179,8 +176,38 @@ class ResultSettings:
     output: str = option(None, "folder for the results", required=True, metavar="FOLDER")
     save_scores: bool = option(False, "also write the probabilities of each frame, uint8, into OUTPUT_scores (default: "
                                       "masks alone)")
-    zip: bool = option(False, "also write OUTPUT.zip, as the benchmark's server takes it (default: do not)")
+    zip: bool = option(False, "also write OUTPUT.zip, as the dataset's server takes it (default: do not)")
     overwrite: bool = option(False, "replace results of other settings, weights or masks (default: refuse)")
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """What every script that scores is told."""
+
+    workers: int = option(available_cores(), "processes that score (default: one for each core, here %(default)s)",
+                          type=positive, metavar="N")
+    report: str | None = option(None, "also write a report that opens in any browser (default: none)", metavar="HTML")
+
+
+@dataclass(frozen=True)
+class DecaySettings(ScoringSettings):
+    """What the scripts that also give the decay are told."""
+
+    official_decay: str | None = option(None, "repeat the official toolkit's wrong decay of sequences with more than "
+                                              "255 scored frames, as it comes out with NumPy 1 or 2 (default: the "
+                                              "right decay)", choices=("numpy1", "numpy2"))
+
+
+@dataclass(frozen=True)
+class DavisScoringSettings(DecaySettings):
+    """What the scripts that score a split of DAVIS are told."""
+
+    results: Path = option(None, "folder that holds a folder of masks for each sequence",
+                           names=["results", "results-path"], type=Path, required=True, metavar="FOLDER")
+    davis_path: Path = option(Path("DAVIS/2017/trainval"), "DAVIS, DAVIS/2017 or the folder in it that holds ImageSets "
+                                                           "(default: %(default)s)", type=Path, metavar="FOLDER")
+    split: str = option("val", "score the sequences of ImageSets/YEAR/SPLIT.txt (default: %(default)s)",
+                        names=["split", "set"], metavar="SPLIT")
 
 
 def _stage_defaults(name):

@@ -1,4 +1,4 @@
-"""Reading images and masks, writing masks: every file format decision stands here."""
+"""Reading images and masks, and writing masks: what each file format means is decided here."""
 
 import math
 import re
@@ -28,7 +28,7 @@ def davis_palette():
 
 
 def natural(name):
-    """Sorts names so that the numbers in them count as numbers: 2 before 10."""
+    """A sorting key for names that lets the numbers in them count as numbers: 2 before 10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -37,7 +37,7 @@ def is_image(path):
 
 
 def frames_in_order(files):
-    """Image files in natural order of their names. Raises InputError where two would be the same frame."""
+    """Image files in the order of their names, 2 before 10. Raises InputError if two frames have one name."""
     name, times = Counter(file.stem for file in files).most_common(1)[0]
     if times > 1:
         raise InputError(f"{files[0].parent}: {times} images are named {name}; a frame's name must be its own")
@@ -45,7 +45,7 @@ def frames_in_order(files):
 
 
 def mask_files(folder):
-    """{stem: file} of the PNGs in a folder, in natural order. Raises InputError where there is none."""
+    """{name without suffix: file} of the PNGs in a folder, 2 before 10. Raises InputError if there are none."""
     files = [file for file in Path(folder).iterdir() if is_image(file) and file.suffix.lower() == ".png"] \
         if Path(folder).is_dir() else []
     if not files:
@@ -54,7 +54,7 @@ def mask_files(folder):
 
 
 def check_size(size, image, title):
-    """`image` H×W×3 if it has the size (width, height) of its video's first frame, else InputError."""
+    """Return `image`, H×W×3. Raises InputError if its size is not that of its video's first frame, (width, height)."""
     if image.shape[1::-1] != tuple(size):
         raise InputError(f"{title}: {pixels(image.shape[1::-1])} pixels, the first frame has {pixels(size)}")
     return image
@@ -74,11 +74,13 @@ def _open(path):
 
 
 def read_image(path, size=None, shorter=None):
-    """uint8 H×W×3 RGB. Raises InputError when the file is missing, cannot be decoded in full, or has not `size`.
+    """Read an image as uint8 H×W×3 RGB.
 
-    size: the (width, height) that is expected.
-    shorter: a JPEG whose shorter side is at least twice this may come at 1/2, 1/4 or 1/8 of its size, but never below
-    it: the decoder then averages, which is much faster than decoding all pixels.
+    Raises InputError if the file is missing, cannot be decoded in full, or has another size than `size`.
+
+    size: the expected (width, height).
+    shorter: a length in pixels. A JPEG may then come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side is not
+        below this: the decoder averages pixels, which is much faster than decoding all of them.
     """
     with _open(path) as image:
         deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
@@ -88,10 +90,10 @@ def read_image(path, size=None, shorter=None):
             if shorter is not None:
                 scale = shorter / min(image.size)
                 image.draft("RGB", tuple(math.ceil(side * scale) for side in image.size))
-            # In place, and no conversion to the same mode: either would copy the pixels once more.
+            # In place, and converted only from another mode: each would copy the pixels once more.
             ImageOps.exif_transpose(image, in_place=True)
             if deep:
-                # Pillow would take all above 255 for white.
+                # Pillow would make everything above 255 white.
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
@@ -102,23 +104,23 @@ def read_image(path, size=None, shorter=None):
 
 
 def image_size(path):
-    """(width, height) as `read_image` would show it, from the file's header."""
+    """The (width, height) of what `read_image` returns, from the file's header alone."""
     with _open(path) as image:
-        # Exif orientations from 5 on are turned by a quarter.
+        # An Exif orientation of 5 or more is a turn by 90 degrees.
         return image.size[::-1] if image.getexif().get(0x0112, 1) > 4 else image.size
 
 
 def mask_size(path):
-    """(width, height) as `read_mask` would show it, from the file's header: masks are not turned."""
+    """The (width, height) of what `read_mask` returns, from the file's header alone. Masks are never turned."""
     with _open(path) as image:
         return image.size
 
 
 def read_grey(path):
-    """The values of a mask with soft edges: uint8 H×W, 0 background to 255 object.
+    """Read a mask with soft edges as uint8 H×W, from 0 for background to 255 for the object.
 
-    A mask of ids (indexed, or grey with no value above 127) has 255 wherever the id is not 0; a colour image counts
-    as grey. Raises InputError when the file is missing or cannot be decoded in full.
+    A mask of ids (indexed, or grey with no value above 127) becomes 255 wherever the id is not 0. A colour image is
+    converted to grey. Raises InputError if the file is missing or cannot be decoded in full.
     """
     with _open(path) as image:
         try:
@@ -131,11 +133,11 @@ def read_grey(path):
 
 
 def read_mask(path, size=None):
-    """The object ids of a mask file: uint8 H×W, 0 is background.
+    """Read a mask file as uint8 H×W object ids, 0 for background.
 
-    An indexed PNG gives its indices, a grey one its values; a grey mask of 0 and 255 alone is one object,
-    id 1. Raises InputError for colour images, ids above 255, files that cannot be decoded, and masks that do
-    not have the `size` (width, height) of the frames.
+    The ids are the indices of an indexed PNG or the values of a grey one; a grey mask of 0 and 255 alone is one object
+    with id 1. Raises InputError for colour images, ids above 255, files that cannot be decoded, and masks that do not
+    have the `size` (width, height) of the frames.
     """
     with _open(path) as image:
         if image.mode not in ("1", "L", "P", "I", "I;16"):
@@ -156,10 +158,10 @@ def read_mask(path, size=None):
 
 
 def read_objects(path):
-    """The objects of a mask file: uint8 H×W, 0 is background.
+    """Read a mask file for training as uint8 H×W object ids, 0 for background.
 
-    A mask of ids gives its ids, as `read_mask` does; a grey one with values above 127 is one object, id 1, where it is
-    above half; a colour image counts as grey. Raises InputError for what cannot be decoded.
+    A mask of ids is read as `read_mask` does. A grey one with values above 127 is one object, id 1, wherever its value
+    is above 127; a colour image is converted to grey first. Raises InputError if the file cannot be decoded.
     """
     with _open(path) as image:
         indexed, colour = image.mode == "P", image.mode in ("LA", "RGB", "RGBA")
@@ -170,7 +172,7 @@ def read_objects(path):
 
 
 def read_palette(path):
-    """The colours of an indexed PNG, uint8 256×3; those of DAVIS for a file without."""
+    """The colours of an indexed PNG as uint8 256×3; the colours of DAVIS if the file has none."""
     with _open(path) as image:
         try:
             colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)

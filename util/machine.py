@@ -1,4 +1,4 @@
-"""What this process has of the machine: cores and memory. Without torch, since scoring needs none."""
+"""The cores and the memory that this process uses. Free of torch, since scoring is."""
 
 import ctypes
 import functools
@@ -18,11 +18,12 @@ def available_cores():
 
 @functools.cache
 def keep_freed_memory():
-    """Have this process keep what it frees, to use it again, instead of giving it back to the system.
+    """Let this process keep the memory that it frees, for its next tensors, instead of giving it back to the system.
 
-    glibc gives large blocks back at once and fetches them anew, page by page and zeroed, for the next tensor; with
-    tensors of tens of megabytes in every frame that is a quarter of the time of tracking on a CPU. Without effect on
-    other C libraries. For tensors that come again in the same sizes; ever larger ones would leave unused holes.
+    By default glibc gives large blocks back at once and fetches new ones, page by page and zeroed, for the next tensor.
+    Tracking on a CPU frees tens of megabytes in every frame, and spends a quarter of its time on that. The setting is
+    for tensors that come again in the same sizes: ever larger ones would leave holes that nothing fits into. It has no
+    effect with other C libraries than glibc.
     """
     if not sys.platform.startswith("linux"):
         return

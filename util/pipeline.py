@@ -10,12 +10,12 @@ _END = object()
 
 
 def prefetch(items, depth=4):
-    """Yield the items of an iterable, of which up to `depth` (from 2 on) are produced ahead in a thread.
+    """Yield the items of an iterable, which a thread produces up to `depth` items ahead (2 or more).
 
-    An exception of the iterable is raised here, after the items before it. Who stops early does not wait for the item
-    that is being produced: a camera may have fallen silent.
+    An exception of the iterable is raised here, after the items before it. A caller that stops early does not wait for
+    the item that is being produced: it may never come, from a camera that has fallen silent, say.
     """
-    # One more is in the thread's hands.
+    # The thread itself holds one more item.
     queue, stopped = Queue(max(1, depth - 1)), threading.Event()
 
     def produce():
@@ -62,7 +62,7 @@ def read_ahead(function, items, threads, depth=8):
 
 
 def mark_last(items):
-    """Yield (item, is it the last one). An exception comes after all items before it."""
+    """Yield (item, True for the last item). An exception of the iterable is raised after the items before it."""
     iterator = iter(items)
     item = next(iterator, _END)
     while item is not _END:
@@ -76,7 +76,7 @@ def mark_last(items):
 
 
 class Background:
-    """Runs jobs in a thread, in order, or in several.
+    """Runs jobs in a thread, one after the other, or in several threads.
 
     A job's exception is raised by a later `submit` or by `wait`; jobs queued after it are dropped.
     """
@@ -99,7 +99,7 @@ class Background:
             self._jobs.popleft().result()
 
     def close(self):
-        """Finish what is queued, whatever comes of it."""
+        """Wait until every job is done, and drop their exceptions."""
         self._pool.shutdown()
 
     def _run(self, job, args):

@@ -8,15 +8,15 @@ import progressbar
 def progress_bar(total, label, start=0, size=False):
     """A started bar over `total` steps (None: unknown) on standard error; count with `.increment()`.
 
-    start: steps that an earlier run has done. size: the steps are bytes, shown as such, and with their speed.
-    Where standard error is no terminal, a line every ten seconds.
+    start: how many steps an earlier run has done. size: the steps are bytes; show them as such, with their speed.
+    If standard error is not a terminal, a line every ten seconds.
     """
     interactive = sys.stderr.isatty()
     count = [progressbar.SimpleProgress()]
     if size:
         count = [progressbar.DataSize(), " of ", progressbar.DataSize("max_value"), " ",
                  progressbar.AdaptiveTransferSpeed()]
-    # The time left follows from the latest steps where the first ones took no time.
+    # A resumed run did its first steps in no time: only the latest ones say how long the rest takes.
     widgets = [f"{label} ", *count, " ", progressbar.Bar(), " ",
                progressbar.AdaptiveETA() if start else progressbar.ETA()]
     if total is None:

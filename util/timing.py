@@ -13,10 +13,13 @@ except ImportError:  # Windows
 
 
 class Latencies:
-    """Percentiles of durations, to within 1 %, whatever their number: a histogram with logarithmic bins."""
+    """Percentiles of any number of durations, exact to 1 %: a histogram with logarithmic bins."""
 
     SHORTEST = 1e-6
+    """Seconds of the first bin."""
+
     RATIO = 1.01
+    """Of a bin's duration to that of the bin before it."""
 
     def __init__(self):
         self._bins = np.zeros(2500, np.int64)
@@ -30,19 +33,19 @@ class Latencies:
         self.total += seconds
 
     def state(self):
-        """All that was added, as a few numbers that JSON can hold; for `merge`."""
+        """Everything that was added, as values that JSON can hold; `merge` takes them."""
         return {"count": self.count, "total": self.total,
                 "bins": {int(position): int(self._bins[position]) for position in np.flatnonzero(self._bins)}}
 
     def merge(self, state):
-        """Add what another one gave as its `state`, also after a way through JSON."""
+        """Add the `state` of other Latencies, which may have been read from JSON."""
         self.count += state["count"]
         self.total += state["total"]
         for position, times in state["bins"].items():
             self._bins[int(position)] += times
 
     def percentile(self, percent):
-        """The duration in seconds that `percent` of all stay below; 0 without any."""
+        """The seconds that `percent` of all durations are below; 0 if there are none."""
         if not self.count:
             return 0.0
         position = int(np.searchsorted(self._bins.cumsum(), self.count * percent / 100))
@@ -58,7 +61,7 @@ class Latencies:
 
 
 def peak_memory_mb(device):
-    """Peak memory in MB since the process started: {"ram": ..., "gpu": ...}; None where unknown."""
+    """Peak memory in MB since the process started: {"ram": ..., "gpu": ...}, None if it is not known."""
     ram = None
     if resource is not None:
         # Kilobytes on Linux, bytes on macOS.

@@ -14,18 +14,18 @@ DECODING_THREADS = 2
 """Threads that decode image files: faster than any network tracks."""
 
 DEFAULT_RATE = 25
-"""Frames per second where the source has none: folders of images."""
+"""Frames per second of a folder of images."""
 
 
 def open_frames(paths):
     """The frames that `paths` stand for: a video file, a folder, a glob, "-", or image files.
 
-    Returns an ImageFrames or a VideoFrames. Both are iterated once, giving (name, uint8 H×W×3 RGB), and have
+    Returns an ImageFrames or a VideoFrames. Each can be iterated once, yields (name, uint8 H×W×3 RGB), and has
         size    (width, height)
-        length  number of frames, of a video what its header says, which may be wrong; None if unknown
+        length  the number of frames, None if it is not known; a video's header says it, and may be wrong
         rate    frames per second
-        names   all names, None for a video, whose names are frame numbers
-    Raises InputError where nothing can be read.
+        names   the names of all frames; None for a video, whose frames are named after their numbers
+    Raises InputError if nothing can be read.
     """
     if len(paths) == 1:
         path = Path(paths[0])
@@ -44,7 +44,7 @@ def open_frames(paths):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
         if not is_image(path):
-            # Absolute: what stands before a colon would be taken for a protocol.
+            # As an absolute path: FFmpeg takes what stands before a colon for a protocol.
             return VideoFrames(str(path.absolute()), str(path))
     return ImageFrames([Path(path) for path in paths])
 
@@ -68,7 +68,7 @@ class ImageFrames:
 
 
 class VideoFrames:
-    """Frames of a video file or stream, decoded by FFmpeg and turned as the file says."""
+    """Frames of a video file or stream, decoded by FFmpeg and turned upright as the file says."""
 
     names = None
 
@@ -89,7 +89,7 @@ class VideoFrames:
         if self._first is None:
             raise InputError(f"{title}: no frame could be decoded")
         self.size = self._first.shape[1::-1]
-        # A stream that does not say how long it is gets room for a week.
+        # Eight digits are enough for a week of a stream that does not say how long it is.
         self._digits = 8 if self.length is None else max(5, len(str(self.length)))
 
     def _decode(self, stream):
@@ -115,9 +115,9 @@ class VideoFrames:
 
 
 class VideoWriter:
-    """H.264 in MP4 that plays in a browser: yuv420p, index in front. Odd sides are extended by a pixel.
+    """Writes H.264 in MP4 that plays in a browser: yuv420p, index in front. Odd sides are extended by a pixel.
 
-    Raises OSError where the file cannot be written, InputError where it cannot be encoded.
+    Raises OSError if the file cannot be written, InputError if it cannot be encoded.
     """
 
     def __init__(self, path, size, rate):

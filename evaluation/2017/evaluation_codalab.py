@@ -6,40 +6,38 @@ INPUT/ref is the folder with ImageSets and Annotations, INPUT/res the unpacked s
 folders at its top. Prints both tables as CSV and writes OUTPUT/scores.txt.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dataset.evaluation_sets import read_set
-from evaluation.command_line import add_scoring_options, check_workers, decay_rule, say_written
+from evaluation.command_line import decay_rule, say_written
 from evaluation.davis import davis_clips, score_semi_supervised
 from evaluation.report import write_report
 from evaluation.tables import GLOBAL_HEADER, csv_text, global_scores, note_decay, object_rows
 from util.errors import run_script
 from util.files import atomic_path
+from util.hyper_para import DecaySettings, OptionParser, settings_from
 
 SET = "test-dev"
 KEYS = ("GlobalMean", "JMean", "JRecall", "JDecay", "FMean", "FRecall", "FDecay")
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("input", type=Path, help="folder with ref and res in it")
-    parser.add_argument("output", type=Path, help="folder for scores.txt, made if need be")
-    add_scoring_options(parser)
+    parser = OptionParser("evaluation_codalab.py", __doc__)
+    parser.add_argument("input", type=Path, metavar="INPUT", help="folder with ref and res in it")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder for scores.txt, made if need be")
+    parser.add_settings(DecaySettings)
     return parser
 
 
 def main(args):
-    check_workers(args)
+    settings = settings_from(DecaySettings, args)
     reference, submission = args.input / "ref", args.input / "res"
     clips, first_masks = davis_clips(reference, submission, read_set(reference, 2017, SET), SET)
-    scores = score_semi_supervised(clips, first_masks, args.workers)
-    rule = decay_rule(args)
+    scores = score_semi_supervised(clips, first_masks, settings.workers)
+    rule = decay_rule(settings)
     note_decay(scores, rule)
     row = global_scores(scores, rule)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -49,11 +47,11 @@ def main(args):
     print(csv_text(GLOBAL_HEADER, [row]))
     print("\n------------Per sequence results in CSV-------------")
     print(csv_text(*object_rows(scores, rule)), end="")
-    if args.report:
-        settings = {"submission": submission.resolve().name, "decay": rule}
+    if settings.report:
+        facts = {"submission": submission.resolve().name, "decay": rule}
         summary = dict(zip(GLOBAL_HEADER, row, strict=True))
-        write_report(args.report, f"DAVIS 2017, {SET}", scores, summary, settings, rule)
-    say_written([args.output / "scores.txt", args.report])
+        write_report(settings.report, f"DAVIS 2017, {SET}", scores, summary, facts, rule)
+    say_written([args.output / "scores.txt", settings.report])
 
 
 if __name__ == "__main__":

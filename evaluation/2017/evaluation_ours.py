@@ -1,14 +1,13 @@
 """J&F of DAVIS 2017: the same table and CSV files as the official toolkit, to the last bit.
 
-    python evaluation/2017/evaluation_ours.py --results_path R --davis_path D
-    python evaluation/2017/evaluation_ours.py --results_path R --davis_path D --set train --report report.html
+    python evaluation/2017/evaluation_ours.py --results R --davis-path D
+    python evaluation/2017/evaluation_ours.py --results R --davis-path D --split train --report report.html
 
 R holds a folder of indexed PNG files per sequence; the first and last frame of each are not scored. D is
 the folder that has ImageSets, Annotations and, for the report, JPEGImages in it. Writes
 global_results-SET.csv and per-sequence_results-SET.csv into R.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from PIL import Image, ImageDraw
 
-from evaluation.command_line import add_davis_2017_options, evaluate_davis_2017, say_written
+from evaluation.command_line import Davis2017Settings, evaluate_davis_2017, say_written
 from util.errors import run_script
+from util.hyper_para import OptionParser, settings_from
 
 PLOT_SIZE = 720, 360
 PLOT_MARGIN = 30
@@ -25,12 +25,11 @@ J_COLOUR, F_COLOUR = (0, 90, 181), (220, 50, 32)
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_davis_2017_options(parser, default_task="semi-supervised")
+    parser = OptionParser("evaluation_ours.py", __doc__)
+    parser.add_settings(Davis2017Settings)
     parser.add_argument(
-        "--show", action="store_true", help="plot J and F over time, one NAME.tiff per object in this folder"
+        "--show", action="store_true",
+        help="also plot J and F over time, one NAME.tiff per object in this folder (default: do not)",
     )
     return parser
 
@@ -54,7 +53,7 @@ def save_plot(score):
 
 
 def main(args):
-    scores = evaluate_davis_2017(args, print_objects=False)
+    scores = evaluate_davis_2017(settings_from(Davis2017Settings, args), print_objects=False)
     if args.show:
         for score in scores:
             save_plot(score)

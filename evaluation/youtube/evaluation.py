@@ -1,6 +1,6 @@
 """J and F on YouTube-VOS, separately for seen and unseen categories, where there is ground truth.
 
-    python evaluation/youtube/evaluation.py --results_path R --yv_path YouTube --split valid_with_masks \
+    python evaluation/youtube/evaluation.py --results R --yv-path YouTube --split valid_with_masks \
         --seen YouTube/train/meta.json
 
 Ground truth is YouTube/SPLIT/Annotations/VIDEO/FRAME.png and YouTube/SPLIT/meta.json, R holds
@@ -11,39 +11,43 @@ and F on seen and on unseen categories, each a mean over objects; the server's o
 global_results-SPLIT.csv and per-sequence_results-SPLIT.csv into R.
 """
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from evaluation.command_line import add_scoring_options, check_workers, say_written
+from evaluation.command_line import say_written
 from evaluation.decoding import read_ids
 from evaluation.folders import check_predictions, list_folders, list_masks
 from evaluation.report import write_report
 from evaluation.scoring import VOID, Rules, ScoredVideo, object_score, raise_problems, score_clips
 from evaluation.tables import print_table, write_csv
 from util.errors import InputError, run_script
+from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
+
+
+@dataclass(frozen=True)
+class YouTubeScoringSettings(ScoringSettings):
+    """What this script is told."""
+
+    yv_path: Path = option(Path("YouTube"), "folder that holds the split (default: %(default)s)", type=Path,
+                           metavar="FOLDER")
+    split: str = option("valid", "folder that holds Annotations and meta.json (default: %(default)s)", metavar="SPLIT")
+    results: Path = option(None, "folder that holds a folder of masks for each video, or Annotations with them",
+                           names=["results", "results-path"], type=Path, required=True, metavar="FOLDER")
+    seen: Path | None = option(None, "the seen categories: meta.json of the training split, or a text file with one a "
+                                     "line (default: all categories together)", type=Path, metavar="FILE")
+    include_first: bool = option(False, "score an object's first frame, too (default: do not)")
+    per_category: bool = option(False, "mean over categories (default: over objects)")
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--yv_path", type=Path, default="YouTube", help="folder with the split (YouTube)")
-    parser.add_argument("--split", default="valid", help="folder with Annotations, meta.json (valid)")
-    parser.add_argument("--results_path", type=Path, required=True)
-    parser.add_argument(
-        "--seen", type=Path, help="seen categories: the training split's meta.json, or a text file of lines"
-    )
-    parser.add_argument("--include_first", action="store_true", help="score an object's first frame, too")
-    parser.add_argument(
-        "--per_category", action="store_true", help="mean over categories instead of over objects"
-    )
-    add_scoring_options(parser, decay=False)
+    parser = OptionParser("evaluation.py", __doc__)
+    parser.add_settings(YouTubeScoringSettings)
     return parser
 
 
@@ -83,18 +87,18 @@ def read_seen(path):
     return {line.strip() for line in path.read_text().splitlines() if line.strip()}
 
 
-def find_clips(args, results, meta):
+def find_clips(settings, results, meta):
     """One clip per video with all frames in which an object is scored."""
-    annotations = args.yv_path / args.split / "Annotations"
+    annotations = settings.yv_path / settings.split / "Annotations"
     clips, without = [], []
     for video, objects in meta.items():
-        skipped = 0 if args.include_first else 1
+        skipped = 0 if settings.include_first else 1
         frames = sorted({frame for _, frames in objects.values() for frame in frames[skipped:]})
         if not frames:
             continue
         truth = tuple(annotations / video / f"{frame}.png" for frame in frames)
         without += [str(path) for path in truth if not path.is_file()]
-        photos = args.yv_path / args.split / "JPEGImages" / video
+        photos = settings.yv_path / settings.split / "JPEGImages" / video
         clips.append(
             ScoredVideo(
                 video,
@@ -112,13 +116,13 @@ def find_clips(args, results, meta):
     if not clips:
         raise InputError(f"{annotations}: no object has a frame to score")
     wanted = {clip.name: [f"{frame}.png" for frame in clip.frames] for clip in clips}
-    check_predictions(results, wanted, f"{args.split} in {args.yv_path}")
+    check_predictions(results, wanted, f"{settings.split} in {settings.yv_path}")
     return clips
 
 
-def score_objects(clips, meta, args):
+def score_objects(clips, meta, settings):
     """The list of ObjectScores of all clips and the category of each."""
-    results = score_clips(clips, [None] * len(clips), Rules(), args.workers)
+    results = score_clips(clips, [None] * len(clips), Rules(), settings.workers)
     scores, categories, problems = [], [], []
     for clip, frames in zip(clips, results, strict=True):
         objects = meta[clip.name]
@@ -128,7 +132,7 @@ def score_objects(clips, meta, args):
                 ids = ", ".join(map(str, objects))
                 problems.append((clip.prediction, t, f"object id {min(extra)}, the objects are {ids}"))
         for k, (category, own) in objects.items():
-            chosen = [clip.frames.index(frame) for frame in own[0 if args.include_first else 1 :]]
+            chosen = [clip.frames.index(frame) for frame in own[0 if settings.include_first else 1 :]]
             if chosen:
                 scores.append(object_score(clip, str(k), k, k, frames, chosen))
                 categories.append(category)
@@ -165,34 +169,34 @@ def summarise(scores, categories, seen, per_category):
 
 
 def main(args):
-    check_workers(args)
-    split = args.yv_path / args.split
+    settings = settings_from(YouTubeScoringSettings, args)
+    split = settings.yv_path / settings.split
     meta_path = split / "meta.json"
     list_folders(split / "Annotations")  # raises a clear error where there is none
     meta = read_meta(meta_path) if meta_path.is_file() else meta_from_masks(split / "Annotations")
-    seen = read_seen(args.seen) if args.seen else None
-    inner = args.results_path / "Annotations"
-    results = inner if inner.is_dir() else args.results_path
-    scores, categories = score_objects(find_clips(args, results, meta), meta, args)
-    summary = summarise(scores, categories, seen, args.per_category)
+    seen = read_seen(settings.seen) if settings.seen else None
+    inner = settings.results / "Annotations"
+    results = inner if inner.is_dir() else settings.results
+    scores, categories = score_objects(find_clips(settings, results, meta), meta, settings)
+    summary = summarise(scores, categories, seen, settings.per_category)
     header = ["Sequence", "Category", "J-Mean", "F-Mean"]
     rows = [
         [score.name, category, float(np.mean(score.j)), float(np.mean(score.f))]
         for score, category in zip(scores, categories, strict=True)
     ]
-    global_path = args.results_path / f"global_results-{args.split}.csv"
-    objects_path = args.results_path / f"per-sequence_results-{args.split}.csv"
+    global_path = settings.results / f"global_results-{settings.split}.csv"
+    objects_path = settings.results / f"per-sequence_results-{settings.split}.csv"
     write_csv(global_path, list(summary), [list(summary.values())])
     write_csv(objects_path, header, rows)
     print_table(list(summary), [list(summary.values())])
     if seen is None:
         print("note: all categories together; --seen tells seen from unseen ones", file=sys.stderr)
-    if args.report:
-        settings = {"results": args.results_path.resolve().name, "mean over": "objects"}
-        if args.per_category:
-            settings["mean over"] = "categories"
-        write_report(args.report, f"YouTube-VOS, {args.split}", scores, summary, settings)
-    say_written([global_path, objects_path, args.report])
+    if settings.report:
+        facts = {"results": settings.results.resolve().name, "mean over": "objects"}
+        if settings.per_category:
+            facts["mean over"] = "categories"
+        write_report(settings.report, f"YouTube-VOS, {settings.split}", scores, summary, facts)
+    say_written([global_path, objects_path, settings.report])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Everything the official toolkit and vos-benchmark compute for the reference cases, to the last bit."""
 
-import argparse
 import json
 
 import numpy as np
 import pytest
 
-from evaluation.command_line import score_davis_2017
+from evaluation.command_line import Davis2017Settings, score_davis_2017
 from evaluation.decoding import read_ids
-from evaluation.generic import find_clips, score_objects
+from evaluation.generic import GenericSettings, find_clips, score_objects
 from evaluation.measures import (
     boundary_accuracy,
     boundary_radius,
@@ -73,10 +72,10 @@ def test_official_tables_and_csv_files_are_byte_equal(name, generation, run, cop
 def test_official_values_are_equal_in_every_frame_and_statistic(name, generation):
     truth, predictions, subset, task = OFFICIAL[name]
     root, path = golden(name, f"{generation}.json")
-    args = argparse.Namespace(
-        davis_path=root / truth, results_path=root / predictions, set=subset, task=task, workers=1
+    settings = Davis2017Settings(
+        davis_path=root / truth, results=root / predictions, split=subset, task=task, workers=1
     )
-    scores = score_davis_2017(args)
+    scores = score_davis_2017(settings)
     expected = json.loads(path.read_text())
     frames = np.load(golden(name, f"{generation}.npz")[1])
     rule = f"numpy{generation[-1]}"
@@ -147,17 +146,15 @@ def test_any_two_folders_are_scored_as_by_vos_benchmark(name, run, copy_results)
 def test_values_in_every_frame_are_those_of_vos_benchmark(name):
     truth, predictions, options = VOS_BENCHMARK[name]
     root, path = golden(name, "vosbench.npz")
-    args = argparse.Namespace(
+    settings = GenericSettings(
         ground_truth=root / truth / "480p",
-        results_path=root / predictions,
-        images=None,
-        strict=False,
+        results=root / predictions,
         all_frames="--all_frames" in options,
         ignore_extra_ids=True,
         workers=1,
     )
     expected = np.load(path)
-    scores = score_objects(*find_clips(args), args)
+    scores = score_objects(*find_clips(settings), settings)
     assert scores
     for score in scores:
         key = f"{score.sequence}/{score.ground_truth_id}"

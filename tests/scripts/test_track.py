@@ -47,7 +47,7 @@ def inputs(clip, tmp_path_factory):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def decoded(path):

@@ -492,5 +492,4 @@ def test_pasted_images_are_checked_too(images, videos, tmp_path, capsys):
     assert "29 images" in capsys.readouterr().out
     assert run("--stage", 3, "--static_root", images, "--video_root", tmp_path, "--pasted", 1, "--check_data") == 0
     assert "5 images" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        run("--pasted", 1.5)
+    assert run("--stage", 3, "--pasted", 1.5) == 2

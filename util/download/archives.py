@@ -1,4 +1,4 @@
-"""Unpacking archives from elsewhere: nothing in them is trusted."""
+"""Unpacks archives from elsewhere, without trusting anything in them."""
 
 import functools
 import lzma
@@ -15,17 +15,17 @@ from util.progress import progress_bar
 
 CHUNK = 1 << 20
 
-# What zipfile and tarfile raise for damaged or unusual archives.
 ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError,
                   RuntimeError)
+"""What zipfile and tarfile raise for damaged or unusual archives."""
 
 
 def unpack(path, folder, holds):
-    """Unpack a zip or tar archive so that `holds` lie in `folder`; returns the number of files.
+    """Unpack the files and folders `holds` of a zip or tar archive into `folder`; returns the number of files.
 
-    Folders that the archive has around them are left out, and so is everything beside them. All names are read
-    before anything is written. Raises InputError for an archive that is damaged, holds something else or more than
-    the disk takes, or has anything but files and folders inside: no absolute path, no "..", no link, no device.
+    Folders of the archive around them are left out, and so is everything beside them. All names are read before
+    anything is written. Raises InputError if the archive is damaged, does not hold them, or holds more than fits on the
+    disk, and if it has absolute paths, "..", links or devices inside.
     """
     folder = Path(folder)
     try:
@@ -116,7 +116,7 @@ def _no_file(path, name, link):
 
 
 def inside(source, name):
-    """The parts of a relative path below its folder. Raises InputError for any other."""
+    """The parts of a path relative to its folder. Raises InputError for a path that leads out of it."""
     # A Windows path takes both kinds of slashes, and has drives.
     path = PureWindowsPath(name)
     if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
@@ -125,7 +125,7 @@ def inside(source, name):
 
 
 def check_space(folder, need, about=""):
-    """Raise InputError where the folder's disk has fewer than `need` bytes free."""
+    """Raise InputError if the folder's disk has fewer than `need` bytes free."""
     free = shutil.disk_usage(folder).free
     if need > free:
         raise InputError(f"{folder}: {about}{amount(need)} are needed, {amount(free)} are free; make room, or "
@@ -133,17 +133,17 @@ def check_space(folder, need, about=""):
 
 
 def amount(count):
-    """Bytes, in words."""
+    """A number of bytes in words: "1.5 GB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def size_of(path):
-    """Bytes of a file, 0 where there is none."""
+    """Bytes of a file; 0 if there is no such file."""
     return path.stat().st_size if path.exists() else 0
 
 
 def first_line(error):
-    """What an error says, in one line."""
+    """The message of an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,9 +1,9 @@
-"""Bringing published data here: fetching, unpacking, resizing; what an earlier run finished is not done again.
+"""Downloads published data: fetches, unpacks and resizes it. What an earlier run has finished is not done again.
 
     ROOT/.downloads/FILE             a fetched archive, removed once it is unpacked
-    ROOT/.downloads/FILE.part        as much of it as there is
-    ROOT/.downloads/NAME.unpacked    this part need not be fetched again
-    ROOT/.downloads/NAME.resized     nor its frames resized
+    ROOT/.downloads/FILE.part        the bytes of it that have come so far
+    ROOT/.downloads/NAME.unpacked    says that this part need not be fetched again
+    ROOT/.downloads/NAME.resized     says that its frames need not be resized again
 """
 
 import http.client
@@ -24,25 +24,25 @@ from util.errors import InputError
 from util.files import atomic_path
 from util.progress import progress_bar
 
-# A server that says nothing for this many seconds is taken for dead.
 TIMEOUT = 60
+"""Seconds of silence after which a connection counts as lost."""
 
-# Google Drive refuses what does not look like a browser; this is what gdown says it is.
 USER_AGENT = ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_10_1) AppleWebKit/537.36 (KHTML, like Gecko) "
               "Chrome/39.0.2171.95 Safari/537.36")
+"""Google Drive refuses clients that do not look like a browser; gdown calls itself so."""
 
-# Seconds before a lost connection is taken up again.
 PAUSE = 1
+"""Seconds before a lost connection is tried again."""
 
 NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file to download, and what becomes of it."""
+    """One file to download, and what is done with it."""
 
     name: str
-    """What --only takes."""
+    """Its name for --only."""
 
     url: str
 
@@ -53,29 +53,29 @@ class Part:
     """Where it goes, relative to the root."""
 
     holds: tuple = ()
-    """What an archive brings into the folder, whatever folders it has around it; nothing: a file of its own."""
+    """The files and folders of an archive to unpack, whatever folders are around them; empty: it is no archive."""
 
     resized: str = ""
-    """Where copies of its videos with a shorter side of 480 go, relative to the root; "": nowhere."""
+    """Where copies of its videos with a shorter side of 480 go, relative to the root; "": no copies are made."""
 
     size: int = 0
-    """About as many bytes has an archive, and its content again; 0: as the server says."""
+    """Bytes of the archive, and about as many of its content; 0: not known before the server says it."""
 
 
 def drive_url(identity):
-    """Where Google Drive gives the file of this id."""
+    """The address of a file of Google Drive."""
     return f"https://drive.google.com/uc?id={identity}"
 
 
 def list_drive_folder(identity, folder):
-    """The files of a public Google Drive folder as Parts, each its own file below `folder`."""
+    """The files of a public Google Drive folder as Parts, which go below `folder`."""
     import gdown
 
     page = f"https://drive.google.com/drive/folders/{identity}"
     try:
         files = gdown.download_folder(url=page, quiet=True, skip_download=True, use_cookies=False)
     except Exception as error:
-        # gdown has no base class of its own for what a changed page or a lost connection raises.
+        # gdown has no common class for the errors of a changed page or a lost connection.
         raise InputError(f"{page}: Google Drive does not list this folder ({first_line(error)}); try again later, or "
                          f"save its files into {folder} with a browser") from error
     if not files:
@@ -86,13 +86,14 @@ def list_drive_folder(identity, folder):
 
 def add_download_options(parser, names):
     """The options of every script that downloads. names: what --only takes, for the help."""
-    parser.add_argument("--root", default=".", help="where the folders go (%(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of it: {names}")
-    parser.add_argument("--yes", action="store_true", help="agree to the terms without being asked")
+    parser.add_argument("--root", default=".", metavar="FOLDER",
+                        help="where the folders go (default: the current folder)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"fetch some of it: {names} (default: all)")
+    parser.add_argument("--yes", action="store_true", help="agree to the terms without being asked (default: ask)")
 
 
 def agree(terms, yes):
-    """Print the terms and ask for a yes, unless it is given. Raises InputError without one."""
+    """Print the terms and, unless `yes`, ask the user to agree. Raises InputError if he does not."""
     print(terms.strip(), flush=True)
     if yes:
         return
@@ -109,8 +110,8 @@ def agree(terms, yes):
 def download_parts(parts, args):
     """Complete all parts, or those of --only, below --root; returns the exit code of the script.
 
-    A part that fails is reported, also at the end (exit code 1); the others are not lost. Raises InputError if
-    --only names what is not there, or if it is known before that the disk is too small.
+    A part that fails is reported at once and at the end (exit code 1), and the others are still fetched. Raises
+    InputError if --only names a part that does not exist, or if the disk is known to be too small.
     """
     names = [part.name for part in parts]
     for name in args.only or ():
@@ -120,7 +121,7 @@ def download_parts(parts, args):
     chosen = [part for part in parts if not args.only or part.name in args.only]
     waiting = [part for part in chosen if not _finished(part, root)]
     (root / ".downloads").mkdir(parents=True, exist_ok=True)
-    # All of their content, and one archive, which is removed before the next one comes.
+    # The content of all parts, and one archive, which is removed before the next one is fetched.
     sizes = [part.size for part in waiting if not _archive(part, root).exists()]
     here = sum(size_of(_partial(_archive(part, root))) for part in waiting)
     check_space(root, sum(sizes) + max(sizes, default=0) - here, "about ")
@@ -146,7 +147,7 @@ def download_parts(parts, args):
 
 
 def _complete(part, root):
-    """Do what is left to do for a part; what was written where, in words."""
+    """Do what is left to do for a part. Returns what was written where, in words."""
     folder, archive = root / part.folder, _archive(part, root)
     if not part.holds:
         fetch(part.url, archive)
@@ -157,7 +158,7 @@ def _complete(part, root):
         return f"{amount(size_of(target))} in {target}"
     report = f"already in {folder}"
     if not _unpacked(part, root):
-        # The archive lies there together with its content and the resized copies.
+        # The disk must hold the archive, its content and the resized copies at the same time.
         fetch(part.url, archive, copies=3 if part.resized else 2)
         report = f"{unpack(archive, folder, part.holds)} files in {folder}"
         _mark(part, root, "unpacked", report)
@@ -173,7 +174,7 @@ def _finished(part, root):
     if not part.holds:
         return (root / part.folder / part.file).is_file()
     if part.resized:
-        # Who has the copies may have removed what they were made of.
+        # The user may have removed the originals once there were copies.
         return _marker(part, root, "resized").exists() and (root / part.resized).is_dir()
     return _unpacked(part, root)
 
@@ -201,11 +202,12 @@ def _partial(path):
 
 
 def fetch(url, path, copies=1):
-    """Download `url` to `path`, unless it is there. What has come so far is kept beside it, and built upon.
+    """Download `url` to `path`, unless the file is there. What has come so far is kept beside it for the next try.
 
-    A lost connection is taken up again as long as it brings anything. copies: how many files of this size the
-    disk must take. Raises InputError that says what to do if the server has no file, or not all of it, or if the
-    disk is too small; a page of Google Drive in its place is followed or quoted.
+    A lost connection is tried again as long as each try brings something. If Google Drive sends a page instead of the
+    file, its link is followed, or its text is quoted in the error.
+    copies: how many files of this size the disk must hold.
+    Raises InputError, with what to do, if the server has no file or not all of it, or if the disk is too small.
     """
     path = Path(path)
     if path.is_file():
@@ -236,11 +238,11 @@ def fetch(url, path, copies=1):
 
 
 class _NoFile(Exception):
-    """A page where a file was expected; says why, in the words of the page."""
+    """The server sent a page instead of a file; the message is the page's reason."""
 
 
 def _transfer(url, partial, label, copies):
-    """Append what one connection gives to `partial`; the size of the whole file, None if the server does not say."""
+    """Append what one connection brings to `partial`. Returns the size of the whole file, None if it is not known."""
     offset = size_of(partial)
     try:
         response = _open(url, offset)
@@ -260,7 +262,7 @@ def _transfer(url, partial, label, copies):
             if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 raise http.client.HTTPException("other bytes than those asked for")
         else:
-            # The server does not go on where we were.
+            # The server sends the file from its beginning.
             offset = 0
         if total is not None:
             check_space(partial.parent, total * copies - offset)
@@ -276,9 +278,9 @@ def _transfer(url, partial, label, copies):
 
 
 def _open(url, offset):
-    """The server's answer with the bytes of `url` from `offset` on, if it can do that, else from the start.
+    """The server's answer with the bytes of `url` from `offset` on, or from the start if it cannot do that.
 
-    Google Drive first asks whether to download what it has not scanned; gdown finds the link in its page.
+    For files that it has not scanned, Google Drive first sends a page with a question; gdown finds the link in it.
     """
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
@@ -308,6 +310,6 @@ def _link_in_page(page):
 
 
 def _total(headers):
-    """The size of the whole file after the slash of Content-Range; None if unknown."""
+    """The size of the whole file, which follows the slash of Content-Range; None if it is not known."""
     total = headers.get("Content-Range", "").rpartition("/")[2]
     return int(total) if total.isdecimal() else None

@@ -1,4 +1,4 @@
-"""Smaller copies of videos, so that training reads less."""
+"""Makes smaller copies of videos, so that training reads less."""
 
 import multiprocessing
 import shutil
@@ -18,15 +18,15 @@ from util.progress import progress_bar
 def resize_videos(source, target, side=480):
     """Copy source/{JPEGImages,Annotations}/VIDEO to `target`, shorter side reduced to `side`, with all cores.
 
-    Images bicubic (JPEG, quality 95), masks nearest, with their ids and palette; none is enlarged. Files that are
-    there already are left as they are. Returns how many there are now. Raises InputError that names an unreadable
-    file after all others are done.
+    Images are resized bicubically (to JPEG of quality 95), masks by nearest neighbour, with their palette; none is
+    enlarged. Files that are there already stay as they are. Returns how many files there are now. Raises InputError
+    that names an unreadable file, after all others are done.
     """
     folders = [path for kind in ("JPEGImages", "Annotations") for path in sorted((source / kind).iterdir())
                if path.is_dir()]
     count, failures = 0, []
     bar = progress_bar(len(folders), f"resizing {source}")
-    # Not forked: the parent may have threads.
+    # The processes are not forked, since the parent may have threads.
     pool = ProcessPoolExecutor(available_cores(), multiprocessing.get_context("spawn"), _ignore_interrupts)
     try:
         for job in as_completed([pool.submit(_resize_folder, path, target / path.relative_to(source), side)
@@ -44,12 +44,12 @@ def resize_videos(source, target, side=480):
 
 
 def _ignore_interrupts():
-    # Ctrl-C reaches every process; the parent sees to it that no new folder is begun.
+    # Ctrl-C reaches every process; the parent then begins no further folder.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _resize_folder(source, target, side):
-    """Resize one folder of images or masks; how many are done, and what was wrong with the others."""
+    """Resize one folder of images or masks. Returns how many are done, and a message for each of the others."""
     suffix, resize = (".png", _resize_mask) if source.parent.name == "Annotations" else (".jpg", _resize_image)
     target.mkdir(parents=True, exist_ok=True)
     count, failures = 0, []
