@@ -106,7 +106,7 @@ def train(settings, dataset, device, rank, processes):
     if rank == 0 and running.id != "NULL":
         folder = Path(checkpoint).parent if own else make_folder(running.out_root, running.id)
 
-    # What it says of itself.
+    # What it says about itself.
     total = recipe.batch_size * processes * recipe.accumulate
     name = device_name(device)
     log = TrainLog(folder, {**settings.options(), "total_batch": total, "processes": processes, "device": name,

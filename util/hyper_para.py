@@ -48,8 +48,8 @@ class OptionParser(argparse.ArgumentParser):
         self._recipes = recipes
         if recipes:
             self.add_argument("--recipe", metavar="NAME",
-                              help=f"read options from {recipes.name}/NAME.txt; those of the command line go before "
-                                   f"them (default: none; there are {', '.join(_recipe_names(recipes))})")
+                              help=f"read options from {recipes.name}/NAME.txt, which the command line overrides "
+                                   f"(default: none; there are {', '.join(_recipe_names(recipes))})")
 
     def parse_known_args(self, args=None, namespace=None):
         words = list(sys.argv[1:] if args is None else args)
@@ -240,9 +240,9 @@ class DataSettings:
                             "the samples, 0 to 1 (default: %(default)s)", type=fraction, metavar="SHARE")
     max_jump: int | None = option(None, "stages 1 to 3: let the gap between two frames of a sample be N at most "
                                         "(default: the published curriculum)", type=positive, metavar="N")
-    workers: int | None = option(None, "processes that prepare samples for each process that trains (default: 8, or as "
-                                       "many as there are cores)", names=["workers", "num-workers"], type=whole,
-                                 metavar="N")
+    workers: int | None = option(None, "processes that prepare samples for each process that trains (default: 8, or "
+                                       "one for each core if there are fewer)", names=["workers", "num-workers"],
+                                 type=whole, metavar="N")
     perturb_max: float = option(1, "damage the first masks to this IoU at most (default: %(default)s)", type=float,
                                 metavar="IOU")
     perturb_min: float = option(0.85, "and to this IoU at least (default: %(default)s)", type=float, metavar="IOU")

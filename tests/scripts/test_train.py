@@ -16,6 +16,8 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch._dynamo.exc import BackendCompilerFailed, Unsupported
+from torch._inductor.exc import InvalidCxxCompiler
 
 import download_bl30k
 import download_datasets
@@ -148,6 +150,19 @@ def test_processes_that_torchrun_restarts_go_on_from_the_last_checkpoint(images,
 
 
 @pytest.mark.slow
+def test_two_processes_may_learn_from_other_frames_and_wait_for_the_validation(videos, tmp_path):
+    """In rollouts each draws its own frames to learn from, so that their losses have other names."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *COMMAND[1:],
+               "--stage", "3", "--video_root", str(videos), "--rollout", "8", "--iterations", "2", "--id", "x",
+               "--batch_size", "1", "--val_davis", str(videos), "--val_every", "2", "--out_root", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    rows = log_of(tmp_path, "x")
+    frames = [[name for name in row if name.startswith("loss_")] for row in rows if "total_loss" in row]
+    assert any(len(names) > 3 for names in frames)
+    assert "val/J&F" in rows[-1]
+
+
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path):
     command = [*COMMAND, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
     one = [*command, "--batch_size", "4", "--out_root", str(tmp_path / "one")]
@@ -163,7 +178,9 @@ def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path):
             assert second[name] == pytest.approx(first[name], rel=1e-5, abs=1e-7), name
     weight = [weights(folder_of(tmp_path / name, "x") / "model_3.pth")["key_comp.weight"] for name in ("one", "sum")]
     assert torch.allclose(*weight, atol=1e-6)
-    assert len(added) == 3
+    for first, summed in zip(one, added, strict=True):
+        for name in ("total_loss", "loss_1", "loss_4", "klloss_loss", "iou"):
+            assert summed[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6), name
 
 
 def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
@@ -326,16 +343,22 @@ def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
     assert names == ["static_step", "video_step"]
 
 
-def test_missing_compiler_is_told_in_one_line(images, tmp_path, monkeypatch, capsys):
-    error = type("InvalidCxxCompiler", (RuntimeError,), {"__module__": "torch._inductor.exc"})
-
+@pytest.mark.parametrize("error, told", [
+    (InvalidCxxCompiler(), "(No working C++ compiler found in "),
+    (BackendCompilerFailed("inductor", InvalidCxxCompiler("gcc"), None), "(Compiler: gcc is not found.): it "),
+    (BackendCompilerFailed("inductor", KeyError("no such node\nand more"), None), "('no such node"),
+    (Unsupported("a loop over a generator\nand more"), "(a loop over a generator)\n"),
+])
+def test_compilation_that_fails_is_told_in_one_line(images, monkeypatch, capsys, error, told):
+    """A compiler is asked for only where one is missing."""
     def failing(*_):
-        raise error("No working C++ compiler found\nand more")
+        raise error
 
     monkeypatch.setattr(torch, "compile", lambda function: failing)
     assert run("--stage", 0, "--static_root", images, "--iterations", 1, "--compile") == 2
-    report = capsys.readouterr().err.splitlines()[-1]
-    assert "--compile does not work here (No working C++ compiler found)" in report and "and more" not in report
+    report = capsys.readouterr().err
+    assert f"--compile does not work here {told}" in report and report.count("\n") == 1
+    assert ("C++ compiler, g++" in report) == ("ompiler" in told)
 
 
 def test_validation_while_training(videos, tmp_path, capsys):
@@ -344,6 +367,18 @@ def test_validation_while_training(videos, tmp_path, capsys):
     row = log_of(tmp_path, "v")[-1]
     assert row["val/J&F"] == pytest.approx((row["val/J"] + row["val/F"]) / 2) and 0 <= row["val/J"] <= 100
     assert "val/J&F" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options, precision", [
+    ([], "bfloat16"), (["--amp_dtype", "float16"], "float16"), (["--no_amp"], False)])
+def test_validation_is_in_the_precision_of_the_training(videos, monkeypatch, options, precision):
+    seen = []
+    monkeypatch.setattr(train, "validate", lambda network, path, amp: seen.append(amp) or {"val/J&F": 1.0})
+    arguments = [argument for argument in COMMON if argument != "--no_amp"]
+    assert run_script(train.get_args_parser(), train.main, [
+        *arguments, "--stage", "3", "--video_root", str(videos), "--iterations", "1", "--crop", "32",
+        "--val_davis", str(videos), "--val_every", "1", *options]) == 0
+    assert seen == [precision]
 
 
 def test_what_cannot_be_validated_is_told_before_training(videos, tmp_path, capsys):
@@ -454,6 +489,57 @@ def test_printed_options_and_published_defaults():
     defaults = [settings_of(f"--stage {stage}").recipe for stage in range(4)]
     assert [recipe.iterations for recipe in defaults] == [300000, 500000, 300000, 150000]
     assert [recipe.batch_size for recipe in defaults] == [8, 4, 4, 4] and defaults[0].lr == 1e-5
+
+
+@pytest.mark.parametrize("arguments, part", [
+    ("--stage 0 --video_root V", "--video-root is for stages 1 to 3"),
+    ("--stage 0 --pasted 0.3 --copy_paste 0.1 --hide 0.2", "--pasted and --copy-paste and --hide are for stages"),
+    ("--stage 0 --damage 0.3", "--damage is for stages 1 to 3"),
+    ("--stage 0 --rollout 7", "--rollout is for stages 1 to 3"),
+    ("--stage 0 --max_jump 2", "--max-jump is for stages 1 to 3"),
+    ("--stage 0 --val_davis D", "--val-davis is for stages 1 to 3"),
+    ("--stage 0 --exclude F", "--exclude is for stages 1 to 3"),
+    ("--stage 3 --rollout 4", "--rollout 4: 5 frames or more are needed"),
+    ("--crop 100", "--crop 100: a multiple of 16"),
+    ("--stage 3 --train keys", "it needs --match-weight"),
+    ("--stage 3 --train keys --match_weight 1 --damage 0.1", "leave out --damage"),
+    ("--stage 3 --pasted 1 --copy_paste 0.1", "--pasted 1 leaves none"),
+    ("--load_model A --load_network B", "leave one of them out"),
+    ("--resume auto", "--resume looks for the checkpoints of an --id"),
+    ("--no_amp --amp_dtype bfloat16", "leave one of them out"),
+    ("--val_every 7", "--val-every says how often --val-davis is tracked"),
+    ("--start_warm 10 --end_warm 9", "--end-warm 9 is before --start-warm 10"),
+    ("--perturb_min 0.9 --perturb_max 0.8", "--perturb-min 0.9 is above --perturb-max 0.8"),
+])
+def test_options_that_contradict_one_another_are_refused(arguments, part, capsys):
+    assert run_script(train.get_args_parser(), train.main, arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert part in error and error.count("\n") == 1
+
+
+RECIPES = [file.stem for file in train.RECIPES.glob("*.txt")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(name):
+    recipe = settings_of(f"--recipe {name}")
+    changed = settings_of(f"--lr 7 --recipe {name} --batch_size 3")
+    assert (changed.recipe.lr, changed.recipe.batch_size) == (7, 3)
+    assert changed.recipe.iterations == recipe.recipe.iterations and changed.losses == recipe.losses
+    assert recipe != settings_of(f"--stage {recipe.recipe.stage}")
+
+
+def test_recipes_are_the_printed_commands():
+    for name, text in zip(("s0", "s03", "s2"), PRINTED, strict=True):
+        rest = " ".join(text.split()[:2])
+        start = f"--load-network {settings_of(text).network.load_network}" if name != "s0" else ""
+        assert settings_of(f"--recipe published-{name} {rest} {start}") == settings_of(text)
+
+
+def test_unknown_recipe(capsys):
+    assert run("--recipe", "compact-stage9") == 2
+    error = capsys.readouterr().err
+    assert all(name in error for name in RECIPES) and error.count("\n") == 1
 
 
 def test_check_data_names_every_bad_file(images, videos, tmp_path, capsys):
