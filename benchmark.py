@@ -45,15 +45,16 @@ from dataset.training import training_dataset
 from inference_core import InferenceCore
 from model import PRESETS, RDE, load_network
 from model.checkpoint import preset_name
+from model.initialise import starting_network
+from model.trainer import Trainer
 from util.benchmarking import Clip, PlainNetwork, held_by, resident, training_batch
 from util.device import device_name, pick_device
 from util.errors import run_script
-from util.hyper_para import positive
+from util.hyper_para import positive, training_settings
 from util.image_io import davis_palette, read_image, write_mask
 from util.pipeline import Background, read_ahead
 from util.progress import progress_bar
 from util.timing import peak_memory_mb
-from util.train_options import with_stage_defaults
 
 PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train")
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -390,47 +391,47 @@ class Bench:
                 options += ["--no_amp"] * (not amp) + ["--compile"] * compiled
                 options += ["--num_workers", str(self.args.workers), "--crop", str(self.args.crop)]
                 options += [f"--{'video' if stage else 'static'}_root", root] if root else []
-                training_args = with_stage_defaults(train.get_args_parser().parse_args(options))
+                settings = training_settings(train.get_args_parser().parse_args(options))
                 torch.manual_seed(0)
-                training = train.Training(training_args, self.device, None, 1)
-                batch = batch or training_batch(training_args, self.device)
-                self._train_row(training, training_args, batch, root)
-                del training
+                trainer = Trainer(starting_network(settings.network, stage), settings, self.device)
+                batch = batch or training_batch(argparse.Namespace(**settings.options()), self.device)
+                self._train_row(trainer, settings, batch, root)
+                del trainer
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-    def _train_row(self, training, args, batch, root):
+    def _train_row(self, trainer, settings, batch, root):
         steps = 10 if self.device.type == "cuda" else 1
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         for _ in range(3 if self.device.type == "cuda" else 1):
-            training._train_step([batch], 0, args.lr)
+            trainer.step([batch], 0)
         self.wait()
         cold = time.perf_counter() - start
         start = time.perf_counter()
         for _ in range(steps):
-            training._train_step([batch], 0, args.lr)
+            trainer.step([batch], 0)
         self.wait()
-        figures = {"ms_per_step": (time.perf_counter() - start) * 1000 / steps, "batch": args.batch_size,
+        figures = {"ms_per_step": (time.perf_counter() - start) * 1000 / steps, "batch": settings.recipe.batch_size,
                    "cold_start_s": cold, **self.peak_memory()}
         if root:
-            figures["data_wait"] = self._data_wait(training, args, steps)
-        precision = "float32" if training.amp_dtype is None else str(training.amp_dtype).removeprefix("torch.")
-        self.report(f"stage {args.stage}", figures, size=[args.crop, args.crop], objects=2 if args.stage else 1,
-                    precision=precision, compiled=args.compile, form="training", mode=None)
+            figures["data_wait"] = self._data_wait(trainer, settings, steps)
+        stage, crop = settings.recipe.stage, settings.data.crop
+        self.report(f"stage {stage}", figures, size=[crop, crop], objects=2 if stage else 1,
+                    precision=trainer.precision, compiled=settings.running.compile, form="training", mode=None)
 
-    def _data_wait(self, training, args, steps):
-        batches = iter(training_batches(training_dataset(args), args.batch_size, 0, 3 + steps,
-                                        workers=args.num_workers, pin_memory=self.device.type == "cuda"))
+    def _data_wait(self, trainer, settings, steps):
+        batches = iter(training_batches(training_dataset(settings), settings.recipe.batch_size, 0, 3 + steps,
+                                        workers=settings.data.workers, pin_memory=self.device.type == "cuda"))
         waited = 0
         for number in range(3 + steps):
             if number == 3:
                 start, waited = time.perf_counter(), 0
             began = time.perf_counter()
-            batch = train._to_device(next(batches), self.device)
+            batch = next(batches)
             waited += time.perf_counter() - began
-            training._train_step([batch], 0, args.lr)
+            trainer.step([batch], 0)
         self.wait()
         return waited / (time.perf_counter() - start)
 

@@ -44,9 +44,11 @@ def get_args_parser():
     parser.add_argument("--example", action="store_true",
                         help="track a rendered clip with known masks (default: if neither --video nor --mask is given)")
     parser.add_argument("--video", nargs="+", metavar="VIDEO",
-                        help="a video file, a folder of images, a glob, image files, or - for standard input")
+                        help="a video file, a folder of images, a glob, image files, or - for standard input (default: "
+                             "the built-in example's)")
     parser.add_argument("--mask", nargs="+", action="extend", metavar="MASK",
-                        help="PNG of the first frame, a folder of PNGs, or FRAME:PNG; may be repeated")
+                        help="PNG of the first frame, a folder of PNGs, or FRAME:PNG; may be repeated "
+                             "(default: the built-in example's)")
     parser.add_argument("--output", default="out", metavar="FOLDER",
                         help="folder for the results (default: %(default)s)")
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4 (default: write it)")

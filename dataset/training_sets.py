@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
+from util.hyper_para import SHOTS
 from util.image_io import IMAGE_SUFFIXES, natural, read_mask
-
-SHOTS = 5
-"""Frames of a sample in the published recipe. A video must have at least as many frames as a sample."""
 
 VOID = 255
 """The value that means "do not care" in a mask."""

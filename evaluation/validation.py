@@ -5,23 +5,20 @@ import numpy as np
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.measures import boundary_f, jaccard
 from inference_core import InferenceCore, track_frames
-from util.errors import InputError
 from util.image_io import read_mask
 from util.progress import progress_bar
 from util.video import ImageFrames
 
 
-def check_validation(stage, davis_path):
-    """Raise InputError if a training of this stage cannot be validated on the DAVIS at `davis_path`."""
-    if stage == 0:
-        raise InputError("--val-davis is for stages 1 to 3: the network of stage 0 cannot track")
+def check_validation(davis_path):
+    """Raise InputError if a training cannot be validated on the DAVIS at `davis_path`."""
     EVALUATION_SETS["davis17"].find(davis_path, "val")
 
 
 def validate(network, davis_path, *, amp=False):
     """Return {"val/J": …, "val/F": …, "val/J&F": …}, percent: means over all objects, in the frames that DAVIS scores.
 
-    amp: precision, as for `InferenceCore`.
+    amp: precision, as `InferenceCore` takes it: "float16", "bfloat16", or False for float32.
     """
     core = InferenceCore(network, "two-frames-compress", amp=amp)
     videos = EVALUATION_SETS["davis17"].find(davis_path, "val")

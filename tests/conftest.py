@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dataset.synthetic import render_clip
-from model import PRESETS, RDE, NetworkConfig
+from model import PRESETS, RDE
 from model.checkpoint import expected_shapes
 from tests.recipe import recipe_state
 from tests.trees import davis_tree, photograph, youtube_tree
@@ -18,10 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Reference results too large for the repository; tests that need them are skipped without.
 SHARED = Path(os.environ.get("RDE_SHARED", ROOT.parent / "shared"))
-
-# A network with every part of the published one that tracks a small frame in milliseconds.
-PRESETS["tiny"] = NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
-                                decoder_dims=(32, 16, 16))
 
 
 def pytest_sessionstart(session):

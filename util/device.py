@@ -42,14 +42,30 @@ def device_name(device):
     return device.type
 
 
-def join_processes(backend, processes, timeout=datetime.timedelta(days=30)):
-    """Join the other processes of a launcher (torchrun) in one group.
+LONG = datetime.timedelta(days=30)
+"""A wait for another process that is no error."""
 
-    timeout: a process that waits longer than this for another one ends with an error.
+
+def join_processes(backend, processes, timeout=LONG):
+    """Join the other processes of a launcher (torchrun) in one group, as late as they may come.
+
+    timeout: a process that later waits longer than this for another one ends with an error; None is what torch sets
+    for the backend.
     """
-    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
+    store, rank, _ = next(dist.rendezvous("env://", timeout=LONG))
     if os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
         # torchrun's store outlives restarts: without a name of its own, a restarted process would find the addresses
         # of those that died. (Several machines do not agree on the count.)
         store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # Whoever has more to do first, as to look at the data, is waited for here, where `timeout` does not hold yet.
+    store.set(f"process {rank}", "here")
+    store.wait([f"process {number}" for number in range(processes)], LONG)
     dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=timeout)
+
+
+def patient_group():
+    """A further group of the same processes, in which one may wait for another as long as it takes.
+
+    Made by all processes alike. It lives on the CPU: GPUs wait for nothing meanwhile.
+    """
+    return dist.new_group(backend="gloo", timeout=LONG)

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from util.errors import InputError
 from util.machine import available_cores
 
 COMPACT = str(Path(__file__).parents[1] / "weights" / "compact.pth")
@@ -19,6 +20,20 @@ COMPACT = str(Path(__file__).parents[1] / "weights" / "compact.pth")
 MODES = ("stm", "gt", "last", "two-frames", "compress", "gt-compress", "last-compress", "two-frames-compress")
 """Names of the memory modes; `inference_core.memory.READS` says what each holds."""
 
+PRESET_NAMES = ("base", "compact", "tiny")
+"""Names of the networks; `model.PRESETS` says what each is."""
+
+SHOTS = 5
+"""Frames of a sample of a video, as the published step takes them."""
+
+STAGES = {
+    0: {"data": "static images", "lr": 1e-5, "batch_size": 8, "iterations": 300000, "steps": [150000]},
+    1: {"data": "BL30K", "lr": 1e-5, "batch_size": 4, "iterations": 500000, "steps": [400000]},
+    2: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 300000, "steps": [250000]},
+    3: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 150000, "steps": [125000]},
+}
+"""What a stage of training trains on, and its published recipe: the defaults of the options of the same names."""
+
 
 class OptionParser(argparse.ArgumentParser):
     """A parser whose options may be spelled with hyphens or underscores, and may not be abbreviated.
@@ -26,14 +41,32 @@ class OptionParser(argparse.ArgumentParser):
     Help shows the hyphens; --mem_every, as published, is the same as --mem-every.
     """
 
-    def __init__(self, prog, description):
+    def __init__(self, prog, description, recipes=None):
+        """recipes: folder whose files NAME.txt hold options, one a line, that --recipe NAME puts before all others."""
         super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
                          allow_abbrev=False)
+        self._recipes = recipes
+        if recipes:
+            self.add_argument("--recipe", metavar="NAME",
+                              help=f"read options from {recipes.name}/NAME.txt, which the command line overrides "
+                                   f"(default: none; there are {', '.join(_recipe_names(recipes))})")
 
     def parse_known_args(self, args=None, namespace=None):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
-        return super().parse_known_args([_with_hyphens(word) for word in words[:end]] + words[end:], namespace)
+        words[:end] = [_with_hyphens(word) for word in words[:end]]
+        recipe = self._recipes and super().parse_known_args(words)[0].recipe
+        if recipe:
+            words = [*self._read_recipe(recipe), *words]
+        return super().parse_known_args(words, namespace)
+
+    def _read_recipe(self, name):
+        """The options of a recipe, as words of a command line."""
+        known = _recipe_names(self._recipes)
+        if name not in known:
+            self.error(f"--recipe {name}: there is none of this name, there are {', '.join(known)}")
+        lines = (self._recipes / f"{name}.txt").read_text().splitlines()
+        return [_with_hyphens(word) for line in lines for word in line.partition("#")[0].split()]
 
     def error(self, message):
         """End the script with exit code 2 and one line."""
@@ -47,7 +80,8 @@ class OptionParser(argparse.ArgumentParser):
         group = self.add_argument_group(title) if title else self
         for field in dataclasses.fields(settings):
             arguments = dict(field.metadata)
-            names = [f"--{name}" for name in arguments.pop("names") or [field.name.replace("_", "-")]]
+            names = [f"--{name}" if len(name) > 1 else f"-{name}"
+                     for name in arguments.pop("names") or [field.name.replace("_", "-")]]
             default = defaults.get(field.name, field.default)
             group.add_argument(*names, dest=field.name, default=default, **arguments)
 
@@ -58,6 +92,10 @@ def _with_hyphens(word):
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
+
+
+def _recipe_names(folder):
+    return sorted(file.stem for file in folder.glob("*.txt"))
 
 
 def option(default, help, *, names=None, **arguments):
@@ -170,3 +208,216 @@ class DavisScoringSettings(DecaySettings):
                                                            "(default: %(default)s)", type=Path, metavar="FOLDER")
     split: str = option("val", "score the sequences of ImageSets/YEAR/SPLIT.txt (default: %(default)s)",
                         names=["split", "set"], metavar="SPLIT")
+
+
+def _stage_defaults(name):
+    """How help tells the default of an option that depends on the stage."""
+    values = {stage: recipe[name] for stage, recipe in STAGES.items()}
+    shown = {stage: " ".join(map(str, value)) if isinstance(value, list) else value for stage, value in values.items()}
+    return "default by stage: " + ", ".join(f"{stage}: {value}" for stage, value in shown.items())
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What a training learns from, and how its samples are made."""
+
+    static_root: str = option("static", "images and masks, X.jpg beside X.png, in folders of any depth (default: "
+                                        "%(default)s)", metavar="FOLDER")
+    bl_root: str = option("BL30K", "stage 1: BL30K (default: %(default)s)", metavar="FOLDER")
+    yv_root: str = option("YouTube", "stages 2 and 3: YouTube-VOS, with train_480p or train in it (default: "
+                                     "%(default)s)", metavar="FOLDER")
+    davis_root: str = option("DAVIS/2017", "stages 2 and 3: DAVIS, with trainval in it (default: %(default)s)",
+                             metavar="FOLDER")
+    video_root: str | None = option(None, "stages 1 to 3: train on these videos in the layout of DAVIS instead "
+                                          "(default: on the stage's own)", metavar="FOLDER")
+    exclude: str | None = option(None, "stages 1 to 3: leave out the videos whose names this text file lists (default: "
+                                       "none)", metavar="FILE")
+    pasted: float = option(0, "stages 1 to 3: make this share of the samples, 0 to 1, of the images of --static-root "
+                              "(default: %(default)s)", type=fraction, metavar="SHARE")
+    copy_paste: float = option(0, "stages 1 to 3: copy an object of another video into this share of the videos' "
+                                  "samples, 0 to 1 (default: %(default)s)", type=fraction, metavar="SHARE")
+    hide: float = option(0, "stages 1 to 3: hide objects for a while behind pieces of --static-root in this share of "
+                            "the samples, 0 to 1 (default: %(default)s)", type=fraction, metavar="SHARE")
+    max_jump: int | None = option(None, "stages 1 to 3: let the gap between two frames of a sample be N at most "
+                                        "(default: the published curriculum)", type=positive, metavar="N")
+    workers: int | None = option(None, "processes that prepare samples for each process that trains (default: 8, or "
+                                       "one for each core if there are fewer)", names=["workers", "num-workers"],
+                                 type=whole, metavar="N")
+    perturb_max: float = option(1, "damage the first masks to this IoU at most (default: %(default)s)", type=float,
+                                metavar="IOU")
+    perturb_min: float = option(0.85, "and to this IoU at least (default: %(default)s)", type=float, metavar="IOU")
+    crop: int = option(384, "side of the training images, a multiple of 16 (default: %(default)s)", type=positive,
+                       metavar="PIXELS")
+
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """How a stage learns."""
+
+    stage: int = option(0, "0 trains on images, 1 on BL30K after 0, 2 on DAVIS and YouTube-VOS after 1, 3 on these "
+                           "after 0 (default: %(default)s)", type=int, choices=STAGES)
+    batch_size: int | None = option(None, f"samples in a batch of each process ({_stage_defaults('batch_size')})",
+                                    names=["batch-size", "b"], type=positive, metavar="N")
+    accumulate: int = option(1, "add up the gradients of N batches for each step, as if there were N times as many "
+                                "GPUs (default: %(default)s)", type=positive, metavar="N")
+    iterations: int | None = option(None, f"steps of the whole training ({_stage_defaults('iterations')})",
+                                    names=["iterations", "i"], type=positive, metavar="N")
+    steps: tuple | None = option(None, f"iterations at which the learning rate drops ({_stage_defaults('steps')})",
+                                 type=int, nargs="*", metavar="N")
+    lr: float | None = option(None, f"learning rate at first ({_stage_defaults('lr')})", type=float, metavar="RATE")
+    gamma: float = option(0.1, "multiply the learning rate by this in each drop (default: %(default)s)", type=float,
+                          metavar="FACTOR")
+    warm_up: bool = option(False, "raise the learning rate over the first hundredth of the iterations (default: no)")
+    trunk_lr: float = option(1, "learning rate of the image trunk relative to that of the rest; 0 freezes it "
+                                "(default: %(default)s)", type=float, metavar="FACTOR")
+    train: str = option("all", "train all, nothing but the keys by nothing but the loss of --match-weight, or the "
+                               "rest: all but the keys and what SAM does with them (default: %(default)s)",
+                        choices=("all", "keys", "rest"))
+    clip: float | None = option(None, "shorten gradients that are longer than this (default: do not)", type=float,
+                                metavar="NORM")
+    damage: float = option(0, "stages 1 to 3: cut something off from this share of the predicted masks, 0 to 1, or add "
+                              "something to them, when the memory takes them (default: %(default)s)", type=fraction,
+                           metavar="SHARE")
+    rollout: int = option(0, "stages 1 to 3: track samples of N frames as at inference, and learn from three in a row "
+                             f"anywhere (default: %(default)s, the published step of {SHOTS} frames)", type=whole,
+                          metavar="N")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights and schedule of the losses; the defaults are the paper's."""
+
+    klloss_weight: float = option(10, "weight of the consistency of the first frame's value with that of its true mask "
+                                      "(default: %(default)s)", type=float, metavar="WEIGHT")
+    decoder_f2_weight: float = option(10, "weight of the embedding's consistency with the full memory in frame 2 "
+                                          "(default: %(default)s)", type=float, metavar="WEIGHT")
+    decoder_f4_weight: float = option(10, "the same in frame 4 (default: %(default)s)", type=float, metavar="WEIGHT")
+    temperature: float = option(1, "temperature of these consistencies (default: %(default)s)", type=float,
+                                metavar="T")
+    start_warm: int = option(20000, "iteration from which on the cross entropy leaves out the easiest pixels (default: "
+                                    "%(default)s)", type=int, metavar="N")
+    end_warm: int = option(70000, "iteration from which on only the share --top-p of them counts (default: "
+                                  "%(default)s)", type=int, metavar="N")
+    top_p: float = option(0.15, "share of the pixels that counts in the end (default: %(default)s)", type=float,
+                          metavar="SHARE")
+    dice_weight: float = option(0, "weight of a Dice loss of the masks (default: %(default)s)", type=float,
+                                metavar="WEIGHT")
+    match_weight: float = option(0, "weight of the loss of masks that the keys alone carry from frame to frame "
+                                    "(default: %(default)s)", type=float, metavar="WEIGHT")
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Which network is trained, and where it starts from."""
+
+    preset: str = option("base", "which network: the published one, the small one that comes with the repository, or "
+                                 "that of the tests (default: %(default)s)", choices=PRESET_NAMES)
+    repeat: int = option(0, "squeeze-and-excitation blocks in each half of SAM (default: %(default)s)", type=whole,
+                         metavar="N")
+    load_network: str | None = option(None, "start from the network of an earlier stage (default: from the trunks)",
+                                      metavar="FILE")
+    backbone_weights: str = option("imagenet", "trunks at a fresh start: imagenet fetches them, none is random, a "
+                                               "folder holds torchvision's files (default: %(default)s)",
+                                   metavar="imagenet|none|FOLDER")
+
+
+@dataclass(frozen=True)
+class RunningSettings:
+    """Where a training runs, what it writes, and where it goes on."""
+
+    id: str = option("NULL", "name of the run; without one neither logs nor checkpoints are written (default: "
+                             "%(default)s, none)", metavar="NAME")
+    out_root: str = option("saves", "write into OUT_ROOT/DATE_ID (default: %(default)s)", metavar="FOLDER")
+    load_model: str | None = option(None, "go on from this ..._checkpoint.pth (default: start a new training)",
+                                    metavar="FILE")
+    resume: str | None = option(None, "auto: go on from the newest checkpoint of this --id, if there is any (default: "
+                                      "start a new training)", choices=("auto",))
+    save_interval: int = option(2500, "write a checkpoint every N iterations (default: %(default)s)", type=positive,
+                                metavar="N")
+    keep: int = option(3, "keep the newest N checkpoints (default: %(default)s)", type=positive, metavar="N")
+    log_interval: int = option(100, "log losses every N iterations (default: %(default)s)", type=positive, metavar="N")
+    image_interval: int = option(500, "log pictures every N iterations (default: %(default)s)", type=positive,
+                                 metavar="N")
+    val_davis: str | None = option(None, "stages 1 to 3: track the validation set of this DAVIS while training "
+                                         "(default: do not)", metavar="FOLDER")
+    val_every: int = option(10000, "do that every N iterations (default: %(default)s)", type=positive, metavar="N")
+    no_amp: bool = option(False, "compute in float32 throughout (default: in mixed precision)")
+    amp_dtype: str | None = option(None, "mixed precision of float16 or bfloat16 (default: float16, on the CPU "
+                                         "bfloat16)", choices=("float16", "bfloat16"))
+    compile: bool = option(False, "compile the network's part of the step with torch.compile (default: do not)")
+    benchmark: bool = option(False, "let cuDNN look for the fastest convolutions (default: do not)")
+    debug: bool = option(False, "log losses in every iteration, and pictures in every tenth (default: do not)")
+    seed: int = option(14159265, "seed of the samples, of new weights and of what a step draws (default: %(default)s)",
+                       type=whole, metavar="N")
+    device: str = option("auto", "compute on auto, cpu, cuda or cuda:1 (default: %(default)s, the fastest there is)",
+                         metavar="DEVICE")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """All that a training depends on; made by `training_settings`."""
+
+    data: DataSettings
+    recipe: RecipeSettings
+    losses: LossSettings
+    network: NetworkSettings
+    running: RunningSettings
+
+    def options(self):
+        """{option: value} of all of them."""
+        values = {name: value for part in dataclasses.asdict(self).values() for name, value in part.items()}
+        return {**values, "steps": list(self.recipe.steps)}
+
+
+def training_settings(args):
+    """The TrainingSettings that arguments of train.py stand for, the stage's defaults where nothing was given.
+
+    Raises InputError as `validate` does.
+    """
+    validate(args)
+    values = dict(vars(args))
+    for name in ("lr", "batch_size", "iterations", "steps"):
+        if values[name] is None:
+            values[name] = STAGES[args.stage][name]
+    values["steps"] = tuple(values["steps"])
+    if args.debug:
+        values.update(log_interval=1, image_interval=10)
+    filled = argparse.Namespace(**values)
+    return TrainingSettings(**{part.name: settings_from(part.type, filled)
+                               for part in dataclasses.fields(TrainingSettings)})
+
+
+def validate(args):
+    """Raise InputError where options of train.py contradict one another, or some of them would be ignored."""
+    defaults = {field.name: field.default
+                for part in dataclasses.fields(TrainingSettings) for field in dataclasses.fields(part.type)}
+    given = {name for name, default in defaults.items() if getattr(args, name) != default}
+    for_videos = [f"--{name.replace('_', '-')}" for name in (
+        "video_root", "exclude", "pasted", "copy_paste", "hide", "max_jump", "damage", "rollout", "val_davis")
+        if name in given]
+    for wrong, message in (
+        (args.stage == 0 and for_videos,
+         f"{' and '.join(for_videos)} {'is' if len(for_videos) == 1 else 'are'} for stages 1 to 3: stage 0 makes its "
+         "samples of single images; leave that out or give another --stage"),
+        (args.crop % 16 or args.crop < 32, f"--crop {args.crop}: a multiple of 16 from 32 on is needed"),
+        (0 < args.rollout < SHOTS, f"--rollout {args.rollout}: {SHOTS} frames or more are needed"),
+        (args.train == "keys" and not args.match_weight,
+         "--train keys has no other loss than the matching loss: it needs --match-weight"),
+        (args.train == "keys" and args.damage,
+         "--train keys takes no predicted masks into the memory: leave out --damage"),
+        (args.copy_paste and args.pasted == 1,
+         "--copy-paste copies into samples of videos, and --pasted 1 leaves none: leave one of them out"),
+        (args.load_model and args.load_network,
+         "--load-model goes on with a training, --load-network starts a new one: leave one of them out"),
+        (args.resume and "id" not in given, "--resume looks for the checkpoints of an --id: give it"),
+        (args.amp_dtype and args.no_amp, "--amp-dtype is that of the mixed precision that --no-amp turns off: leave "
+                                         "one of them out"),
+        ("val_every" in given and not args.val_davis, "--val-every says how often --val-davis is tracked: give that, "
+                                                      "too"),
+        (args.end_warm < args.start_warm,
+         f"--end-warm {args.end_warm} is before --start-warm {args.start_warm}: give a later one"),
+        (args.perturb_min > args.perturb_max,
+         f"--perturb-min {args.perturb_min} is above --perturb-max {args.perturb_max}: give a smaller one"),
+    ):
+        if wrong:
+            raise InputError(message)

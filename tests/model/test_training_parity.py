@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from model import NetworkConfig
-from model.training_step import LossSettings, TrainingStep
+from model.trainer import learning_rate
+from model.training_step import TrainingStep
 from tests.conftest import SHARED, recipe_network
-from util.schedule import learning_rate
+from util.hyper_para import LossSettings
 
 EXCERPTS = Path(__file__).parents[1] / "data"
 CASES = SHARED / "parity" / "training"

@@ -5,8 +5,9 @@ import torch
 
 from inference_core import InferenceCore
 from model import PRESETS
-from model.training_step import SUPERVISED, LossSettings, TrainingStep, damaged_masks, rollout_step
+from model.training_step import SUPERVISED, TrainingStep, damaged_masks, rollout_step
 from tests.conftest import recipe_network
+from util.hyper_para import LossSettings
 
 SIZE = 64
 

@@ -6,7 +6,7 @@ import pytest
 
 import benchmark
 from util.errors import run_script
-from util.train_options import STAGES
+from util.hyper_para import STAGES
 
 
 def run(path, *arguments):

@@ -355,22 +355,9 @@ def test_work_is_shared_by_cost(davis):
     assert share_videos(sequences, 1) == [["bear", "camel", "dog"]]
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {root!r})
-from tests import conftest
-import eval_davis
-from util.errors import run_script
-sys.exit(run_script(eval_davis.get_args_parser(), eval_davis.main))
-"""
-
-
 @pytest.fixture
-def script(tmp_path):
-    """eval_davis.py that knows the tests' network."""
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT.format(root=str(ROOT)))
-    return path
+def script():
+    return ROOT / "eval_davis.py"
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch._dynamo.exc import BackendCompilerFailed, Unsupported
+from torch._inductor.exc import InvalidCxxCompiler
 
 import download_bl30k
 import download_datasets
@@ -25,6 +27,7 @@ from model.training_step import TrainingStep
 from tests.conftest import ROOT
 from tests.trees import davis_tree, static_tree
 from util.errors import run_script
+from util.hyper_para import training_settings
 
 COMMON = ["--preset", "tiny", "--crop", "64", "--num_workers", "0", "--no_amp", "--backbone_weights", "none",
           "--batch_size", "2", "--log_interval", "1", "--save_interval", "2", "--device", "cpu"]
@@ -90,30 +93,15 @@ def test_training_learns(images, tmp_path):
     assert np.mean([row["total_loss"] for row in rows[-5:]]) < 0.7 * np.mean([row["total_loss"] for row in rows[:3]])
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {root!r})
-from tests import conftest
-import train
-from util.errors import run_script
-sys.exit(run_script(train.get_args_parser(), train.main))
-"""
-
-
-@pytest.fixture
-def command(tmp_path):
-    """A command that runs train.py, knowing the tests' network, with COMMON options."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(root=str(ROOT)))
-    return [sys.executable, str(script), *COMMON]
+COMMAND = [sys.executable, str(ROOT / "train.py"), *COMMON]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 3])
-def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, videos, tmp_path, command):
+def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, videos, tmp_path):
     """Bit for bit, across the border of an epoch (five images, three videos) and changes of the curriculum."""
     data = ["--static_root", str(images)] if stage == 0 else ["--video_root", str(videos)]
-    command = [*command, "--stage", str(stage), *data, "--iterations", "10", "--steps", "7", "--num_workers", "2",
+    command = [*COMMAND, "--stage", str(stage), *data, "--iterations", "10", "--steps", "7", "--num_workers", "2",
                "--resume", "auto"]
     whole, broken = ([*command, "--id", "x", "--out_root", str(tmp_path / name)] for name in ("whole", "broken"))
     subprocess.run(whole, check=True, capture_output=True)
@@ -131,26 +119,27 @@ def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, v
 
 
 KILLED = """
-import os, signal, sys
+import os, runpy, signal, sys
 sys.path.insert(0, {root!r})
 from model.training_step import TrainingStep
 forward = TrainingStep.forward
-def killed(self, batch, iteration):
+def killed(self, batch, iteration, generator):
     if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], iteration) in (("1", "0", 3), ("0", "1", 5)):
         os.kill(os.getpid(), signal.SIGKILL)
-    return forward(self, batch, iteration)
+    return forward(self, batch, iteration, generator)
 TrainingStep.forward = killed
+runpy.run_path({root!r} + "/train.py", run_name="__main__")
 """
 
 
 @pytest.mark.slow
-def test_processes_that_torchrun_restarts_go_on_from_the_last_checkpoint(images, tmp_path, command):
+def test_processes_that_torchrun_restarts_go_on_from_the_last_checkpoint(images, tmp_path):
     """One after the other is killed; all then start again, and end where an unbroken run does."""
-    (tmp_path / "killed.py").write_text(KILLED.format(root=str(ROOT)) + SCRIPT.format(root=str(ROOT)))
-    rest = [*command[2:], "--stage", "0", "--static_root", str(images), "--iterations", "6", "--id", "x", "--resume",
+    (tmp_path / "killed.py").write_text(KILLED.format(root=str(ROOT)))
+    rest = [*COMMON, "--stage", "0", "--static_root", str(images), "--iterations", "6", "--id", "x", "--resume",
             "auto", "--lr", "1e-4"]
-    for script, name in ((command[1], "whole"), (tmp_path / "killed.py", "broken")):
-        subprocess.run([command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=2",
+    for script, name in ((COMMAND[1], "whole"), (tmp_path / "killed.py", "broken")):
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=2",
                         "--standalone", str(script), *rest, "--out_root", str(tmp_path / name)],
                        check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
     results = [weights(folder_of(tmp_path / name, "x") / "model_6.pth") for name in ("whole", "broken")]
@@ -161,8 +150,21 @@ def test_processes_that_torchrun_restarts_go_on_from_the_last_checkpoint(images,
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, command):
-    command = [*command, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
+def test_two_processes_may_learn_from_other_frames_and_wait_for_the_validation(videos, tmp_path):
+    """In rollouts each draws its own frames to learn from, so that their losses have other names."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *COMMAND[1:],
+               "--stage", "3", "--video_root", str(videos), "--rollout", "8", "--iterations", "2", "--id", "x",
+               "--batch_size", "1", "--val_davis", str(videos), "--val_every", "2", "--out_root", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    rows = log_of(tmp_path, "x")
+    frames = [[name for name in row if name.startswith("loss_")] for row in rows if "total_loss" in row]
+    assert any(len(names) > 3 for names in frames)
+    assert "val/J&F" in rows[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path):
+    command = [*COMMAND, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
     one = [*command, "--batch_size", "4", "--out_root", str(tmp_path / "one")]
     subprocess.run(one, check=True, capture_output=True)
     both = [command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *command[1:],
@@ -176,7 +178,9 @@ def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, command):
             assert second[name] == pytest.approx(first[name], rel=1e-5, abs=1e-7), name
     weight = [weights(folder_of(tmp_path / name, "x") / "model_3.pth")["key_comp.weight"] for name in ("one", "sum")]
     assert torch.allclose(*weight, atol=1e-6)
-    assert len(added) == 3
+    for first, summed in zip(one, added, strict=True):
+        for name in ("total_loss", "loss_1", "loss_4", "klloss_loss", "iou"):
+            assert summed[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6), name
 
 
 def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
@@ -196,11 +200,11 @@ def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["group", "everyone"])
-def test_sigterm_with_workers(to, images, tmp_path, command):
+def test_sigterm_with_workers(to, images, tmp_path):
     """What timeout sends to the process group, systemd and batch systems to each process: the loader's, too."""
     arguments = ["--stage", "0", "--static_root", str(images), "--id", "g", "--iterations", "10000",
                  "--out_root", str(tmp_path), "--num_workers", "2", "--save_interval", "10000"]
-    training = subprocess.Popen([*command, *arguments], cwd=ROOT, start_new_session=True)
+    training = subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("*_g/log.jsonl")) and time.monotonic() < deadline:
@@ -231,7 +235,7 @@ def test_trunk_stays_as_it_is_until_it_is_to_learn(images, tmp_path, capsys):
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_keys_are_trained_alone_and_then_the_rest(images, videos, tmp_path, stage, capsys):
-    data = ["--stage", stage, "--static_root", images, "--video_root", videos]
+    data = ["--stage", stage, *(["--video_root", videos] if stage else ["--static_root", images])]
     arguments = [*data, "--lr", "1e-3", "--id", "k", "--out_root", tmp_path, "--resume", "auto"]
     states = []
     for iterations, part in ((2, "keys"), (4, "keys"), (6, "rest")):
@@ -261,11 +265,6 @@ def test_rollouts(images, videos, tmp_path, capsys):
     # Which frames are learnt from changes from step to step.
     assert len({tuple(name for name in row if name.startswith("loss_")) for row in rows}) > 1
     capsys.readouterr()
-    for wrong in (["--rollout", 4], ["--stage", 0, "--damage", 0]):
-        assert run(*arguments, *wrong) == 2
-        assert "5 frames or more are needed, and stage 1, 2 or 3" in capsys.readouterr().err
-    assert run(*arguments, "--stage", 0, "--damage", 0, "--rollout", 0) == 2
-    assert "--max_jump is for stages 1 to 3" in capsys.readouterr().err
     assert run(*arguments, "--rollout", 9) == 2
     assert "8 frames, 9 are needed" in capsys.readouterr().err
 
@@ -344,16 +343,22 @@ def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
     assert names == ["static_step", "video_step"]
 
 
-def test_missing_compiler_is_told_in_one_line(images, tmp_path, monkeypatch, capsys):
-    error = type("InvalidCxxCompiler", (RuntimeError,), {"__module__": "torch._inductor.exc"})
-
+@pytest.mark.parametrize("error, told", [
+    (InvalidCxxCompiler(), "(No working C++ compiler found in "),
+    (BackendCompilerFailed("inductor", InvalidCxxCompiler("gcc"), None), "(Compiler: gcc is not found.): it "),
+    (BackendCompilerFailed("inductor", KeyError("no such node\nand more"), None), "('no such node"),
+    (Unsupported("a loop over a generator\nand more"), "(a loop over a generator)\n"),
+])
+def test_compilation_that_fails_is_told_in_one_line(images, monkeypatch, capsys, error, told):
+    """A compiler is asked for only where one is missing."""
     def failing(*_):
-        raise error("No working C++ compiler found\nand more")
+        raise error
 
     monkeypatch.setattr(torch, "compile", lambda function: failing)
     assert run("--stage", 0, "--static_root", images, "--iterations", 1, "--compile") == 2
-    report = capsys.readouterr().err.splitlines()[-1]
-    assert "--compile does not work here (No working C++ compiler found)" in report and "and more" not in report
+    report = capsys.readouterr().err
+    assert f"--compile does not work here {told}" in report and report.count("\n") == 1
+    assert ("C++ compiler, g++" in report) == ("ompiler" in told)
 
 
 def test_validation_while_training(videos, tmp_path, capsys):
@@ -362,6 +367,18 @@ def test_validation_while_training(videos, tmp_path, capsys):
     row = log_of(tmp_path, "v")[-1]
     assert row["val/J&F"] == pytest.approx((row["val/J"] + row["val/F"]) / 2) and 0 <= row["val/J"] <= 100
     assert "val/J&F" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options, precision", [
+    ([], "bfloat16"), (["--amp_dtype", "float16"], "float16"), (["--no_amp"], False)])
+def test_validation_is_in_the_precision_of_the_training(videos, monkeypatch, options, precision):
+    seen = []
+    monkeypatch.setattr(train, "validate", lambda network, path, amp: seen.append(amp) or {"val/J&F": 1.0})
+    arguments = [argument for argument in COMMON if argument != "--no_amp"]
+    assert run_script(train.get_args_parser(), train.main, [
+        *arguments, "--stage", "3", "--video_root", str(videos), "--iterations", "1", "--crop", "32",
+        "--val_davis", str(videos), "--val_every", "1", *options]) == 0
+    assert seen == [precision]
 
 
 def test_what_cannot_be_validated_is_told_before_training(videos, tmp_path, capsys):
@@ -374,9 +391,9 @@ def test_what_cannot_be_validated_is_told_before_training(videos, tmp_path, caps
 @pytest.mark.parametrize("arguments, part", [
     (["--load_network", "none.pth"], "none.pth: no such file"),
     (["--load_model", "none.pth"], "none.pth: no such file"),
-    (["--backbone_weights", "nowhere"], "--backbone_weights is imagenet, none, or a folder"),
+    (["--backbone_weights", "nowhere"], "--backbone-weights is imagenet, none, or a folder"),
     (["--crop", "100"], "--crop 100: a multiple of 16"),
-    (["--val_davis", "DAVIS"], "--val_davis is for stages 1 to 3"),
+    (["--val_davis", "DAVIS"], "--val-davis is for stages 1 to 3"),
 ])
 def test_unusable_starts(images, tmp_path, capsys, arguments, part):
     assert run("--stage", 0, "--static_root", images, "--id", "x", "--out_root", tmp_path / "o", *arguments) == 2
@@ -409,12 +426,12 @@ def test_imagenet_weights_out_of_reach(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     assert run("--stage", 0, "--static_root", images, "--out_root", tmp_path, "--backbone_weights", "imagenet") == 2
     error = capsys.readouterr().err
-    assert "--backbone_weights FOLDER" in error and "--backbone_weights none" in error
+    assert "--backbone-weights FOLDER" in error and "--backbone-weights none" in error
 
 
 def test_bare_network_is_no_checkpoint_to_resume(images, tiny_checkpoint, tmp_path, capsys):
     assert run("--stage", 0, "--static_root", images, "--out_root", tmp_path, "--load_model", tiny_checkpoint) == 2
-    assert "--load_network starts a new training from it" in capsys.readouterr().err
+    assert "--load-network starts a new training from it" in capsys.readouterr().err
 
 
 def test_missing_data_is_named(tmp_path, capsys):
@@ -448,6 +465,11 @@ def test_downloads_go_where_training_looks_for_them():
         assert defaults[option] + part in folders
 
 
+def settings_of(text):
+    """What a command line of train.py asks for."""
+    return training_settings(train.get_args_parser().parse_args(text.split()))
+
+
 PRINTED = [
     "--id s0 --stage 0 --perturb_max 1 --perturb_min 0.85 --save_interval 10000 --klloss_weight 10 --start_warm 5000 "
     "--end_warm 17500 --batch_size 16 --lr 2e-05 --steps 37500 --iterations 75000 --repeat 0 --local_rank 0",
@@ -460,13 +482,64 @@ PRINTED = [
 
 
 def test_printed_options_and_published_defaults():
-    from util.train_options import with_stage_defaults
-    parsed = [with_stage_defaults(train.get_args_parser().parse_args(text.split())) for text in PRINTED]
-    assert [args.steps for args in parsed] == [[37500], [125000], [62500]]
-    assert (parsed[1].start_warm, parsed[1].end_warm, parsed[1].top_p) == (20000, 70000, 0.15)
-    defaults = [with_stage_defaults(train.get_args_parser().parse_args(["--stage", str(stage)])) for stage in range(4)]
-    assert [args.iterations for args in defaults] == [300000, 500000, 300000, 150000]
-    assert [args.batch_size for args in defaults] == [8, 4, 4, 4] and defaults[0].lr == 1e-5
+    printed = [settings_of(text) for text in PRINTED]
+    assert [settings.recipe.steps for settings in printed] == [(37500,), (125000,), (62500,)]
+    losses = printed[1].losses
+    assert (losses.start_warm, losses.end_warm, losses.top_p) == (20000, 70000, 0.15)
+    defaults = [settings_of(f"--stage {stage}").recipe for stage in range(4)]
+    assert [recipe.iterations for recipe in defaults] == [300000, 500000, 300000, 150000]
+    assert [recipe.batch_size for recipe in defaults] == [8, 4, 4, 4] and defaults[0].lr == 1e-5
+
+
+@pytest.mark.parametrize("arguments, part", [
+    ("--stage 0 --video_root V", "--video-root is for stages 1 to 3"),
+    ("--stage 0 --pasted 0.3 --copy_paste 0.1 --hide 0.2", "--pasted and --copy-paste and --hide are for stages"),
+    ("--stage 0 --damage 0.3", "--damage is for stages 1 to 3"),
+    ("--stage 0 --rollout 7", "--rollout is for stages 1 to 3"),
+    ("--stage 0 --max_jump 2", "--max-jump is for stages 1 to 3"),
+    ("--stage 0 --val_davis D", "--val-davis is for stages 1 to 3"),
+    ("--stage 0 --exclude F", "--exclude is for stages 1 to 3"),
+    ("--stage 3 --rollout 4", "--rollout 4: 5 frames or more are needed"),
+    ("--crop 100", "--crop 100: a multiple of 16"),
+    ("--stage 3 --train keys", "it needs --match-weight"),
+    ("--stage 3 --train keys --match_weight 1 --damage 0.1", "leave out --damage"),
+    ("--stage 3 --pasted 1 --copy_paste 0.1", "--pasted 1 leaves none"),
+    ("--load_model A --load_network B", "leave one of them out"),
+    ("--resume auto", "--resume looks for the checkpoints of an --id"),
+    ("--no_amp --amp_dtype bfloat16", "leave one of them out"),
+    ("--val_every 7", "--val-every says how often --val-davis is tracked"),
+    ("--start_warm 10 --end_warm 9", "--end-warm 9 is before --start-warm 10"),
+    ("--perturb_min 0.9 --perturb_max 0.8", "--perturb-min 0.9 is above --perturb-max 0.8"),
+])
+def test_options_that_contradict_one_another_are_refused(arguments, part, capsys):
+    assert run_script(train.get_args_parser(), train.main, arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert part in error and error.count("\n") == 1
+
+
+RECIPES = [file.stem for file in train.RECIPES.glob("*.txt")]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(name):
+    recipe = settings_of(f"--recipe {name}")
+    changed = settings_of(f"--lr 7 --recipe {name} --batch_size 3")
+    assert (changed.recipe.lr, changed.recipe.batch_size) == (7, 3)
+    assert changed.recipe.iterations == recipe.recipe.iterations and changed.losses == recipe.losses
+    assert recipe != settings_of(f"--stage {recipe.recipe.stage}")
+
+
+def test_recipes_are_the_printed_commands():
+    for name, text in zip(("s0", "s03", "s2"), PRINTED, strict=True):
+        rest = " ".join(text.split()[:2])
+        start = f"--load-network {settings_of(text).network.load_network}" if name != "s0" else ""
+        assert settings_of(f"--recipe published-{name} {rest} {start}") == settings_of(text)
+
+
+def test_unknown_recipe(capsys):
+    assert run("--recipe", "compact-stage9") == 2
+    error = capsys.readouterr().err
+    assert all(name in error for name in RECIPES) and error.count("\n") == 1
 
 
 def test_check_data_names_every_bad_file(images, videos, tmp_path, capsys):
@@ -505,9 +578,4 @@ def test_pasted_images_are_checked_too(images, videos, tmp_path, capsys):
     assert "29 images" in capsys.readouterr().out
     assert run("--stage", 3, "--static_root", images, "--video_root", tmp_path, "--pasted", 1, "--check_data") == 0
     assert "5 images" in capsys.readouterr().out
-    assert run("--stage", 0, "--static_root", images, "--pasted", 0.3, "--out_root", tmp_path) == 2
-    assert "--pasted, --copy_paste and --hide are for stages 1 to 3" in capsys.readouterr().err
-    assert run("--stage", 0, "--static_root", images, "--damage", 0.3, "--out_root", tmp_path) == 2
-    assert "--damage is for stages 1 to 3" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run("--pasted", 1.5)
+    assert run("--stage", 3, "--pasted", 1.5) == 2

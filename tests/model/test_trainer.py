@@ -1,0 +1,141 @@
+"""Trainer: one update after the other."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from model.initialise import starting_network
+from model.trainer import Trainer, merge_scalars
+from model.training_log import Means
+from util.hyper_para import (
+    DataSettings,
+    LossSettings,
+    NetworkSettings,
+    RecipeSettings,
+    RunningSettings,
+    TrainingSettings,
+)
+
+CPU = torch.device("cpu")
+
+
+def trainer_of(running=None, losses=None, network_seed=0, **recipe):
+    """A Trainer of the tests' network."""
+    recipe = RecipeSettings(**{"stage": 3, "lr": 1e-4, "batch_size": 1, "iterations": 10, "steps": (), **recipe})
+    settings = TrainingSettings(DataSettings(crop=64), recipe, losses or LossSettings(),
+                                NetworkSettings(preset="tiny", backbone_weights="none"),
+                                running or RunningSettings(no_amp=True))
+    torch.manual_seed(network_seed)
+    return Trainer(starting_network(settings.network, recipe.stage), settings, CPU)
+
+
+def batch_of(clip, start=0, frames=5):
+    """One sample of two objects, frames 64×96."""
+    rgb, ids = (torch.from_numpy(part[start:start + frames, :64, :96]) for part in clip)
+    planes = [(ids == known).byte()[None, :, None] for known in (1, 2)]
+    return {"rgb": rgb.permute(0, 3, 1, 2)[None], "gt": planes[0], "sec_gt": planes[1], "cls_gt": ids[None],
+            "pgt": planes[0][:, :1], "sec_pgt": planes[1][:, :1], "selector": torch.ones(1, 2), "name": ["clip"]}
+
+
+def weights_of(trainer):
+    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_random_draws_follow_from_seed_and_iteration_alone(clip):
+    """Not from torch's global generator, nor from the steps before."""
+    batch = batch_of(clip)
+    results = {}
+    cases = {"first": (1, 3, 0), "again": (1, 3, 1), "later": (1, 4, 0), "seed": (2, 3, 0)}
+    for name, (seed, iteration, earlier) in cases.items():
+        trainer = trainer_of(RunningSettings(no_amp=True, seed=seed), damage=1, lr=0)
+        torch.manual_seed(earlier)
+        before = torch.get_rng_state()
+        for _ in range(earlier):
+            trainer.step([batch], 9)
+        results[name] = float(trainer.step([batch], iteration).scalars["total_loss"])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert results["first"] == results["again"]
+    assert len(set(results.values())) == 3
+
+
+def test_parts_of_a_step_draw_anew(clip):
+    batch = batch_of(clip, frames=8)
+    names = set()
+    for iteration in range(6):
+        result = trainer_of(rollout=8, lr=0).step([batch, batch], iteration)
+        names.add(len([name for name in result.scalars if name.startswith("loss_")]))
+    # Both parts are of the same frames now and then, and mostly not.
+    assert max(names) > 3
+
+
+def test_a_step_reports_the_mean_of_its_parts(clip):
+    batches = [batch_of(clip), batch_of(clip, 9)]
+    alone = [trainer_of().step([batch], 0).scalars for batch in batches]
+    both = trainer_of().step(batches, 0).scalars
+    for name, value in both.items():
+        first, second = float(alone[0][name]), float(alone[1][name])
+        expected = first + second if name.startswith("hide_iou/") else (first + second) / 2
+        assert float(value) == pytest.approx(expected, rel=1e-5), name
+    assert float(alone[0]["total_loss"]) != float(alone[1]["total_loss"])
+
+
+def test_reports_with_other_names():
+    assert merge_scalars([{"loss_1": 1.0, "hide_iou/i": 3}, {"loss_2": 4.0, "loss_1": 2.0, "hide_iou/i": 4}]) == {
+        "loss_1": 1.5, "hide_iou/i": 7, "loss_2": 4.0}
+    means = Means()
+    means.add({"loss_1": 1.0, "hide_iou/i": 3, "hide_iou/u": 6})
+    means.add({"loss_2": 4.0, "hide_iou/i": 1, "hide_iou/u": 2})
+    assert means.read() == {"loss_1": 1.0, "loss_2": 4.0, "iou": 0.5}
+    assert means.read() == {}
+
+
+@pytest.mark.parametrize("train", ["all", "keys", "rest"])
+def test_save_and_restore_go_on_bit_for_bit(clip, tmp_path, train):
+    changes = {"train": train, "trunk_lr": 0.5, "damage": 0 if train == "keys" else 0.5}
+    losses = LossSettings(match_weight=1)
+    whole, broken = (trainer_of(losses=losses, **changes) for _ in range(2))
+    for iteration in range(2):
+        whole.step([batch_of(clip)], iteration)
+        broken.step([batch_of(clip)], iteration)
+    broken.save(tmp_path, 2, 1)
+    resumed = trainer_of(losses=losses, network_seed=5, **changes)
+    assert not same(weights_of(resumed), weights_of(whole))
+    assert resumed.restore(tmp_path / "model_2_checkpoint.pth") == (2, 1)
+    for trainer in (whole, resumed):
+        trainer.step([batch_of(clip)], 2)
+    assert same(weights_of(resumed), weights_of(whole))
+
+
+def test_nothing_of_the_process_changes(clip):
+    before = (torch.get_rng_state(), torch.backends.cudnn.benchmark, torch.get_num_threads())
+    trainer = trainer_of(RunningSettings(no_amp=True, benchmark=True))
+    state = torch.get_rng_state()
+    trainer.step([batch_of(clip)], 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (torch.backends.cudnn.benchmark, torch.get_num_threads()) == before[1:]
+
+
+def test_a_stop_that_is_asked_for_is_in_the_result(clip):
+    trainer = trainer_of()
+    assert not trainer.step([batch_of(clip)], 0).stop
+    trainer.ask_to_stop()
+    assert trainer.step([batch_of(clip)], 1).stop
+
+
+def test_a_step_without_a_finite_loss_changes_nothing(clip):
+    trainer = trainer_of()
+    batch = batch_of(clip)
+    before = weights_of(trainer)
+    result = trainer.step([{**batch, "pgt": batch["pgt"].float() * float("nan")}], 0)
+    assert not result.finite and same(before, weights_of(trainer))
+    assert trainer.step([batch], 1).finite and not same(before, weights_of(trainer))
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RecipeSettings().lr = 1
