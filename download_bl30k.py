@@ -4,12 +4,12 @@
     python download_bl30k.py --root /data --yes         # into /data/BL30K, without being asked about the terms
     python download_bl30k.py --only bl30k-a bl30k-b     # two of them
 
-The parts bl30k-a to bl30k-f go into BL30K/{JPEGImages,Annotations}. Each archive is removed once it
-is unpacked. Interrupted, the same command goes on where it was; what is finished is not fetched again. If one link
-fails, the others are still fetched, and the exit code is 1.
+The parts bl30k-a to bl30k-f go into BL30K/{JPEGImages,Annotations}. Each archive is removed once it is unpacked. After
+an interruption, the same command continues, and does not fetch again what is finished. If one link fails, the others
+are still fetched, and the exit code is 1.
 
-The Google Drive ids are the published ones. Drive limits how often a file may be fetched: if it refuses one, try again
-the next day, or save it with a browser as ROOT/.downloads/NAME.tar and run the same command again.
+The Google Drive ids are the published ones. Google Drive limits how often a file may be fetched. If it refuses one, try
+again the next day, or save the file with a browser as ROOT/.downloads/NAME.tar and run the same command again.
 """
 
 import sys

@@ -1,29 +1,30 @@
 """Download the datasets for training and evaluation, except BL30K (download_bl30k.py).
 
     python download_datasets.py                                     # everything, below the current folder
-    python download_datasets.py --root ..                           # beside the repository, as the published ones
+    python download_datasets.py --root ..                           # beside the repository, like the published code
     python download_datasets.py --only davis-2017 davis-2017-test
     python download_datasets.py --only youtube-train --root /data --yes
 
-The terms are shown first; --yes agrees to them where nobody can be asked. The names of --only, and what they give:
+The script shows the terms first and asks you to agree; --yes agrees to them without being asked. --only takes these
+names, which stand for these folders:
 
     static                    static/{BIG_small,HRSOD_small,DUTS-TR,DUTS-TE,ecssd,fss}
     davis-2016                DAVIS/2016
     davis-2017                DAVIS/2017/trainval
     davis-2017-test           DAVIS/2017/test-dev
     davis-2017-scribbles      DAVIS/2017/trainval/Scribbles
-    youtube-train             YouTube/train, and YouTube/train_480p: shorter side 480, made with all cores
+    youtube-train             YouTube/train, and YouTube/train_480p with a shorter side of 480
     youtube-valid             YouTube/valid
     youtube-valid-all         YouTube/all_frames/valid_all_frames
     youtube-2018-valid        YouTube2018/valid
     youtube-2018-valid-all    YouTube2018/all_frames/valid_all_frames
 
-Interrupted, the same command goes on where it was; what is finished is not fetched again. If one link fails, the
+After an interruption, the same command continues, and does not fetch again what is finished. If one link fails, the
 others are still fetched, and the exit code is 1.
 
-The Google Drive ids are the published ones. Drive limits how often a file may be fetched: if it refuses one, try again
-the next day, or save it with a browser as ROOT/.downloads/NAME.zip and run the same command again. Archives are removed
-once they are unpacked.
+The Google Drive ids are the published ones. Google Drive limits how often a file may be fetched. If it refuses one, try
+again the next day, or save the file with a browser as ROOT/.downloads/NAME.zip and run the same command again. Archives
+are removed once they are unpacked.
 """
 
 import sys

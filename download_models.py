@@ -4,11 +4,11 @@
     python download_models.py --only model_s012_final.pth
     python download_models.py --root .. --yes                  # into ../pretrain, without being asked about the terms
 
-The names of --only are those of the files in the published folder. Interrupted, the same command goes on where it was;
-files that are there are not fetched again. If one fails, the others are still fetched, and the exit code is 1.
+--only takes the names of the files in the published folder. After an interruption, the same command continues, and does
+not fetch files again that are there. If one file fails, the others are still fetched, and the exit code is 1.
 
-The Google Drive id is the published one. Drive limits how often a file may be fetched: if it refuses one, try again
-the next day, or save it with a browser in ROOT/pretrain.
+The Google Drive id is the published one. Google Drive limits how often a file may be fetched. If it refuses one, try
+again the next day, or save the file with a browser in ROOT/pretrain.
 """
 
 import sys

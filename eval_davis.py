@@ -1,13 +1,12 @@
-"""Track the sequences of DAVIS 2017 and write their masks.
+"""Track the videos of DAVIS 2017 and write their masks.
 
-    python eval_davis.py --davis_path DAVIS/2017 --output prediction/s012 --model W.pth --mode two-frames-compress \\
-        --mem_every 3 --amp
-    python eval_davis.py --davis_path DAVIS/2017 --output prediction/test --model W.pth --split testdev --zip
+    python eval_davis.py --davis-path DAVIS/2017 --output prediction/s012 --model W.pth --mode two-frames-compress \\
+        --mem-every 3 --amp
+    python eval_davis.py --davis-path DAVIS/2017 --output prediction/test --model W.pth --split testdev --zip
     torchrun --nproc_per_node=4 eval_davis.py ...
 
---davis_path is DAVIS/2017 or the folder in it that holds JPEGImages. OUTPUT/SEQUENCE/FRAME.png are indexed PNGs.
-Interrupted, the same command goes on with the sequences that are not finished. Score with
-evaluation/2017/evaluation_ours.py.
+The masks are OUTPUT/VIDEO/FRAME.png, indexed PNGs. After an interruption, the same command continues with the videos
+that are not finished. evaluation/2017/evaluation_ours.py scores the masks.
 """
 
 import sys
@@ -25,7 +24,7 @@ def get_args_parser():
     parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
                         help="which videos to track (default: %(default)s)")
     parser.add_argument("--repeat", type=int, metavar="N",
-                        help="check that SAM has so many squeeze-and-excitation blocks (default: as in the checkpoint)")
+                        help="check that SAM has N squeeze-and-excitation blocks (default: as in the checkpoint)")
     parser.add_settings(ResultSettings, "results")
     parser.add_settings(TrackingSettings, "tracking")
     return parser

@@ -1,10 +1,11 @@
-"""Track the sequences of DAVIS 2016, one foreground object each, and write their masks as grey 0 and 255.
+"""Track the videos of DAVIS 2016, with one foreground object each, and write their masks as grey PNGs of 0 and 255.
 
-    python eval_davis_2016.py --davis_path DAVIS/2017 --output prediction/s012_2016 --model W.pth \\
-        --mode two-frames-compress --mem_every 3 --top 40
+    python eval_davis_2016.py --davis-path DAVIS/2017 --output prediction/s012_2016 --model W.pth \\
+        --mode two-frames-compress --mem-every 3 --top 40
 
-DAVIS 2016 is a part of DAVIS 2017: --davis_path is the tree of 2017, with ImageSets/2016/val.txt. Interrupted, the
-same command goes on with the sequences that are not finished. Score with evaluation/2016/evaluation.py.
+DAVIS 2016 is a part of DAVIS 2017, so --davis-path is the folder of DAVIS 2017, with ImageSets/2016/val.txt in it. The
+masks are OUTPUT/VIDEO/FRAME.png. After an interruption, the same command continues with the videos that are not
+finished. evaluation/2016/evaluation.py scores the masks.
 """
 
 import argparse
@@ -20,7 +21,7 @@ def get_args_parser():
     parser = OptionParser("eval_davis_2016.py", __doc__)
     parser.add_argument("--davis-path", required=True, metavar="FOLDER",
                         help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
-    # Without effect: DAVIS 2016 has one split to evaluate. A published command has it all the same.
+    # A published command gives this option. It has no effect, because DAVIS 2016 has only one split to evaluate.
     parser.add_argument("--split", help=argparse.SUPPRESS)
     parser.add_settings(ResultSettings, "results")
     parser.add_settings(TrackingSettings, "tracking", top_k=20)

@@ -1,11 +1,12 @@
-"""Track the sequences of any folder in the layout of DAVIS or YouTube-VOS: long videos, LVOS, MOSE, your own.
+"""Track the videos of any folder in the layout of DAVIS or YouTube-VOS: long videos, LVOS, MOSE, your own.
 
-    python eval_generic.py --long_video_path long_video --output prediction/long --model W.pth --mem_every 5
-    python eval_generic.py --long_video_path MOSE/valid --output prediction/mose --model W.pth --zip
+    python eval_generic.py --long-video-path long_video --output prediction/long --model W.pth --mem-every 5
+    python eval_generic.py --long-video-path MOSE/valid --output prediction/mose --model W.pth --zip
 
-The folder holds JPEGImages/SEQUENCE/FRAME.jpg and Annotations/SEQUENCE/FRAME.png (with or without 480p/ between), or
-one sequence without folders of its own. Of each object only the first mask is used, so that a full ground truth may
-lie there. Interrupted, the same command goes on with the sequences that are not finished.
+The folder holds JPEGImages/VIDEO/FRAME.jpg and Annotations/VIDEO/FRAME.png; a folder 480p or Full-Resolution may lie
+above VIDEO. A single video needs no folder VIDEO. Only the first mask of each object is used, so Annotations may hold
+the full ground truth. The masks are OUTPUT/VIDEO/FRAME.png. After an interruption, the same command continues with the
+videos that are not finished.
 """
 
 import sys

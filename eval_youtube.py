@@ -1,12 +1,13 @@
 """Track the videos of YouTube-VOS 2018 or 2019 and write their masks.
 
-    python eval_youtube.py --yv_path YouTube --output prediction/YV-19-val --model W.pth --mode two-frames-compress \\
-        --mem_every 4 --top 20 --amp --zip
-    python eval_youtube.py --yv_path YouTube2018 --output prediction/YV-18-val --model W.pth --mem_every 4
+    python eval_youtube.py --yv-path YouTube --output prediction/YV-19-val --model W.pth --mode two-frames-compress \\
+        --mem-every 4 --top 20 --amp --zip
+    python eval_youtube.py --yv-path YouTube2018 --output prediction/YV-18-val --model W.pth --mem-every 4
 
---yv_path holds valid/ and, for all frames instead of every fifth, all_frames/valid_all_frames/. Written are the
-frames that meta.json names, or with --output_all every frame from the first mask on, as OUTPUT/Annotations/VIDEO/
-FRAME.png. Interrupted, the same command goes on with the videos that are not finished.
+The folder of --yv-path holds valid. If it also holds all_frames/valid_all_frames, the script tracks through all frames,
+otherwise through every fifth. The masks are OUTPUT/Annotations/VIDEO/FRAME.png, for the frames that meta.json names or,
+with --output-all, for every frame from the first mask on. After an interruption, the same command continues with the
+videos that are not finished.
 """
 
 import sys

@@ -1,11 +1,12 @@
-"""Make a trained network small enough to pass on: weights as float16, half the size.
+"""Make the file of a trained network half as large, with weights as float16.
 
     python export_model.py saves/2026-01-31_12-00-00_mine/model_150000.pth --output mine.pth
     python export_model.py saves/2026-01-31_12-00-00_mine/model_{130000,140000,150000}.pth --output mean.pth
 
-Of several checkpoints of a run, or of runs that started from the same network, the mean of the weights is written: it
-often does better than each (Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018).
-Every script reads the result as it reads the original; computing stays float32 unless --amp is given.
+From several checkpoints, the script writes the mean of their weights. They should come from one run, or from runs that
+started from the same network. The mean often does better than each of them (Izmailov et al., "Averaging Weights Leads
+to Wider Optima", UAI 2018). Every script reads the result like the original. Computing stays in float32, unless you
+give --amp.
 """
 
 import sys
@@ -22,7 +23,8 @@ from util.hyper_para import OptionParser
 
 def get_args_parser():
     parser = OptionParser("export_model.py", __doc__)
-    parser.add_argument("model", nargs="+", metavar="FILE", help="checkpoint of the network; several: their mean")
+    parser.add_argument("model", nargs="+", metavar="FILE",
+                        help="checkpoint of the network; of several, the mean is written")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
     return parser
 

@@ -6,14 +6,15 @@
     python track.py --video clip.mp4 --mask first.png 120:corrected.png --model model_s012_final.pth
     ffmpeg -i clip.mp4 -c copy -f matroska - | python track.py --video - --mask first.png
 
-Without --model the small network that comes with the repository tracks; it is also fast on a CPU.
+Without --model, the script uses the compact network that comes with the repository, which is fast even on a CPU.
 
-The mask is an indexed or grey PNG of the first frame, each object with its own id from 1 to 255; a grey mask
-of 0 and 255 is one object. For objects that appear later or were lost, give masks of later frames: a folder of
-PNGs named after their frames, or FRAME:PNG, where FRAME is a name or a number from 0.
+The mask is an indexed or grey PNG of the first frame, in which each object has its own id from 1 to 255. A grey mask of
+0 and 255 is one object. If an object appears later or gets lost, give masks of later frames, too: a folder of PNGs
+named after their frames, or FRAME:PNG, where FRAME is a name or a number from 0.
 
-Into --output go masks/NAME.png (indexed, DAVIS palette), overlay.mp4, summary.json and, if asked for,
-scores/NAME.npz. Frames, masks and results stream: a long video needs no more memory than a short one.
+The script writes masks/NAME.png (indexed, with the DAVIS palette), overlay.mp4 and summary.json into the folder of
+--output, and with --save-scores scores/NAME.npz. It handles one frame after another, so a long video needs no more
+memory than a short one.
 """
 
 import platform
@@ -44,16 +45,16 @@ def get_args_parser():
     parser.add_argument("--example", action="store_true",
                         help="track a rendered clip with known masks (default: if neither --video nor --mask is given)")
     parser.add_argument("--video", nargs="+", metavar="VIDEO",
-                        help="a video file, a folder of images, a glob, image files, or - for standard input (default: "
-                             "the built-in example's)")
+                        help="a video file, a folder of images, a glob, image files, or - for standard input "
+                             "(default: the video of the built-in example)")
     parser.add_argument("--mask", nargs="+", action="extend", metavar="MASK",
-                        help="PNG of the first frame, a folder of PNGs, or FRAME:PNG; may be repeated "
-                             "(default: the built-in example's)")
+                        help="mask of the first frame as PNG, a folder of PNGs, or FRAME:PNG; may be repeated "
+                             "(default: the mask of the built-in example)")
     parser.add_argument("--output", default="out", metavar="FOLDER",
                         help="folder for the results (default: %(default)s)")
     parser.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4 (default: write it)")
     parser.add_argument("--save-scores", action="store_true",
-                        help="also write the probabilities of each frame as uint8 into scores (default: masks alone)")
+                        help="also write the probabilities of each frame as uint8 into scores (default: only masks)")
     parser.add_settings(TrackingSettings, "tracking", size=480)
     return parser
 

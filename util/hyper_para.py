@@ -1,8 +1,9 @@
 """The options of all scripts.
 
-An option that code below a script's `main` depends on is declared once, as a field of a frozen settings class: its
-name, default, help and checks stand together, `OptionParser.add_settings` makes the command line of them, and
-`settings_from` the object that is handed on. What only a script's `main` looks at, the script adds itself.
+An option that code below a script's `main` depends on is declared once, as a field of a frozen settings class, where
+its name, default, help and checks stand together. `OptionParser.add_settings` adds these fields to the command line,
+and `settings_from` makes the object that is handed on. A script adds those options itself that only its `main` looks
+at.
 """
 
 import argparse
@@ -48,8 +49,8 @@ class OptionParser(argparse.ArgumentParser):
         self._recipes = recipes
         if recipes:
             self.add_argument("--recipe", metavar="NAME",
-                              help=f"read options from {recipes.name}/NAME.txt, which the command line overrides "
-                                   f"(default: none; there are {', '.join(_recipe_names(recipes))})")
+                              help=f"read options from {recipes.name}/NAME.txt; options on the command line override "
+                                   f"them (default: none; there are {', '.join(_recipe_names(recipes))})")
 
     def parse_known_args(self, args=None, namespace=None):
         words = list(sys.argv[1:] if args is None else args)
@@ -141,26 +142,26 @@ def _number(text, kind, lowest, highest, wanted):
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """How a network tracks: the options of every script that does. Defaults are those of DAVIS."""
+    """The options of every script that tracks. The defaults are those for DAVIS."""
 
-    model: str = option(COMPACT, "checkpoint of the network (default: the compact one that comes with the repository)",
-                        metavar="FILE")
+    model: str = option(COMPACT, "checkpoint of the network (default: the compact network that comes with the "
+                                 "repository)", metavar="FILE")
     mode: str = option("two-frames-compress", f"what the memory holds: {', '.join(MODES)} (default: %(default)s)",
                        choices=MODES, metavar="MODE")
     mem_every: int = option(3, "make every Nth frame a memory frame (default: %(default)s)", type=positive, metavar="N")
     include_last: bool = option(False, "make every frame a memory frame (default: every Nth, see --mem-every)")
     top_k: int = option(40, "let each pixel read the K nearest positions of the memory (default: %(default)s)",
                         names=["top"], type=positive, metavar="K")
-    size: int = option(0, "compute with the shorter side reduced to so many pixels; 0 computes at the frames' own size "
-                          "(default: %(default)s)", type=whole, metavar="PIXELS")
-    amp: str | bool = option(False, "compute in half precision, float16 or bfloat16 (with no value: float16, on the "
-                                    "CPU bfloat16); often faster, masks differ slightly (default: float32)",
+    size: int = option(0, "reduce the shorter side of the frames to so many pixels for the network; 0 keeps the "
+                          "frames' own size (default: %(default)s)", type=whole, metavar="PIXELS")
+    amp: str | bool = option(False, "compute in half precision: float16, bfloat16, or without a value float16 on a GPU "
+                                    "and bfloat16 on the CPU; often faster, masks differ slightly (default: float32)",
                              nargs="?", const=True, choices=("float16", "bfloat16"), metavar="DTYPE")
-    compile: bool = option(False, "compile the network first, on a GPU as CUDA graphs: it takes about a minute, then "
+    compile: bool = option(False, "compile the network first, on a GPU as CUDA graphs; this takes about a minute, then "
                                   "tracking is faster (default: do not)")
-    device: str = option("auto", "compute on auto, cpu, cuda, cuda:1 or mps (default: %(default)s, the fastest there "
-                                 "is)", metavar="DEVICE")
-    threads: int | None = option(None, "CPU threads of each process (default: all cores that it may use)",
+    device: str = option("auto", "compute on cpu, cuda, cuda:1 or mps; auto is the fastest that there is (default: "
+                                 "%(default)s)", metavar="DEVICE")
+    threads: int | None = option(None, "number of CPU threads of each process (default: all cores that it may use)",
                                  type=positive, metavar="N")
 
     def core(self):
@@ -174,28 +175,28 @@ class ResultSettings:
     """Where an evaluation writes, and what beside the masks."""
 
     output: str = option(None, "folder for the results", required=True, metavar="FOLDER")
-    save_scores: bool = option(False, "also write the probabilities of each frame, uint8, into OUTPUT_scores (default: "
-                                      "masks alone)")
-    zip: bool = option(False, "also write OUTPUT.zip, as the dataset's server takes it (default: do not)")
-    overwrite: bool = option(False, "replace results of other settings, weights or masks (default: refuse)")
+    save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into OUTPUT_scores "
+                                      "(default: only masks)")
+    zip: bool = option(False, "also write OUTPUT.zip, the archive for the dataset's server (default: do not)")
+    overwrite: bool = option(False, "replace results of other settings, weights or first masks (default: refuse)")
 
 
 @dataclass(frozen=True)
 class ScoringSettings:
     """What every script that scores is told."""
 
-    workers: int = option(available_cores(), "processes that score (default: one for each core, here %(default)s)",
-                          type=positive, metavar="N")
-    report: str | None = option(None, "also write a report that opens in any browser (default: none)", metavar="HTML")
+    workers: int = option(available_cores(), "number of processes that score (default: one for each core, here "
+                                             "%(default)s)", type=positive, metavar="N")
+    report: str | None = option(None, "also write a report as an HTML file (default: none)", metavar="HTML")
 
 
 @dataclass(frozen=True)
 class DecaySettings(ScoringSettings):
     """What the scripts that also give the decay are told."""
 
-    official_decay: str | None = option(None, "repeat the official toolkit's wrong decay of sequences with more than "
-                                              "255 scored frames, as it comes out with NumPy 1 or 2 (default: the "
-                                              "right decay)", choices=("numpy1", "numpy2"))
+    official_decay: str | None = option(None, "for sequences with more than 255 scored frames, give the official "
+                                              "toolkit's wrong decay, as NumPy 1 or 2 computes it (default: the right "
+                                              "decay)", choices=("numpy1", "numpy2"))
 
 
 @dataclass(frozen=True)
@@ -221,31 +222,33 @@ def _stage_defaults(name):
 class DataSettings:
     """What a training learns from, and how its samples are made."""
 
-    static_root: str = option("static", "images and masks, X.jpg beside X.png, in folders of any depth (default: "
-                                        "%(default)s)", metavar="FOLDER")
-    bl_root: str = option("BL30K", "stage 1: BL30K (default: %(default)s)", metavar="FOLDER")
-    yv_root: str = option("YouTube", "stages 2 and 3: YouTube-VOS, with train_480p or train in it (default: "
+    static_root: str = option("static", "folder of images and masks, X.jpg beside X.png, in folders of any depth "
+                                        "(default: %(default)s)", metavar="FOLDER")
+    bl_root: str = option("BL30K", "stage 1: folder of BL30K (default: %(default)s)", metavar="FOLDER")
+    yv_root: str = option("YouTube", "stages 2 and 3: folder of YouTube-VOS, with train_480p or train in it (default: "
                                      "%(default)s)", metavar="FOLDER")
-    davis_root: str = option("DAVIS/2017", "stages 2 and 3: DAVIS, with trainval in it (default: %(default)s)",
-                             metavar="FOLDER")
-    video_root: str | None = option(None, "stages 1 to 3: train on these videos in the layout of DAVIS instead "
-                                          "(default: on the stage's own)", metavar="FOLDER")
+    davis_root: str = option("DAVIS/2017", "stages 2 and 3: folder of DAVIS, with trainval in it (default: "
+                                           "%(default)s)", metavar="FOLDER")
+    video_root: str | None = option(None, "stages 1 to 3: train on the videos in this folder, which has the layout of "
+                                          "DAVIS (default: on the stage's own datasets)", metavar="FOLDER")
     exclude: str | None = option(None, "stages 1 to 3: leave out the videos whose names this text file lists (default: "
                                        "none)", metavar="FILE")
-    pasted: float = option(0, "stages 1 to 3: make this share of the samples, 0 to 1, of the images of --static-root "
+    pasted: float = option(0, "stages 1 to 3: make this share of the samples, 0 to 1, from the images of --static-root "
                               "(default: %(default)s)", type=fraction, metavar="SHARE")
     copy_paste: float = option(0, "stages 1 to 3: copy an object of another video into this share of the videos' "
                                   "samples, 0 to 1 (default: %(default)s)", type=fraction, metavar="SHARE")
-    hide: float = option(0, "stages 1 to 3: hide objects for a while behind pieces of --static-root in this share of "
-                            "the samples, 0 to 1 (default: %(default)s)", type=fraction, metavar="SHARE")
-    max_jump: int | None = option(None, "stages 1 to 3: let the gap between two frames of a sample be N at most "
-                                        "(default: the published curriculum)", type=positive, metavar="N")
-    workers: int | None = option(None, "processes that prepare samples for each process that trains (default: 8, or "
-                                       "one for each core if there are fewer)", names=["workers", "num-workers"],
-                                 type=whole, metavar="N")
-    perturb_max: float = option(1, "damage the first masks to this IoU at most (default: %(default)s)", type=float,
+    hide: float = option(0, "stages 1 to 3: in this share of the samples, 0 to 1, hide objects for a while behind "
+                            "pieces of the images of --static-root (default: %(default)s)", type=fraction,
+                         metavar="SHARE")
+    max_jump: int | None = option(None, "stages 1 to 3: largest gap between two frames of a sample (default: the "
+                                        "published curriculum)", type=positive, metavar="N")
+    workers: int | None = option(None, "number of processes that prepare samples, for each process that trains "
+                                       "(default: 8, or one for each core if there are fewer)",
+                                 names=["workers", "num-workers"], type=whole, metavar="N")
+    perturb_max: float = option(1, "highest target of the IoU between a damaged first mask and the true one (default: "
+                                   "%(default)s)", type=float, metavar="IOU")
+    perturb_min: float = option(0.85, "lowest target of this IoU, see --perturb-max (default: %(default)s)", type=float,
                                 metavar="IOU")
-    perturb_min: float = option(0.85, "and to this IoU at least (default: %(default)s)", type=float, metavar="IOU")
     crop: int = option(384, "side of the training images, a multiple of 16 (default: %(default)s)", type=positive,
                        metavar="PIXELS")
 
@@ -254,32 +257,33 @@ class DataSettings:
 class RecipeSettings:
     """How a stage learns."""
 
-    stage: int = option(0, "0 trains on images, 1 on BL30K after 0, 2 on DAVIS and YouTube-VOS after 1, 3 on these "
-                           "after 0 (default: %(default)s)", type=int, choices=STAGES)
+    stage: int = option(0, "0 trains on images, 1 on BL30K, 2 and 3 on DAVIS and YouTube-VOS; 1 and 3 continue from "
+                           "the network of 0, 2 from that of 1 (default: %(default)s)", type=int, choices=STAGES)
     batch_size: int | None = option(None, f"samples in a batch of each process ({_stage_defaults('batch_size')})",
                                     names=["batch-size", "b"], type=positive, metavar="N")
-    accumulate: int = option(1, "add up the gradients of N batches for each step, as if there were N times as many "
+    accumulate: int = option(1, "add up the gradients of N batches in each step, as if there were N times as many "
                                 "GPUs (default: %(default)s)", type=positive, metavar="N")
-    iterations: int | None = option(None, f"steps of the whole training ({_stage_defaults('iterations')})",
+    iterations: int | None = option(None, f"number of steps of the whole training ({_stage_defaults('iterations')})",
                                     names=["iterations", "i"], type=positive, metavar="N")
     steps: tuple | None = option(None, f"iterations at which the learning rate drops ({_stage_defaults('steps')})",
                                  type=int, nargs="*", metavar="N")
-    lr: float | None = option(None, f"learning rate at first ({_stage_defaults('lr')})", type=float, metavar="RATE")
-    gamma: float = option(0.1, "multiply the learning rate by this in each drop (default: %(default)s)", type=float,
+    lr: float | None = option(None, f"initial learning rate ({_stage_defaults('lr')})", type=float, metavar="RATE")
+    gamma: float = option(0.1, "multiply the learning rate by this at each drop (default: %(default)s)", type=float,
                           metavar="FACTOR")
-    warm_up: bool = option(False, "raise the learning rate over the first hundredth of the iterations (default: no)")
-    trunk_lr: float = option(1, "learning rate of the image trunk relative to that of the rest; 0 freezes it "
-                                "(default: %(default)s)", type=float, metavar="FACTOR")
-    train: str = option("all", "train all, nothing but the keys by nothing but the loss of --match-weight, or the "
-                               "rest: all but the keys and what SAM does with them (default: %(default)s)",
+    warm_up: bool = option(False, "raise the learning rate from near 0 over the first hundredth of the iterations "
+                                  "(default: do not)")
+    trunk_lr: float = option(1, "multiply the learning rate of the image trunk by this; 0 freezes the trunk (default: "
+                                "%(default)s)", type=float, metavar="FACTOR")
+    train: str = option("all", "what to train: all; keys, by the loss of --match-weight alone; or rest, which is all "
+                               "but the keys and what SAM does with keys (default: %(default)s)",
                         choices=("all", "keys", "rest"))
-    clip: float | None = option(None, "shorten gradients that are longer than this (default: do not)", type=float,
+    clip: float | None = option(None, "shorten gradients to this norm if they are longer (default: do not)", type=float,
                                 metavar="NORM")
-    damage: float = option(0, "stages 1 to 3: cut something off from this share of the predicted masks, 0 to 1, or add "
-                              "something to them, when the memory takes them (default: %(default)s)", type=fraction,
+    damage: float = option(0, "stages 1 to 3: damage this share of the predicted masks, 0 to 1, before the memory "
+                              "takes them: cut something off, or add something (default: %(default)s)", type=fraction,
                            metavar="SHARE")
-    rollout: int = option(0, "stages 1 to 3: track samples of N frames as at inference, and learn from three in a row "
-                             f"anywhere (default: %(default)s, the published step of {SHOTS} frames)", type=whole,
+    rollout: int = option(0, "stages 1 to 3: track samples of N frames as at inference, and learn from three frames in "
+                             f"a row (default: %(default)s, the published step of {SHOTS} frames)", type=whole,
                           metavar="N")
 
 
@@ -287,37 +291,38 @@ class RecipeSettings:
 class LossSettings:
     """Weights and schedule of the losses; the defaults are the paper's."""
 
-    klloss_weight: float = option(10, "weight of the consistency of the first frame's value with that of its true mask "
-                                      "(default: %(default)s)", type=float, metavar="WEIGHT")
-    decoder_f2_weight: float = option(10, "weight of the embedding's consistency with the full memory in frame 2 "
-                                          "(default: %(default)s)", type=float, metavar="WEIGHT")
-    decoder_f4_weight: float = option(10, "the same in frame 4 (default: %(default)s)", type=float, metavar="WEIGHT")
-    temperature: float = option(1, "temperature of these consistencies (default: %(default)s)", type=float,
+    klloss_weight: float = option(10, "weight of the loss between the values of the first frame with its damaged and "
+                                      "with its true mask (default: %(default)s)", type=float, metavar="WEIGHT")
+    decoder_f2_weight: float = option(10, "weight of the loss between what frame 2 reads from the embedding and from "
+                                          "the whole memory (default: %(default)s)", type=float, metavar="WEIGHT")
+    decoder_f4_weight: float = option(10, "weight of the same loss for frame 4, see --decoder-f2-weight (default: "
+                                          "%(default)s)", type=float, metavar="WEIGHT")
+    temperature: float = option(1, "temperature of the three losses above (default: %(default)s)", type=float,
                                 metavar="T")
     start_warm: int = option(20000, "iteration from which on the cross entropy leaves out the easiest pixels (default: "
                                     "%(default)s)", type=int, metavar="N")
-    end_warm: int = option(70000, "iteration from which on only the share --top-p of them counts (default: "
+    end_warm: int = option(70000, "iteration from which on only the hardest pixels count, a share of --top-p (default: "
                                   "%(default)s)", type=int, metavar="N")
-    top_p: float = option(0.15, "share of the pixels that counts in the end (default: %(default)s)", type=float,
+    top_p: float = option(0.15, "share of the pixels that count from --end-warm on (default: %(default)s)", type=float,
                           metavar="SHARE")
     dice_weight: float = option(0, "weight of a Dice loss of the masks (default: %(default)s)", type=float,
                                 metavar="WEIGHT")
-    match_weight: float = option(0, "weight of the loss of masks that the keys alone carry from frame to frame "
-                                    "(default: %(default)s)", type=float, metavar="WEIGHT")
+    match_weight: float = option(0, "weight of the loss of the masks that the affinity alone carries from the first "
+                                    "frame to the others (default: %(default)s)", type=float, metavar="WEIGHT")
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
     """Which network is trained, and where it starts from."""
 
-    preset: str = option("base", "which network: the published one, the small one that comes with the repository, or "
-                                 "that of the tests (default: %(default)s)", choices=PRESET_NAMES)
-    repeat: int = option(0, "squeeze-and-excitation blocks in each half of SAM (default: %(default)s)", type=whole,
-                         metavar="N")
-    load_network: str | None = option(None, "start from the network of an earlier stage (default: from the trunks)",
-                                      metavar="FILE")
-    backbone_weights: str = option("imagenet", "trunks at a fresh start: imagenet fetches them, none is random, a "
-                                               "folder holds torchvision's files (default: %(default)s)",
+    preset: str = option("base", "which network: base is the published one, compact the small one that comes with the "
+                                 "repository, tiny that of the tests (default: %(default)s)", choices=PRESET_NAMES)
+    repeat: int = option(0, "number of squeeze-and-excitation blocks in each half of SAM (default: %(default)s)",
+                         type=whole, metavar="N")
+    load_network: str | None = option(None, "start from the network of an earlier stage (default: from a new network, "
+                                            "see --backbone-weights)", metavar="FILE")
+    backbone_weights: str = option("imagenet", "weights of a new network's trunks: imagenet downloads them, none is "
+                                               "random, a folder holds torchvision's files (default: %(default)s)",
                                    metavar="imagenet|none|FOLDER")
 
 
@@ -325,32 +330,33 @@ class NetworkSettings:
 class RunningSettings:
     """Where a training runs, what it writes, and where it goes on."""
 
-    id: str = option("NULL", "name of the run; without one neither logs nor checkpoints are written (default: "
-                             "%(default)s, none)", metavar="NAME")
+    id: str = option("NULL", "name of the run; without a name, no logs and no checkpoints are written (default: "
+                             "%(default)s, no name)", metavar="NAME")
     out_root: str = option("saves", "write into OUT_ROOT/DATE_ID (default: %(default)s)", metavar="FOLDER")
-    load_model: str | None = option(None, "go on from this ..._checkpoint.pth (default: start a new training)",
+    load_model: str | None = option(None, "continue from this ..._checkpoint.pth (default: start a new training)",
                                     metavar="FILE")
-    resume: str | None = option(None, "auto: go on from the newest checkpoint of this --id, if there is any (default: "
-                                      "start a new training)", choices=("auto",))
+    resume: str | None = option(None, "auto: continue from the newest checkpoint of this --id, if there is one "
+                                      "(default: start a new training)", choices=("auto",))
     save_interval: int = option(2500, "write a checkpoint every N iterations (default: %(default)s)", type=positive,
                                 metavar="N")
     keep: int = option(3, "keep the newest N checkpoints (default: %(default)s)", type=positive, metavar="N")
     log_interval: int = option(100, "log losses every N iterations (default: %(default)s)", type=positive, metavar="N")
     image_interval: int = option(500, "log pictures every N iterations (default: %(default)s)", type=positive,
                                  metavar="N")
-    val_davis: str | None = option(None, "stages 1 to 3: track the validation set of this DAVIS while training "
-                                         "(default: do not)", metavar="FOLDER")
-    val_every: int = option(10000, "do that every N iterations (default: %(default)s)", type=positive, metavar="N")
+    val_davis: str | None = option(None, "stages 1 to 3: while training, track the validation set of DAVIS in this "
+                                         "folder (default: do not)", metavar="FOLDER")
+    val_every: int = option(10000, "track the validation set of --val-davis every N iterations (default: %(default)s)",
+                            type=positive, metavar="N")
     no_amp: bool = option(False, "compute in float32 throughout (default: in mixed precision)")
-    amp_dtype: str | None = option(None, "mixed precision of float16 or bfloat16 (default: float16, on the CPU "
-                                         "bfloat16)", choices=("float16", "bfloat16"))
+    amp_dtype: str | None = option(None, "dtype of the mixed precision (default: float16 on a GPU, bfloat16 on the "
+                                         "CPU)", choices=("float16", "bfloat16"))
     compile: bool = option(False, "compile the network's part of the step with torch.compile (default: do not)")
     benchmark: bool = option(False, "let cuDNN look for the fastest convolutions (default: do not)")
     debug: bool = option(False, "log losses in every iteration, and pictures in every tenth (default: do not)")
-    seed: int = option(14159265, "seed of the samples, of new weights and of what a step draws (default: %(default)s)",
-                       type=whole, metavar="N")
-    device: str = option("auto", "compute on auto, cpu, cuda or cuda:1 (default: %(default)s, the fastest there is)",
-                         metavar="DEVICE")
+    seed: int = option(14159265, "seed of all random draws: samples, new weights, and what a step draws (default: "
+                                 "%(default)s)", type=whole, metavar="N")
+    device: str = option("auto", "compute on cpu, cuda or cuda:1; auto is the fastest that there is (default: "
+                                 "%(default)s)", metavar="DEVICE")
 
 
 @dataclass(frozen=True)

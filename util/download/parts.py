@@ -88,7 +88,7 @@ def add_download_options(parser, names):
     """The options of every script that downloads. names: what --only takes, for the help."""
     parser.add_argument("--root", default=".", metavar="FOLDER",
                         help="where the folders go (default: the current folder)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"fetch some of it: {names} (default: all)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"fetch only these: {names} (default: all)")
     parser.add_argument("--yes", action="store_true", help="agree to the terms without being asked (default: ask)")
 
 
