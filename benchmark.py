@@ -52,6 +52,7 @@ from util.device import device_name, pick_device
 from util.errors import run_script
 from util.hyper_para import positive, training_settings
 from util.image_io import davis_palette, read_image, write_mask
+from util.machine import keep_freed_memory
 from util.pipeline import Background, read_ahead
 from util.progress import progress_bar
 from util.timing import peak_memory_mb
@@ -382,6 +383,8 @@ class Bench:
 
     def train(self):
         """Stages 0 and 3; where a root is given, also the share of the time that a step waits for data."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         for stage, root in ((0, self.args.static_root), (3, self.args.video_root)):
             batch = None
             for amp, compiled in ((False, False), (True, False), (True, True)):

@@ -325,8 +325,8 @@ class NetworkSettings:
 class RunningSettings:
     """Where a training runs, what it writes, and where it goes on."""
 
-    id: str = option("NULL", "name of the run; without one neither logs nor checkpoints are written (default: "
-                             "%(default)s, none)", metavar="NAME")
+    id: str = option("NULL", "name of the run; NULL writes neither logs nor checkpoints (default: %(default)s)",
+                     metavar="NAME")
     out_root: str = option("saves", "write into OUT_ROOT/DATE_ID (default: %(default)s)", metavar="FOLDER")
     load_model: str | None = option(None, "go on from this ..._checkpoint.pth (default: start a new training)",
                                     metavar="FILE")
