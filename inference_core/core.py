@@ -273,7 +273,7 @@ class InferenceCore:
     def _segment(self, frame):
         """Probabilities (O+1)×H'×W' of the tracked objects in this Frame."""
         readout = torch.cat([group.read(frame.key[0], self.top_k, self._read) for group in self._groups])
-        logits = torch.cat([self._decode(chunk, *frame[2:]) for chunk in readout.split(self.chunk_size)])
+        logits = torch.cat([self._decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
         return self._distribution(logits)
 
     def _remember(self, image, frame, masks, new_ids):
@@ -282,7 +282,7 @@ class InferenceCore:
         key = frame.key[0].clone()
         others = masks.sum(0) - masks
         value = torch.cat([
-            self._encode_value(image, frame.f16, own, rest)
+            self._encode_value(image, frame, own, rest)
             for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
         ])
         for group in self._groups:

@@ -61,13 +61,13 @@ class PlainNetwork(torch.nn.Module):
             key, f16_thin, f16, f8, f4 = self.network.encode_key(image)
         return Frame(key, f16, f16_thin, None, f8, f4)
 
-    def decode(self, readout, f16_thin, _, f8, f4):
+    def decode(self, readout, frame):
         with self.autocast():
-            return self.network.decode(readout[None], f16_thin, f8, f4)[0].float()
+            return self.network.decode(readout[None], frame.compress, frame.skip8, frame.skip4)[0].float()
 
-    def encode_value(self, image, f16, masks, others):
+    def encode_value(self, image, frame, masks, others):
         with self.autocast():
-            return self.network.encode_value(image, f16, masks[None], others[None])[0]
+            return self.network.encode_value(image, frame.f16, masks[None], others[None])[0]
 
     def aggregate_key(self, old, new):
         with self.autocast():

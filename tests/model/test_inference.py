@@ -39,8 +39,8 @@ def test_every_part_is_the_same_function(network, layout):
     masks = torch.rand(3, 48, 80)
     others = masks.sum(0) - masks
     value = network.encode_value(image, f16, masks[None])[0]
-    close(form.encode_value(image, frame.f16, masks, others), value)
-    close(form.decode(value, *frame[2:]), network.decode(value[None], f16_thin, f8, f4)[0])
+    close(form.encode_value(image, frame, masks, others), value)
+    close(form.decode(value, frame), network.decode(value[None], f16_thin, f8, f4)[0])
 
     sam, old = network.mem_compress, value.roll(1, 2)
     close(form.aggregate_key(key, key.roll(1, 2)), sam.aggregate_key(key, key.roll(1, 2)))
