@@ -11,7 +11,7 @@ Protocols:
     step        milliseconds per frame, the device waited for after each: median and 95th percentile
     phases      milliseconds and floating point operations per call of each part
     end-to-end  image files in, mask files out
-    memory      peak, and bytes per frame by which it grows
+    memory      peak, and bytes per frame by which it grows, over 2,000 frames unless --frames is given
     objects     frames per second with 1, 2, 5, 10 objects
     size        frames per second and peak memory with one object, 240p to 4K
     train       milliseconds per step and peak memory, stages 0 and 3, published batch
@@ -24,6 +24,7 @@ is that of one large convolution, measured in the same run and precision.
 
 import argparse
 import contextlib
+import functools
 import json
 import platform
 import statistics
@@ -31,7 +32,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -41,15 +41,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import train
 from dataset.sampler import training_batches
+from dataset.synthetic import MovingNoise, training_batch
 from dataset.training import training_dataset
 from inference_core import InferenceCore
+from inference_core.capture import CompiledForm
 from model import PRESETS, RDE, load_network
 from model.checkpoint import preset_name
-from util.benchmarking import Clip, PlainNetwork, held_by, resident, training_batch
+from model.inference import InferenceNetwork, PlainNetwork, inference_form
 from util.device import device_name, pick_device
 from util.errors import run_script
 from util.hyper_para import positive
 from util.image_io import davis_palette, read_image, write_mask
+from util.machine import keep_freed_memory, resident
 from util.pipeline import Background, read_ahead
 from util.progress import progress_bar
 from util.timing import peak_memory_mb
@@ -58,6 +61,13 @@ from util.train_options import with_stage_defaults
 PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train")
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 OBJECTS = (1, 2, 5, 10)
+FRAMES, MEMORY_FRAMES = 30, 2000
+"""Frames to measure unless --frames is given; the latter for `memory`."""
+
+PARTS = {"encode": "key encoder", "read": "memory read", "decode": "decoder", "distribution": "aggregation",
+         "encode_value": "value encoder", "aggregate_key": "SAM, keys", "aggregate_value": "SAM, values"}
+"""Methods of an inference form, and what is reported of them."""
+
 WARM_UP = 8
 """Frames before the clock starts: every kind of frame has come twice."""
 
@@ -78,7 +88,7 @@ def get_args_parser():
     add("--reference", action="store_true", help="the plain network, as training runs it, under autocast")
     add("--objects", type=positive, default=2, help="(%(default)s)")
     add("--size", type=positive, nargs=2, metavar=("HEIGHT", "WIDTH"), default=[480, 854], help="(480 854)")
-    add("--frames", type=positive, default=30, help="frames to measure (%(default)s); memory takes 2000 unless given")
+    add("--frames", type=positive, help=f"frames to measure ({FRAMES}, memory {MEMORY_FRAMES})")
     add("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
     add("--threads", type=positive, help="on the CPU (all cores)")
     add("--static_root", help="train: images, to measure how long stage 0 waits for data")
@@ -93,6 +103,8 @@ def main(args):
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
+    if device.type == "cpu" and args.mode != "stm":
+        keep_freed_memory()
     torch.manual_seed(0)
     network = load_network(args.model, device) if args.model else RDE(PRESETS[args.preset]).to(device).eval()
     bench = Bench(args, network, device)
@@ -121,6 +133,7 @@ class Bench:
         self.args, self.network, self.device = args, network, device
         self.dtype = getattr(torch, args.precision)
         self.size = tuple(args.size)
+        self.frames = args.frames or FRAMES
         self.rows = [] if rows is None else rows
         self.stamp = {
             "device": device_name(device),
@@ -152,10 +165,18 @@ class Bench:
 
     def _new_core(self):
         torch.compiler.reset()
-        plain = {"form": PlainNetwork} if self.args.reference else {}
-        return InferenceCore(self.network, self.args.mode, self.args.mem_every, self.args.top,
-                             amp=False if self.args.precision == "float32" else self.args.precision,
-                             compile=self.args.compile, **plain)
+        return self._core_of(self._form())
+
+    def _form(self):
+        """What tracking runs, in the chosen precision."""
+        if self.args.reference:
+            form = PlainNetwork(self.network, self.dtype)
+        else:
+            form = inference_form(self.network, self.dtype, packed=not self.args.compile)
+        return CompiledForm(form, growing=self.args.mode == "stm") if self.args.compile else form
+
+    def _core_of(self, form):
+        return InferenceCore(form, self.args.mode, self.args.mem_every, self.args.top)
 
     def peak_memory(self):
         return {f"peak_{kind}_mb": value for kind, value in peak_memory_mb(self.device).items() if value}
@@ -212,18 +233,17 @@ class Bench:
 
     def flop(self, clip):
         """Floating point operations per frame, averaged over a round of memory and other frames."""
-        total = sum(flop * calls for _, flop, calls in self._phases(clip, count=True).values())
-        return total / self.args.mem_every
+        return sum(sum(calls) for calls in self._operations(clip).values()) / self.args.mem_every
 
     def stcn(self):
         """Throughput; frames lie on the device."""
-        clip = Clip(self.size, self.args.objects, self.device)
+        clip = MovingNoise(self.size, self.args.objects, self.device)
         first = self._core is None
         start = time.perf_counter()
         core = self.core()
         self.warm(core, clip)
         cold = {"cold_start_s": time.perf_counter() - start} if first else {}
-        milliseconds = self.throughput(core, clip, self.args.frames)
+        milliseconds = self.throughput(core, clip, self.frames)
         flop = self.flop(clip)
         self.report("stcn", {
             "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds, **cold,
@@ -233,11 +253,11 @@ class Bench:
 
     def step(self):
         """Latency; frames come as arrays on the host, the mask goes back there."""
-        clip = Clip(self.size, self.args.objects, torch.device("cpu"))
+        clip = MovingNoise(self.size, self.args.objects, torch.device("cpu"))
         core = self.core()
         self.warm(core, clip)
         times = []
-        for image in [clip.frame(index) for index in range(self.args.frames)]:
+        for image in [clip.frame(index) for index in range(self.frames)]:
             start = time.perf_counter()
             core.to_mask(core.step(image)).cpu()
             times.append((time.perf_counter() - start) * 1000)
@@ -246,80 +266,57 @@ class Bench:
 
     def phases(self):
         """Where the time goes: each part, the device waited for before and after."""
-        clip = Clip(self.size, self.args.objects, self.device)
-        for name, (seconds, flop, calls) in self._phases(clip).items():
-            self.report(f"- {name}", {
-                "ms_per_call": seconds * 1000, "calls_per_frame": calls / self.args.mem_every, "gflop": flop / 1e9,
-                "share_of_peak": flop / seconds / self.peak(),
+        clip = MovingNoise(self.size, self.args.objects, self.device)
+        operations = self._operations(clip)
+        measured = Measured(self._form())
+        core = self._core_of(measured)
+        self.warm(core, clip)
+        times = self._recorded(core, measured, clip, self._timed, max(1, self.frames // self.args.mem_every))
+        for part, calls in operations.items():
+            seconds, flop = statistics.median(times[part]), statistics.mean(calls)
+            self.report(f"- {part}", {
+                "ms_per_call": seconds * 1000, "calls_per_frame": len(calls) / self.args.mem_every,
+                "gflop": flop / 1e9, "share_of_peak": flop / seconds / self.peak(),
             })
 
-    def _phases(self, clip, count=False):
-        """{part: (median seconds per call, operations per call, calls in `mem_every` frames)}."""
-        # torch counts its own operations, not those of oneDNN.
-        with mock.patch("model.onednn.takes", lambda tensor: False):
-            flops = self._recorded(clip, _counted, plain=True)
-        if count:
-            return {part: (None, statistics.mean(calls), len(calls)) for part, calls in flops.items()}
+    def _operations(self, clip):
+        """{part: floating point operations of each call} over `mem_every` frames."""
+        # Torch counts its own operations, not those of oneDNN. Without the latter half precision is slow on a CPU;
+        # the number of operations is that in float32.
+        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        with torch.backends.mkldnn.flags(enabled=False):
+            form = (PlainNetwork if self.args.reference else InferenceNetwork)(self.network, dtype)
+            measured = Measured(form)
+            return self._recorded(self._core_of(measured), measured, clip, _counted)
 
-        def timed(function, *inputs):
-            self.wait()
-            start = time.perf_counter()
-            result = function(*inputs)
-            self.wait()
-            return result, time.perf_counter() - start
-
-        times = self._recorded(clip, timed, rounds=max(1, self.args.frames // self.args.mem_every))
-        return {part: (statistics.median(times[part]), statistics.mean(calls), len(calls))
-                for part, calls in flops.items()}
-
-    def _recorded(self, clip, record, rounds=1, plain=False):
-        """{part: [what `record` found of each call]} over some rounds of `mem_every` frames.
-
-        plain: not compiled.
-        """
-        bench = Bench(_changed(self.args, compile=False), self.network, self.device) if plain else self
-        core = bench._new_core() if plain else bench.core()
-        found = {}
-        parts = {"_encode_key": "key encoder", "_read": "memory read", "_decode": "decoder",
-                 "_distribution": "aggregation", "_encode_value": "value encoder", "_aggregate": "SAM"}
-        if not plain:
-            self.warm(core, clip)
+    def _recorded(self, core, measured, clip, record, rounds=1):
+        """{part: [what `record` found of each call]} over some rounds of `mem_every` frames."""
         core.reset()
         core.step(clip.frame(0), clip.mask)
         for index in range(1, 1 + 2 * self.args.mem_every):
             core.step(clip.frame(index))
-        functions = {name: vars(core)[name] for name in parts if name in vars(core)}
-        for name, part in parts.items():
-            function = getattr(core, name)
-
-            def recorded(*inputs, function=function, part=part):
-                result, figure = record(function, *inputs)
-                found.setdefault(part, []).append(figure)
-                return result
-
-            setattr(core, name, recorded)
-            if name == "_aggregate":
-                for group in core._groups:
-                    group._aggregate = recorded
+        measured.record, measured.found = record, {}
         for index in range(rounds * self.args.mem_every):
             core.step(clip.frame(index))
-        for name in parts:
-            delattr(core, name)
-        for name, function in functions.items():
-            setattr(core, name, function)
-        core.reset()
-        return found
+        return measured.found
+
+    def _timed(self, function, *inputs):
+        self.wait()
+        start = time.perf_counter()
+        result = function(*inputs)
+        self.wait()
+        return result, time.perf_counter() - start
 
     def end_to_end(self):
         """JPEG files in, PNG files out, decoding ahead and writing behind as the evaluation scripts do it."""
-        clip = Clip(self.size, self.args.objects, torch.device("cpu"))
+        clip = MovingNoise(self.size, self.args.objects, torch.device("cpu"))
         core = self.core()
         with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder, f"{index:05d}.jpg") for index in range(self.args.frames + 1)]
+            files = [Path(folder, f"{index:05d}.jpg") for index in range(self.frames + 1)]
             for index, file in enumerate(files):
                 Image.fromarray(clip.frame(index).numpy()).save(file, quality=95)
             self.warm(core, clip)
-            alone = self.throughput(core, Clip(self.size, self.args.objects, self.device), self.args.frames)
+            alone = self.throughput(core, MovingNoise(self.size, self.args.objects, self.device), self.frames)
             core.reset()
             writing = Background(threads=2)
             try:
@@ -329,7 +326,7 @@ class Bench:
                     ids = core.to_mask(core.step(image, clip.mask if index == 0 else None)).cpu().numpy()
                     writing.submit(write_mask, Path(folder, f"{index:05d}.png"), ids, davis_palette())
                 writing.wait()
-                milliseconds = (time.perf_counter() - start) * 1000 / self.args.frames
+                milliseconds = (time.perf_counter() - start) * 1000 / self.frames
             finally:
                 writing.close()
         self.report("end-to-end", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
@@ -337,9 +334,9 @@ class Bench:
 
     def memory(self):
         """Slope over many frames. On the CPU of a small frame, since only the slope is looked for."""
-        frames = self.args.frames if self.args.frames != get_args_parser().get_default("frames") else 2000
+        frames = self.args.frames or MEMORY_FRAMES
         size = self.size if self.device.type == "cuda" else (96, 160)
-        clip = Clip(size, self.args.objects, self.device)
+        clip = MovingNoise(size, self.args.objects, self.device)
         core = self.core()
         self.warm(core, clip)
         bar = progress_bar(frames, "memory")
@@ -347,7 +344,7 @@ class Bench:
         for index in range(frames):
             core.step(clip.frame(index))
             bar.increment()
-            held.append(held_by(core))
+            held.append(core.memory_bytes)
             process.append(torch.cuda.memory_allocated() if self.device.type == "cuda" else resident())
         bar.finish(dirty=True)
         half = frames // 2
@@ -359,23 +356,23 @@ class Bench:
     def objects(self):
         single = None
         for objects in OBJECTS:
-            clip = Clip(self.size, objects, self.device)
+            clip = MovingNoise(self.size, objects, self.device)
             core = self.core()
             self.warm(core, clip)
-            milliseconds = self.throughput(core, clip, self.args.frames)
+            milliseconds = self.throughput(core, clip, self.frames)
             single = single or milliseconds
             self.report("objects", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
                                     "times_one_object": milliseconds / single}, objects=objects)
 
     def sizes(self):
         for name, size in SIZES.items():
-            clip = Clip(size, 1, self.device)
+            clip = MovingNoise(size, 1, self.device)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             core = self._new_core()
             self.warm(core, clip)
-            milliseconds = self.throughput(core, clip, min(self.args.frames, 2 * self.args.mem_every))
+            milliseconds = self.throughput(core, clip, min(self.frames, 2 * self.args.mem_every))
             self.report("size", {"name": name, "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
                                  **self.peak_memory()}, size=list(size), objects=1)
 
@@ -433,6 +430,27 @@ class Bench:
             training._train_step([batch], 0, args.lr)
         self.wait()
         return waited / (time.perf_counter() - start)
+
+
+class Measured:
+    """An inference form that runs another one, part by part through `record` once that is set.
+
+    record(function, *inputs) returns the function's result and a figure; `found` collects these as {part: [figures]}.
+    """
+
+    def __init__(self, form):
+        self.config, self.dtype, self.device = form.config, form.dtype, form.device
+        self.record, self.found = None, {}
+        for name, part in PARTS.items():
+            if hasattr(form, name):
+                setattr(self, name, functools.partial(self._call, part, getattr(form, name)))
+
+    def _call(self, part, function, *inputs):
+        if self.record is None:
+            return function(*inputs)
+        result, figure = self.record(function, *inputs)
+        self.found.setdefault(part, []).append(figure)
+        return result
 
 
 def _counted(function, *inputs):

@@ -23,7 +23,11 @@ Every block of the network that has convolutions has its counterpart here, with 
 Layouts: B is 1 for what belongs to the frame, O objects for what belongs to them, h×w = H/16×W/16.
 """
 
+import contextlib
 import copy
+import threading
+import weakref
+import zlib
 from typing import NamedTuple
 
 import torch
@@ -35,6 +39,8 @@ from torchvision.models.resnet import Bottleneck
 from model import onednn, winograd
 from model.efficientnet_lite import EfficientNetLite0
 from model.encoders import LightValueEncoder
+from model.memory_reading import read_top_k
+from model.network import distribution, image_statistics, normalise
 
 
 class Frame(NamedTuple):
@@ -384,6 +390,9 @@ class InferenceNetwork(nn.Module):
         super().__init__()
         self.config = network.config
         self.dtype = dtype
+        self.packed = packed
+        for name, value in zip(("mean", "std"), image_statistics(_device(network)), strict=True):
+            self.register_buffer(name, value, persistent=False)
         snapshots = Snapshots(dtype, packed)
         f16_dim = network.key_encoder.dims[0]
         efficient = isinstance(network.key_encoder, EfficientNetLite0)
@@ -399,14 +408,27 @@ class InferenceNetwork(nn.Module):
             self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, snapshots)
         self.eval()
 
-    def encode_key(self, image):
-        """image 1×3×H×W, normalised, to a Frame."""
+    @property
+    def device(self):
+        return self.mean.device
+
+    def encode(self, image, size, padding):
+        """The image 1×3×H×W as the value encoder takes it, and its Frame; see `prepared`."""
+        image = prepared(image, size, padding, (self.mean, self.std))
         f16, f8, f4 = self.key_encoder(self._laid_out(image))
-        return Frame(self.key_proj(f16), f16, *self.decoder.frame(f16, f8, f4))
+        return image, Frame(self.key_proj(f16), f16, *self.decoder.frame(f16, f8, f4))
+
+    def read(self, query, key, value, copies, top_k):
+        """See model.memory_reading."""
+        return read_top_k(query, key, value, copies, top_k)
 
     def decode(self, readout, frame):
         """Mask logits O×H×W, float32, from readout O×value_dim×h×w and the frame's Frame."""
         return self.decoder(readout, frame)
+
+    def distribution(self, logits):
+        """Probabilities (O+1)×H×W, background first, from mask logits O×H×W."""
+        return distribution(logits.sigmoid())
 
     def encode_value(self, image, frame, masks, others):
         """Values O×value_dim×h×w from the frame and masks O×H×W, each object's own and the sum of all others'."""
@@ -415,6 +437,125 @@ class InferenceNetwork(nn.Module):
 
     def _laid_out(self, x):
         return x.to(self.dtype, memory_format=torch.channels_last)
+
+    def _apply(self, fn, *args, **kwargs):
+        if fn(torch.empty(0, dtype=self.dtype)).dtype != self.dtype:
+            raise TypeError(f"this inference form is in {self.dtype}; make another one for another dtype")
+        return super()._apply(fn, *args, **kwargs)
+
+
+class PlainFrame(NamedTuple):
+    """What PlainNetwork computes once per frame; see RDE.encode_key."""
+
+    key: torch.Tensor
+    f16_thin: torch.Tensor
+    f16: torch.Tensor
+    f8: torch.Tensor
+    f4: torch.Tensor
+
+
+class PlainNetwork:
+    """The network as training runs it, under autocast: what an InferenceNetwork is measured against.
+
+    Same methods, no snapshot.
+    """
+
+    def __init__(self, network, dtype=torch.float32):
+        self.network = network
+        self.config = network.config
+        self.dtype = dtype
+
+    @property
+    def device(self):
+        return _device(self.network)
+
+    def encode(self, image, size, padding):
+        image = prepared(image, size, padding)
+        with self._autocast():
+            return image, PlainFrame(*self.network.encode_key(image))
+
+    def read(self, query, key, value, copies, top_k):
+        return read_top_k(query, key, value, copies, top_k)
+
+    def decode(self, readout, frame):
+        with self._autocast():
+            return self.network.decode(readout[None], frame.f16_thin, frame.f8, frame.f4)[0].float()
+
+    def distribution(self, logits):
+        return distribution(logits.sigmoid())
+
+    def encode_value(self, image, frame, masks, others):
+        with self._autocast():
+            return self.network.encode_value(image, frame.f16, masks[None], others[None])[0]
+
+    def aggregate_key(self, old, new):
+        with self._autocast():
+            return self.network.mem_compress.aggregate_key(old, new)
+
+    def aggregate_value(self, old, new):
+        with self._autocast():
+            return self.network.mem_compress.aggregate_value(old, new)
+
+    def _autocast(self):
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def prepared(image, size, padding, statistics=None):
+    """An image 3×H×W, uint8 or float in [0, 1], normalised, resized and padded with zeros: 1×3×H'×W'.
+
+    size: (height, width) to resize it to, or None. padding: (left, right, top, bottom). statistics: see `normalise`.
+    """
+    image = normalise(image, statistics).unsqueeze(0)
+    if size is not None:
+        # No antialiasing, as in the environment of the published results.
+        image = F.interpolate(image, size=size, mode="bicubic", align_corners=False)
+    return F.pad(image, padding)
+
+
+_forms = weakref.WeakKeyDictionary()
+"""{network: (fingerprint of its weights, {what a form was made with: form})}"""
+
+_making = threading.Lock()
+
+
+def inference_form(network, dtype=torch.float32, *, packed=True):
+    """The InferenceNetwork of this network's weights as they are now: the same object until one of them changes.
+
+    It lives as long as the network does or somebody uses it.
+    """
+    # Where oneDNN is switched off, other forms are made.
+    made_with = (dtype, packed, torch.backends.mkldnn.enabled)
+    with _making:
+        before, forms = _forms.get(network, (None, {}))
+        now = _fingerprint(network)
+        if before != now:
+            # The memory of those that are out of date is of use for the new one.
+            forms.clear()
+            _forms[network] = now, forms
+        if made_with not in forms:
+            forms[made_with] = InferenceNetwork(network, dtype, packed=packed)
+        return forms[made_with]
+
+
+def _fingerprint(network):
+    """What changes when a weight does.
+
+    Address and version are torch's own account of it, which writing to `.data` and to memory shared with numpy goes
+    past; hence also a checksum of the bits, a tenth of a second for `base`.
+    """
+    return [(name, tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device,
+             tensor.shape, _checksum(tensor)) for name, tensor in network.state_dict().items()]
+
+
+def _checksum(tensor):
+    bits = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return zlib.crc32(bits.numpy())
+
+
+def _device(network):
+    return next(network.parameters()).device
 
 
 def _rows(x):
