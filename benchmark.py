@@ -279,12 +279,13 @@ class Bench:
         # Torch counts its own operations, not those of oneDNN. Without the latter half precision is slow on a CPU;
         # the number of operations is that in float32.
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
-        with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
+        with warnings.catch_warnings():
             # Torch sets its TF32 flag along with this one, and warns that only some GPUs have that.
             warnings.simplefilter("ignore")
-            form = (PlainNetwork if self.settings.reference else InferenceNetwork)(self.network, dtype)
-            measured = Measured(form)
-            return self._recorded(self._core_of(measured), measured, clip, _counted)
+            with torch.backends.mkldnn.flags(enabled=False):
+                form = (PlainNetwork if self.settings.reference else InferenceNetwork)(self.network, dtype)
+                measured = Measured(form)
+                return self._recorded(self._core_of(measured), measured, clip, _counted)
 
     def _recorded(self, core, measured, clip, record, rounds=1):
         """{part: [what `record` found of each call]} over some rounds of `mem_every` frames."""
