@@ -85,8 +85,8 @@ def run_example(tracking, job):
 def track(tracking, job, network, frames, masks, folder):
     """Track the objects of `masks` (find_masks) through `frames` (open_frames) and write all into `folder`.
 
-    tracking, job: the TrackingSettings and VideoSettings of util.hyper_para. Raises InputError if a frame cannot be used
-    or a file cannot be written; finished masks stay.
+    tracking, job: the TrackingSettings and VideoSettings of util.hyper_para. Raises InputError if a frame cannot be
+    used or a file cannot be written; finished masks stay.
     """
     # Prepare the core, and the folder that takes the results.
     device = next(network.parameters()).device

@@ -176,7 +176,8 @@ class VideoSettings:
     video: list | None = option(None, "a video file, a folder of images, a glob, image files, or - for standard input "
                                       "(default: the built-in example)", nargs="+", metavar="VIDEO")
     mask: list | None = option(None, "PNG of the first frame, a folder of PNGs, or FRAME:PNG; may be repeated "
-                                     "(default: those of the built-in example)", nargs="+", action="extend", metavar="MASK")
+                                     "(default: those of the built-in example)", nargs="+", action="extend",
+                               metavar="MASK")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
     no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
     save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: masks "
