@@ -4,14 +4,14 @@
     python benchmark.py --protocol stcn step phases --precision bfloat16
     python benchmark.py --protocol stcn --reference         # the same network as training runs it
     python benchmark.py --protocol all --precision float16 --compile --json results.json
-    python benchmark.py --protocol train --video_root my_videos --workers 8
+    python benchmark.py --protocol train --video-root my_videos --workers 8
 
 Protocols:
     stcn        frames per second of the network and upsampling, without input and output (STCN's protocol)
     step        milliseconds per frame, the device waited for after each: median and 95th percentile
     phases      milliseconds and floating point operations per call of each part
     end-to-end  image files in, mask files out
-    memory      peak, and bytes per frame by which it grows
+    memory      peak, and bytes per frame by which it grows, over 2,000 frames unless --frames is given
     objects     frames per second with 1, 2, 5, 10 objects
     size        frames per second and peak memory with one object, 240p to 4K
     train       milliseconds per step and peak memory, stages 0 and 3, published batch
@@ -22,16 +22,17 @@ Operations are those of convolutions and products as the chosen form of the netw
 is that of one large convolution, measured in the same run and precision.
 """
 
-import argparse
 import contextlib
+import dataclasses
+import functools
 import json
 import platform
 import statistics
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -39,89 +40,95 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-import train
 from dataset.sampler import training_batches
+from dataset.synthetic import MovingNoise, make_noise_batch
 from dataset.training import training_dataset
-from inference_core import InferenceCore
+from inference_core import InferenceCore, track_frames
+from inference_core.capture import CompiledForm
 from model import PRESETS, RDE, load_network
 from model.checkpoint import preset_name
+from model.inference import InferenceNetwork, PlainNetwork, inference_form
 from model.initialise import starting_network
 from model.trainer import Trainer
-from util.benchmarking import Clip, PlainNetwork, held_by, resident, training_batch
 from util.device import device_name, pick_device
 from util.errors import run_script
-from util.hyper_para import positive, training_settings
-from util.image_io import davis_palette, read_image, write_mask
-from util.pipeline import Background, read_ahead
+from util.files import atomic_path
+from util.hyper_para import (
+    BenchmarkSettings,
+    DataSettings,
+    LossSettings,
+    NetworkSettings,
+    OptionParser,
+    RecipeSettings,
+    RunningSettings,
+    TrainingSettings,
+    benchmark_settings,
+    fill_recipe,
+)
+from util.image_io import write_mask
+from util.machine import keep_freed_memory, resident
+from util.pipeline import Background
 from util.progress import progress_bar
 from util.timing import peak_memory_mb
+from util.video import ImageFrames
 
 PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train")
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 OBJECTS = (1, 2, 5, 10)
+FRAMES, MEMORY_FRAMES = 30, 2000
+"""Frames to measure unless --frames is given; the latter for `memory`."""
+
+PARTS = {"encode": "key encoder", "read": "memory read", "decode": "decoder", "distribution": "aggregation",
+         "encode_value": "value encoder", "aggregate_key": "SAM, keys", "aggregate_value": "SAM, values"}
+"""Methods of an inference form, and what is reported of them."""
+
 WARM_UP = 8
 """Frames before the clock starts: every kind of frame has come twice."""
 
 
 def get_args_parser():
-    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--protocol", nargs="+", choices=(*PROTOCOLS, "all"), default=["stcn"], metavar="PROTOCOL",
-        help=f"{', '.join(PROTOCOLS)}, all (stcn)")
-    add("--model", help="checkpoint; without, random weights of --preset")
-    add("--preset", choices=PRESETS, default="base")
-    add("--mode", default="two-frames-compress", help="what the memory holds (%(default)s)")
-    add("--mem_every", type=positive, default=3, help="(%(default)s)")
-    add("--top", type=positive, default=40, help="(%(default)s)")
-    add("--precision", choices=("float32", "float16", "bfloat16"), default="float32")
-    add("--compile", action="store_true")
-    add("--reference", action="store_true", help="the plain network, as training runs it, under autocast")
-    add("--objects", type=positive, default=2, help="(%(default)s)")
-    add("--size", type=positive, nargs=2, metavar=("HEIGHT", "WIDTH"), default=[480, 854], help="(480 854)")
-    add("--frames", type=positive, default=30, help="frames to measure (%(default)s); memory takes 2000 unless given")
-    add("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
-    add("--threads", type=positive, help="on the CPU (all cores)")
-    add("--static_root", help="train: images, to measure how long stage 0 waits for data")
-    add("--video_root", help="train: videos, to measure how long stage 3 waits for data")
-    add("--workers", type=positive, default=8, help="train: loader processes (%(default)s)")
-    add("--crop", type=positive, default=384, help="train: side of the images (%(default)s)")
-    add("--json", metavar="FILE", help="write all figures there, too")
+    parser = OptionParser("benchmark.py", __doc__)
+    parser.add_settings(BenchmarkSettings)
+    parser.add_argument("--json", metavar="FILE", help="also write all figures into this file (default: print them)")
     return parser
 
 
 def main(args):
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = pick_device(args.device)
+    settings = benchmark_settings(args)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = pick_device(settings.device)
+    if device.type == "cpu" and settings.mode != "stm":
+        keep_freed_memory()
     torch.manual_seed(0)
-    network = load_network(args.model, device) if args.model else RDE(PRESETS[args.preset]).to(device).eval()
-    bench = Bench(args, network, device)
-    chosen = PROTOCOLS if "all" in args.protocol else args.protocol
+    network = load_network(settings.model, device) if settings.model else \
+        RDE(PRESETS[settings.preset]).to(device).eval()
+    bench = Bench(settings, network, device)
+    chosen = PROTOCOLS if "all" in settings.protocol else settings.protocol
     print(f"{bench.stamp['device']}, torch {torch.__version__}, network {bench.stamp['network']}")
-    if "all" in args.protocol:
-        for precision, reference in dict.fromkeys((("float32", True), (args.precision, True), ("float32", False))):
-            if (precision, reference) != (args.precision, args.reference):
-                Bench(_changed(args, precision=precision, reference=reference, compile=False), network, device,
-                      bench.rows).stcn()
+    if "all" in settings.protocol:
+        # What the chosen settings are compared with, each once.
+        for precision, reference in dict.fromkeys((("float32", True), (settings.precision, True), ("float32", False))):
+            if (precision, reference) != (settings.precision, settings.reference):
+                other = dataclasses.replace(settings, precision=precision, reference=reference, compile=False)
+                Bench(other, network, device, bench.rows).stcn()
     for protocol in chosen:
         METHODS[protocol](bench)
     if args.json:
-        Path(args.json).write_text(json.dumps(bench.rows, indent=1) + "\n")
+        with atomic_path(args.json) as temporary:
+            temporary.write_text(json.dumps(bench.rows, indent=1) + "\n")
+        print(f"wrote {len(bench.rows)} rows to {args.json}")
     return 0
-
-
-def _changed(args, **changes):
-    return argparse.Namespace(**{**vars(args), **changes})
 
 
 class Bench:
     """The protocols, one method each, and what they found as rows: dicts of settings and figures."""
 
-    def __init__(self, args, network, device, rows=None):
-        self.args, self.network, self.device = args, network, device
-        self.dtype = getattr(torch, args.precision)
-        self.size = tuple(args.size)
+    def __init__(self, settings, network, device, rows=None):
+        self.settings, self.network, self.device = settings, network, device
+        self.dtype = getattr(torch, settings.precision)
+        self.size = tuple(settings.size)
+        self.frames = settings.frames or FRAMES
         self.rows = [] if rows is None else rows
         self.stamp = {
             "device": device_name(device),
@@ -129,16 +136,16 @@ class Bench:
             "python": platform.python_version(),
             "cuda": torch.version.cuda if device.type == "cuda" else None,
             "network": preset_name(network.config),
-            "mode": args.mode,
-            "precision": args.precision,
-            "compiled": args.compile,
-            "form": "plain" if args.reference else "inference",
+            "mode": settings.mode,
+            "precision": settings.precision,
+            "compiled": settings.compile,
+            "form": "plain" if settings.reference else "inference",
         }
         self._peak = self._core = None
 
     def report(self, protocol, figures, **other):
         """Print and keep a row; `other` than the usual settings are those named there."""
-        stamp = {**self.stamp, "size": list(self.size), "objects": self.args.objects, **other}
+        stamp = {**self.stamp, "size": list(self.size), "objects": self.settings.objects, **other}
         self.rows.append({"protocol": protocol, **stamp, **figures})
         settings = f"{stamp['size'][0]}×{stamp['size'][1]}, {stamp['objects']} obj., {stamp['precision']}"
         settings += ", compiled" * stamp["compiled"] + ", plain" * (stamp["form"] == "plain")
@@ -153,10 +160,18 @@ class Bench:
 
     def _new_core(self):
         torch.compiler.reset()
-        plain = {"form": PlainNetwork} if self.args.reference else {}
-        return InferenceCore(self.network, self.args.mode, self.args.mem_every, self.args.top,
-                             amp=False if self.args.precision == "float32" else self.args.precision,
-                             compile=self.args.compile, **plain)
+        return self._core_of(self._form())
+
+    def _form(self):
+        """What tracking runs, in the chosen precision."""
+        if self.settings.reference:
+            form = PlainNetwork(self.network, self.dtype)
+        else:
+            form = inference_form(self.network, self.dtype, packed=not self.settings.compile)
+        return CompiledForm(form, growing=self.settings.mode == "stm") if self.settings.compile else form
+
+    def _core_of(self, form):
+        return InferenceCore(form, self.settings.mode, self.settings.mem_every, self.settings.top_k)
 
     def peak_memory(self):
         return {f"peak_{kind}_mb": value for kind, value in peak_memory_mb(self.device).items() if value}
@@ -201,7 +216,7 @@ class Bench:
         """Milliseconds per frame, propagating and remembering, the first frame and its mask not counted."""
         core.reset()
         core.step(clip.frame(0), clip.mask)
-        for index in range(1, 1 + self.args.mem_every):
+        for index in range(1, 1 + self.settings.mem_every):
             core.step(clip.frame(index))
         images = [clip.frame(index) for index in range(frames)]
         self.wait()
@@ -213,18 +228,17 @@ class Bench:
 
     def flop(self, clip):
         """Floating point operations per frame, averaged over a round of memory and other frames."""
-        total = sum(flop * calls for _, flop, calls in self._phases(clip, count=True).values())
-        return total / self.args.mem_every
+        return sum(sum(calls) for calls in self._operations(clip).values()) / self.settings.mem_every
 
     def stcn(self):
         """Throughput; frames lie on the device."""
-        clip = Clip(self.size, self.args.objects, self.device)
+        clip = MovingNoise(self.size, self.settings.objects, self.device)
         first = self._core is None
         start = time.perf_counter()
         core = self.core()
         self.warm(core, clip)
         cold = {"cold_start_s": time.perf_counter() - start} if first else {}
-        milliseconds = self.throughput(core, clip, self.args.frames)
+        milliseconds = self.throughput(core, clip, self.frames)
         flop = self.flop(clip)
         self.report("stcn", {
             "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds, **cold,
@@ -234,11 +248,11 @@ class Bench:
 
     def step(self):
         """Latency; frames come as arrays on the host, the mask goes back there."""
-        clip = Clip(self.size, self.args.objects, torch.device("cpu"))
+        clip = MovingNoise(self.size, self.settings.objects, torch.device("cpu"))
         core = self.core()
         self.warm(core, clip)
         times = []
-        for image in [clip.frame(index) for index in range(self.args.frames)]:
+        for image in [clip.frame(index) for index in range(self.frames)]:
             start = time.perf_counter()
             core.to_mask(core.step(image)).cpu()
             times.append((time.perf_counter() - start) * 1000)
@@ -247,90 +261,73 @@ class Bench:
 
     def phases(self):
         """Where the time goes: each part, the device waited for before and after."""
-        clip = Clip(self.size, self.args.objects, self.device)
-        for name, (seconds, flop, calls) in self._phases(clip).items():
-            self.report(f"- {name}", {
-                "ms_per_call": seconds * 1000, "calls_per_frame": calls / self.args.mem_every, "gflop": flop / 1e9,
-                "share_of_peak": flop / seconds / self.peak(),
+        clip = MovingNoise(self.size, self.settings.objects, self.device)
+        operations = self._operations(clip)
+        measured = Measured(self._form())
+        core = self._core_of(measured)
+        self.warm(core, clip)
+        times = self._recorded(core, measured, clip, self._timed, max(1, self.frames // self.settings.mem_every))
+        for part, calls in operations.items():
+            seconds, flop = statistics.median(times[part]), statistics.mean(calls)
+            self.report(f"- {part}", {
+                "ms_per_call": seconds * 1000, "calls_per_frame": len(calls) / self.settings.mem_every,
+                "gflop": flop / 1e9, "share_of_peak": flop / seconds / self.peak(),
             })
 
-    def _phases(self, clip, count=False):
-        """{part: (median seconds per call, operations per call, calls in `mem_every` frames)}."""
-        # torch counts its own operations, not those of oneDNN.
-        with mock.patch("model.onednn.takes", lambda tensor: False):
-            flops = self._recorded(clip, _counted, plain=True)
-        if count:
-            return {part: (None, statistics.mean(calls), len(calls)) for part, calls in flops.items()}
+    def _operations(self, clip):
+        """{part: floating point operations of each call} over `mem_every` frames."""
+        # Torch counts its own operations, not those of oneDNN. Without the latter half precision is slow on a CPU;
+        # the number of operations is that in float32.
+        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        with warnings.catch_warnings():
+            # Torch sets its TF32 flag along with this one, and warns that only some GPUs have that.
+            warnings.simplefilter("ignore")
+            with torch.backends.mkldnn.flags(enabled=False):
+                form = (PlainNetwork if self.settings.reference else InferenceNetwork)(self.network, dtype)
+                measured = Measured(form)
+                return self._recorded(self._core_of(measured), measured, clip, _counted)
 
-        def timed(function, *inputs):
-            self.wait()
-            start = time.perf_counter()
-            result = function(*inputs)
-            self.wait()
-            return result, time.perf_counter() - start
-
-        times = self._recorded(clip, timed, rounds=max(1, self.args.frames // self.args.mem_every))
-        return {part: (statistics.median(times[part]), statistics.mean(calls), len(calls))
-                for part, calls in flops.items()}
-
-    def _recorded(self, clip, record, rounds=1, plain=False):
-        """{part: [what `record` found of each call]} over some rounds of `mem_every` frames.
-
-        plain: not compiled.
-        """
-        bench = Bench(_changed(self.args, compile=False), self.network, self.device) if plain else self
-        core = bench._new_core() if plain else bench.core()
-        found = {}
-        parts = {"_encode_key": "key encoder", "_read": "memory read", "_decode": "decoder",
-                 "_distribution": "aggregation", "_encode_value": "value encoder", "_aggregate": "SAM"}
-        if not plain:
-            self.warm(core, clip)
+    def _recorded(self, core, measured, clip, record, rounds=1):
+        """{part: [what `record` found of each call]} over some rounds of `mem_every` frames."""
         core.reset()
         core.step(clip.frame(0), clip.mask)
-        for index in range(1, 1 + 2 * self.args.mem_every):
+        for index in range(1, 1 + 2 * self.settings.mem_every):
             core.step(clip.frame(index))
-        functions = {name: vars(core)[name] for name in parts if name in vars(core)}
-        for name, part in parts.items():
-            function = getattr(core, name)
-
-            def recorded(*inputs, function=function, part=part):
-                result, figure = record(function, *inputs)
-                found.setdefault(part, []).append(figure)
-                return result
-
-            setattr(core, name, recorded)
-            if name == "_aggregate":
-                for group in core._groups:
-                    group._aggregate = recorded
-        for index in range(rounds * self.args.mem_every):
+        measured.record, measured.found = record, {}
+        for index in range(rounds * self.settings.mem_every):
             core.step(clip.frame(index))
-        for name in parts:
-            delattr(core, name)
-        for name, function in functions.items():
-            setattr(core, name, function)
-        core.reset()
-        return found
+        return measured.found
+
+    def _timed(self, function, *inputs):
+        self.wait()
+        start = time.perf_counter()
+        result = function(*inputs)
+        self.wait()
+        return result, time.perf_counter() - start
 
     def end_to_end(self):
         """JPEG files in, PNG files out, decoding ahead and writing behind as the evaluation scripts do it."""
-        clip = Clip(self.size, self.args.objects, torch.device("cpu"))
+        clip = MovingNoise(self.size, self.settings.objects, torch.device("cpu"))
         core = self.core()
         with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder, f"{index:05d}.jpg") for index in range(self.args.frames + 1)]
+            files = [Path(folder, f"{index:05d}.jpg") for index in range(self.frames + 1)]
             for index, file in enumerate(files):
                 Image.fromarray(clip.frame(index).numpy()).save(file, quality=95)
             self.warm(core, clip)
-            alone = self.throughput(core, Clip(self.size, self.args.objects, self.device), self.args.frames)
+            alone = self.throughput(core, MovingNoise(self.size, self.settings.objects, self.device), self.frames)
             core.reset()
             writing = Background(threads=2)
+
+            def first_mask(name, image):
+                return clip.mask if name == files[0].stem else None
+
             try:
-                for index, image in enumerate(read_ahead(read_image, files, threads=2)):
-                    if index == 1:
+                for index, frame in enumerate(track_frames(core, ImageFrames(files), first_mask)):
+                    if index == 0:
                         start = time.perf_counter()
-                    ids = core.to_mask(core.step(image, clip.mask if index == 0 else None)).cpu().numpy()
-                    writing.submit(write_mask, Path(folder, f"{index:05d}.png"), ids, davis_palette())
+                    writing.submit(write_mask, Path(folder, f"{frame.name}.png"), frame.ids)
                 writing.wait()
-                milliseconds = (time.perf_counter() - start) * 1000 / self.args.frames
+                milliseconds = (time.perf_counter() - start) * 1000 / self.frames
             finally:
                 writing.close()
         self.report("end-to-end", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
@@ -338,9 +335,9 @@ class Bench:
 
     def memory(self):
         """Slope over many frames. On the CPU of a small frame, since only the slope is looked for."""
-        frames = self.args.frames if self.args.frames != get_args_parser().get_default("frames") else 2000
+        frames = self.settings.frames or MEMORY_FRAMES
         size = self.size if self.device.type == "cuda" else (96, 160)
-        clip = Clip(size, self.args.objects, self.device)
+        clip = MovingNoise(size, self.settings.objects, self.device)
         core = self.core()
         self.warm(core, clip)
         bar = progress_bar(frames, "memory")
@@ -348,7 +345,7 @@ class Bench:
         for index in range(frames):
             core.step(clip.frame(index))
             bar.increment()
-            held.append(held_by(core))
+            held.append(core.memory_bytes)
             process.append(torch.cuda.memory_allocated() if self.device.type == "cuda" else resident())
         bar.finish(dirty=True)
         half = frames // 2
@@ -360,41 +357,46 @@ class Bench:
     def objects(self):
         single = None
         for objects in OBJECTS:
-            clip = Clip(self.size, objects, self.device)
+            clip = MovingNoise(self.size, objects, self.device)
             core = self.core()
             self.warm(core, clip)
-            milliseconds = self.throughput(core, clip, self.args.frames)
+            milliseconds = self.throughput(core, clip, self.frames)
             single = single or milliseconds
             self.report("objects", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
                                     "times_one_object": milliseconds / single}, objects=objects)
 
     def sizes(self):
         for name, size in SIZES.items():
-            clip = Clip(size, 1, self.device)
+            clip = MovingNoise(size, 1, self.device)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             core = self._new_core()
             self.warm(core, clip)
-            milliseconds = self.throughput(core, clip, min(self.args.frames, 2 * self.args.mem_every))
+            milliseconds = self.throughput(core, clip, min(self.frames, 2 * self.settings.mem_every))
             self.report("size", {"name": name, "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
                                  **self.peak_memory()}, size=list(size), objects=1)
 
     def train(self):
         """Stages 0 and 3; where a root is given, also the share of the time that a step waits for data."""
-        for stage, root in ((0, self.args.static_root), (3, self.args.video_root)):
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        for stage, root in ((0, self.settings.static_root), (3, self.settings.video_root)):
             batch = None
-            for amp, compiled in ((False, False), (True, False), (True, True)):
-                if compiled and not self.args.compile:
+            for precision, compiled in (("float32", False), ("mixed", False), ("mixed", True)):
+                if compiled and not self.settings.compile:
                     continue
-                options = ["--stage", str(stage), "--preset", self.stamp["network"], "--backbone_weights", "none"]
-                options += ["--no_amp"] * (not amp) + ["--compile"] * compiled
-                options += ["--num_workers", str(self.args.workers), "--crop", str(self.args.crop)]
-                options += [f"--{'video' if stage else 'static'}_root", root] if root else []
-                settings = training_settings(train.get_args_parser().parse_args(options))
+                data = DataSettings(workers=self.settings.workers, crop=self.settings.crop)
+                if root:
+                    data = dataclasses.replace(data, **{"video_root" if stage else "static_root": root})
+                settings = TrainingSettings(
+                    data, fill_recipe(RecipeSettings(stage=stage)), LossSettings(),
+                    NetworkSettings(preset=self.stamp["network"], backbone_weights="none"),
+                    RunningSettings(no_amp=precision == "float32", compile=compiled))
                 torch.manual_seed(0)
                 trainer = Trainer(starting_network(settings.network, stage), settings, self.device)
-                batch = batch or training_batch(argparse.Namespace(**settings.options()), self.device)
+                if batch is None:
+                    batch = make_noise_batch(stage, settings.recipe.batch_size, data.crop, self.device)
                 self._train_row(trainer, settings, batch, root)
                 del trainer
                 if self.device.type == "cuda":
@@ -434,6 +436,27 @@ class Bench:
             trainer.step([batch], 0)
         self.wait()
         return waited / (time.perf_counter() - start)
+
+
+class Measured:
+    """An inference form that runs another one, part by part through `record` once that is set.
+
+    record(function, *inputs) returns the function's result and a figure; `found` collects these as {part: [figures]}.
+    """
+
+    def __init__(self, form):
+        self.config, self.dtype, self.device = form.config, form.dtype, form.device
+        self.record, self.found = None, {}
+        for name, part in PARTS.items():
+            if hasattr(form, name):
+                setattr(self, name, functools.partial(self._call, part, getattr(form, name)))
+
+    def _call(self, part, function, *inputs):
+        if self.record is None:
+            return function(*inputs)
+        result, figure = self.record(function, *inputs)
+        self.found.setdefault(part, []).append(figure)
+        return result
 
 
 def _counted(function, *inputs):

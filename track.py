@@ -33,7 +33,7 @@ from model.checkpoint import preset_name
 from util.device import device_name
 from util.errors import InputError, run_script
 from util.files import file_sha256
-from util.hyper_para import OptionParser, TrackingSettings, settings_from
+from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, settings_from
 from util.image_io import read_mask
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
@@ -44,46 +44,36 @@ def get_args_parser():
     parser = OptionParser("track.py", __doc__)
     parser.add_argument("--example", action="store_true",
                         help="track a rendered clip with known masks (default: if neither --video nor --mask is given)")
-    parser.add_argument("--video", nargs="+", metavar="VIDEO",
-                        help="a video file, a folder of images, a glob, image files, or - for standard input "
-                             "(default: the video of the built-in example)")
-    parser.add_argument("--mask", nargs="+", action="extend", metavar="MASK",
-                        help="mask of the first frame as PNG, a folder of PNGs, or FRAME:PNG; may be repeated "
-                             "(default: the mask of the built-in example)")
-    parser.add_argument("--output", default="out", metavar="FOLDER",
-                        help="folder for the results (default: %(default)s)")
-    parser.add_argument("--no-overlay", action="store_true", help="write no overlay.mp4 (default: write it)")
-    parser.add_argument("--save-scores", action="store_true",
-                        help="also write the probabilities of each frame as uint8 into scores (default: only masks)")
+    parser.add_settings(VideoSettings)
     parser.add_settings(TrackingSettings, "tracking", size=480)
     return parser
 
 
 def main(args):
-    settings = settings_from(TrackingSettings, args)
-    if not args.video and not args.mask:
-        return run_example(args, settings)
+    tracking, job = settings_from(TrackingSettings, args), settings_from(VideoSettings, args)
+    if not job.video and not job.mask:
+        return run_example(tracking, job)
     if args.example:
         raise InputError("--example renders its own video and mask; leave out --video and --mask")
-    if not (args.video and args.mask):
+    if not (job.video and job.mask):
         raise InputError("a video needs both --video and --mask; neither of them runs the built-in example")
-    frames = open_frames(args.video)
-    masks = find_masks(args.mask, frames)
-    network = open_network(settings)
-    output = Path(args.output)
-    _refuse_to_overwrite([*args.video, *masks.values()], output)
-    track(args, settings, network, frames, masks, output)
+    frames = open_frames(job.video)
+    masks = find_masks(job.mask, frames)
+    network = open_network(tracking)
+    output = Path(job.output)
+    _refuse_to_overwrite([*job.video, *masks.values()], output)
+    track(tracking, job, network, frames, masks, output)
     return 0
 
 
-def run_example(args, settings):
+def run_example(tracking, job):
     """Render a clip, track it, and compare with the truth."""
-    network = open_network(settings)
-    output = Path(args.output) / "example"
+    network = open_network(tracking)
+    output = Path(job.output) / "example"
     truth = write_example(output / "input")
     frames = open_frames([str(output / "input" / "frames")])
     first = truth / f"{frames.names[0]}.png"
-    track(args, settings, network, frames, find_masks([str(first)], frames), output)
+    track(tracking, job, network, frames, find_masks([str(first)], frames), output)
 
     pairs = [(read_mask(truth / f"{name}.png"), read_mask(output / "masks" / f"{name}.png"))
              for name in frames.names[1:]]
@@ -93,33 +83,27 @@ def run_example(args, settings):
     return 0
 
 
-def track(args, settings, network, frames, masks, folder):
+def track(tracking, job, network, frames, masks, folder):
     """Track the objects of `masks` (find_masks) through `frames` (open_frames) and write all into `folder`.
 
-    Raises InputError where a frame cannot be used or a file cannot be written; finished masks stay.
+    tracking, job: the TrackingSettings and VideoSettings of util.hyper_para. Raises InputError if a frame cannot be
+    used or a file cannot be written; finished masks stay.
     """
+    # Prepare the core, and the folder that takes the results.
     device = next(network.parameters()).device
-    size = settings.size if 0 < settings.size < min(frames.size) else None
-    core = InferenceCore(network, **settings.core(), size=size)
-    output = TrackOutput(folder, frames.size, frames.rate, {
-        "written_by": "track.py",
-        "video": args.video,
-        "width": frames.size[0],
-        "height": frames.size[1],
-        "frame_rate": float(frames.rate),
-        "annotated": {frame: str(file) for frame, file in masks.items()},
-        "settings": {**settings.core(), "size": size},
-        "model": {"file": settings.model, "preset": preset_name(network.config),
-                  "sha256": file_sha256(settings.model)},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "device": device_name(device),
-    }, overlay=not args.no_overlay, scores=args.save_scores)
+    size = tracking.size if 0 < tracking.size < min(frames.size) else None
+    core = InferenceCore(network, **tracking.core(), size=size)
+    header = describe_run(tracking, job, network, frames, masks, size)
+    output = TrackOutput(folder, frames.size, frames.rate, header, overlay=not job.no_overlay,
+                         scores=job.save_scores)
 
+    # Masks are read when their frames come.
     waiting = dict(masks)
 
     def mask_of(name, image):
         return read_mask(waiting.pop(name), frames.size) if name in waiting else None
 
+    # Track frame by frame. Writing happens in threads.
     network_time, whole_time = Latencies(), Latencies()
     bar = progress_bar(frames.length, "tracking")
     try:
@@ -145,12 +129,31 @@ def track(args, settings, network, frames, masks, folder):
         raise _add_what_is_finished(error, output) from error
     finally:
         bar.finish(dirty=True)
+
+    # Say what was written, and what was not used.
     seconds = time.perf_counter() - start
     for frame, file in waiting.items():
         print(f"{file}: not used, the video has no frame {frame}", file=sys.stderr)
     extra = ", overlay.mp4" if output.overlay else ""
     print(f"wrote {output.finished} masks to {output.masks}{extra} and summary.json beside it "
           f"({whole_time.count} frames, {whole_time.count / seconds:.2f} frames/s end to end)")
+
+
+def describe_run(tracking, job, network, frames, masks, size):
+    """What summary.json says of a run before its frames: inputs, settings, network, versions, device."""
+    return {
+        "written_by": "track.py",
+        "video": job.video,
+        "width": frames.size[0],
+        "height": frames.size[1],
+        "frame_rate": float(frames.rate),
+        "annotated": {frame: str(file) for frame, file in masks.items()},
+        "settings": {**tracking.core(), "size": size},
+        "model": {"file": tracking.model, "preset": preset_name(network.config),
+                  "sha256": file_sha256(tracking.model)},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "device": device_name(next(network.parameters()).device),
+    }
 
 
 def _add_what_is_finished(error, output):

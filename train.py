@@ -1,13 +1,12 @@
 """Train the network, in the stages of the paper.
 
-    OMP_NUM_THREADS=4 python -m torch.distributed.launch --master_port 9843 --nproc_per_node=4 train.py --id s0 \\
-        --stage 0 --save_interval 10000 --start_warm 5000 --end_warm 17500 --batch_size 16 --lr 2e-05 \\
-        --steps 37500 --iterations 75000
+    OMP_NUM_THREADS=4 torchrun --nproc_per_node=4 train.py --recipe published-s0 --id s0
     torchrun --nproc_per_node=2 train.py --recipe published-s03 --id s03 --load-network pretrain/s0/model_75000.pth
     python train.py --id mine --stage 3 --load-network W.pth --video-root my_videos --resume auto
 
 Stage 0 trains on pseudo-videos of static images, 1 on BL30K after 0, 2 on DAVIS and YouTube-VOS after 1, 3 on these
-after 0. A run writes OUT_ROOT/DATE_ID/: model_N.pth (the bare network, for every other script), model_N_checkpoint.pth
+after 0. The files in recipes/ hold options of whole stages; published commands work as they are (docs/TRAINING.md).
+A run writes OUT_ROOT/DATE_ID/: model_N.pth (the bare network, for every other script), model_N_checkpoint.pth
 (everything), TensorBoard events, log.jsonl, config.json. With --resume auto the same command goes on where a run was
 killed, and ends with the same weights bit for bit (on the CPU, with the same numbers of processes and threads).
 """
@@ -29,7 +28,7 @@ from evaluation.validation import check_validation, validate
 from model.initialise import starting_network
 from model.trainer import Trainer
 from model.training_log import Means, TrainLog
-from model.training_state import checkpoint_to_start_from, make_folder
+from model.training_state import checkpoint_to_start_from, run_folder
 from util.device import device_name, join_processes, patient_group, pick_device
 from util.errors import InputError, run_script
 from util.hyper_para import OptionParser, TrainingSettings, training_settings
@@ -52,10 +51,9 @@ def get_args_parser():
     for part in dataclasses.fields(TrainingSettings):
         parser.add_settings(part.type, part.name)
     # What published commands and old launchers give.
-    for name in ("--norm", "--temporal-shuffle"):
-        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
-    for name in ("--perturb-group", "--local-rank"):
-        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
+    for name, kind in (("norm", "store_true"), ("temporal-shuffle", "store_true"), ("perturb-group", "store"),
+                       ("local-rank", "store")):
+        parser.add_argument(f"--{name}", action=kind, help=argparse.SUPPRESS)
     return parser
 
 
@@ -102,25 +100,22 @@ def train(settings, dataset, device, rank, processes):
         if rank == 0:
             print(f"nothing to do: {start} of {recipe.iterations} iterations are done")
         return 0
-    folder = None
-    if rank == 0 and running.id != "NULL":
-        folder = Path(checkpoint).parent if own else make_folder(running.out_root, running.id)
+    folder = run_folder(running, checkpoint if own else None) if rank == 0 else None
 
     # What it says about itself.
     total = recipe.batch_size * processes * recipe.accumulate
-    name = device_name(device)
-    log = TrainLog(folder, {**settings.options(), "total_batch": total, "processes": processes, "device": name,
-                            "data": data_name(data, recipe.stage), "started_at_iteration": start},
-                   recipe.iterations, start, shown=rank == 0)
+    source, where = data_name(data, recipe.stage), device_name(device)
+    log = TrainLog(folder, {**settings.options(), "total_batch": total, "processes": processes, "device": where,
+                            "data": source, "started_at_iteration": start}, recipe.iterations, start, shown=rank == 0)
     if checkpoint:
         log.say(f"going on from {checkpoint}, iteration {start}")
-    log.say(f"stage {recipe.stage}: {len(dataset)} {data_name(data, recipe.stage)}, total batch {total}, "
-            f"{recipe.iterations} iterations on {processes} × {name}")
+    log.say(f"stage {recipe.stage}: {len(dataset)} {source}, total batch {total}, {recipe.iterations} iterations on "
+            f"{processes} × {where}")
 
-    workers = min(8, available_cores()) if data.workers is None else data.workers
     batches = iter(training_batches(
         dataset, recipe.batch_size, start * recipe.accumulate, recipe.iterations * recipe.accumulate,
-        workers=workers, rank=rank, world_size=processes, pin_memory=device.type == "cuda"))
+        workers=min(8, available_cores()) if data.workers is None else data.workers, rank=rank, world_size=processes,
+        pin_memory=device.type == "cuda"))
     # The others wait for the first one's validation, however long it takes.
     waiting = patient_group() if running.val_davis and processes > 1 else None
     previous = signal.signal(signal.SIGTERM, lambda *_: trainer.ask_to_stop())

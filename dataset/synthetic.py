@@ -1,9 +1,11 @@
-"""Render videos from photographs: moving objects with exact masks."""
+"""Render videos from photographs, with exact masks, and make noise in the shape of videos and batches to time with."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from util.errors import InputError
@@ -102,3 +104,39 @@ def write_example(folder, size=(240, 427), length=24):
             Image.fromarray(frame).save(temporary, format="PNG")
         write_mask(truth / f"{number:05d}.png", ids)
     return truth
+
+
+class MovingNoise:
+    """Frames H×W×3 uint8 of smooth noise that moves, and a mask H×W with as many objects as asked for."""
+
+    def __init__(self, size, objects, device):
+        generator = torch.Generator().manual_seed(1)
+        coarse = torch.rand(1, 3, 20, 30, generator=generator)
+        fine = torch.rand(1, 3, *size, generator=generator)
+        image = 0.9 * F.interpolate(coarse, size=size, mode="bicubic", align_corners=False) + 0.1 * fine
+        self._image = (image[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous().to(device)
+        self.mask = np.zeros(size, np.uint8)
+        across = int(np.ceil(objects ** 0.5))
+        height, width = size[0] // across, size[1] // across
+        for number in range(objects):
+            top, left = number // across * height, number % across * width
+            self.mask[top + height // 5:top + 4 * height // 5, left + width // 5:left + 4 * width // 5] = number + 1
+
+    def frame(self, index):
+        return self._image.roll((index % 50, 2 * (index % 50)), (0, 1))
+
+
+def make_noise_batch(stage, batch_size, side, device):
+    """A batch of noise as a stage of training takes it (see model.training_step), side×side pixels, on `device`."""
+    batch, frames = batch_size, 5 if stage else 3
+    generator = torch.Generator().manual_seed(0)
+    rgb = F.interpolate(torch.rand(batch * frames, 3, 12, 12, generator=generator), size=(side, side), mode="bilinear")
+    first = torch.zeros(batch, frames, 1, side, side)
+    first[..., side // 4:side // 2, side // 4:side // 2] = 1
+    second = first.flip(-1)
+    result = {"rgb": (rgb * 255).byte().unflatten(0, (batch, frames)), "gt": first, "pgt": first[:, :1].clone(),
+              "cls_gt": first[:, :, 0].byte()}
+    if stage:
+        result |= {"sec_gt": second, "sec_pgt": second[:, :1].clone(), "selector": torch.ones(batch, 2),
+                   "cls_gt": (first + 2 * second)[:, :, 0].byte()}
+    return {name: value.to(device) for name, value in result.items()}

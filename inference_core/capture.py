@@ -1,9 +1,48 @@
-"""Functions compiled, and on a GPU replayed as CUDA graphs."""
+"""A form of the network compiled, and on a GPU replayed as CUDA graphs."""
 
 import functools
 import sys
 
 import torch
+
+from util.errors import InputError
+
+GRAPHS = 16
+"""CUDA graphs kept of each function; each has memory of its own."""
+
+
+class CompiledForm:
+    """Another inference form with its parts compiled, on a GPU as CUDA graphs.
+
+    form: an InferenceNetwork made with packed=False, or what has the same methods.
+    growing: the memory grows (mode `stm`); reading it is left as it is, since it would be captured anew with each
+        memory frame.
+
+    Raises InputError where nothing can be compiled.
+    """
+
+    def __init__(self, form, *, growing=False):
+        self.config, self.dtype, self.device = form.config, form.dtype, form.device
+        compiles, captures = can_compile(form.device.type), form.device.type == "cuda"
+        if not (compiles or captures):
+            raise InputError("nothing can be compiled here: torch.compile needs a C++ compiler")
+        if form.device.type == "cpu" and getattr(form, "packed", False):
+            raise InputError("a form with packed weights cannot be compiled: make it with packed=False")
+        static = set()
+
+        def prepared(function, **options):
+            if compiles:
+                function = torch.compile(function)
+            return Captured(function, static, **options) if captures else function
+
+        self.encode = prepared(form.encode, reused=True)
+        self.read = form.read if growing else prepared(form.read)
+        self.decode = prepared(form.decode)
+        self.distribution = prepared(form.distribution)
+        self.encode_value = prepared(form.encode_value)
+        if form.config.sam:
+            self.aggregate_key = prepared(form.aggregate_key)
+            self.aggregate_value = prepared(form.aggregate_value)
 
 
 class Captured:
@@ -12,28 +51,35 @@ class Captured:
     static: addresses of the tensors that graphs write their results to, shared by functions that feed one another:
         such an input is read where it lies, any other is copied to where the graph expects it.
     reused: return the tensors that the next call with these shapes overwrites, instead of copies of them.
+    kept: how many graphs; the one used longest ago goes when another one comes.
 
-    The function may also take what is no tensor; it must not look at values of tensors.
+    The function may also take what is no tensor; it must not look at values of tensors. Inputs and results may be
+    tuples, also named ones, of such.
     """
 
-    def __init__(self, function, static, *, reused=False):
+    def __init__(self, function, static, *, reused=False, kept=GRAPHS):
         self._function = function
         self._static = static
         self._reused = reused
-        self._graphs = {}
+        self._kept = kept
+        self._graphs = {}  # the one used longest ago first
 
     def __call__(self, *inputs):
-        signature = tuple(self._describe(x) for x in inputs)
-        if signature not in self._graphs:
-            self._graphs[signature] = self._capture(inputs)
-        graph, places, results = self._graphs[signature]
-        for place, given in zip(places, inputs, strict=True):
+        leaves = list(_leaves(inputs))
+        signature = tuple(self._describe(x) for x in leaves)
+        captured = self._graphs.pop(signature, None)
+        if captured is None:
+            if len(self._graphs) == self._kept:
+                _, _, results = self._graphs.pop(next(iter(self._graphs)))
+                self._static.difference_update(_addresses(results))
+            captured = self._capture(inputs)
+        self._graphs[signature] = captured
+        graph, places, results = captured
+        for place, given in zip(places, leaves, strict=True):
             if place is not None:
                 place.copy_(given, non_blocking=True)
         graph.replay()
-        if self._reused:
-            return results
-        return results.clone() if isinstance(results, torch.Tensor) else tuple(result.clone() for result in results)
+        return results if self._reused else _rebuilt(results, (_copy(x) for x in _leaves(results)))
 
     def _describe(self, x):
         if not isinstance(x, torch.Tensor):
@@ -41,10 +87,18 @@ class Captured:
         return x.shape, x.stride(), x.dtype, x.data_ptr() if x.data_ptr() in self._static else None
 
     def _capture(self, inputs):
-        """(graph, for each input the tensor to copy it to or None, results)."""
+        """(graph, for each tensor or other leaf of the inputs the tensor to copy it to or None, results)."""
+        leaves = list(_leaves(inputs))
         places = [x.clone() if isinstance(x, torch.Tensor) and x.data_ptr() not in self._static else None
-                  for x in inputs]
-        arguments = [given if place is None else place for given, place in zip(inputs, places, strict=True)]
+                  for x in leaves]
+        arguments = _rebuilt(inputs, (given if place is None else place
+                                      for given, place in zip(leaves, places, strict=True)))
+        graph, results = self._recorded(arguments)
+        self._static.update(_addresses(results))
+        return graph, places, results
+
+    def _recorded(self, arguments):
+        """(graph, results)."""
         # Compiling, choosing algorithms and allocating workspaces cannot be captured: they are done before.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -57,9 +111,32 @@ class Captured:
         # Other threads, which read and write files, may go on meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = self._function(*arguments)
-        for result in [results] if isinstance(results, torch.Tensor) else results:
-            self._static.add(result.data_ptr())
-        return graph, places, results
+        return graph, results
+
+
+def _leaves(x):
+    """What nested tuples hold, in order."""
+    if isinstance(x, tuple):
+        for part in x:
+            yield from _leaves(part)
+    else:
+        yield x
+
+
+def _rebuilt(like, leaves):
+    """`like` with other leaves, taken from an iterator."""
+    if not isinstance(like, tuple):
+        return next(leaves)
+    parts = [_rebuilt(part, leaves) for part in like]
+    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
+
+
+def _copy(x):
+    return x.clone() if isinstance(x, torch.Tensor) else x
+
+
+def _addresses(x):
+    return {leaf.data_ptr() for leaf in _leaves(x) if isinstance(leaf, torch.Tensor)}
 
 
 @functools.cache

@@ -6,13 +6,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from inference_core.capture import Captured, can_compile
+from inference_core.capture import CompiledForm
 from inference_core.memory import MODES, ObjectMemory, compresses
-from model.inference import Frame, InferenceNetwork
-from model.memory_reading import read_top_k
-from model.network import distribution, image_statistics, normalise
+from model import RDE
+from model.inference import inference_form
+from model.network import distribution
 from util.errors import InputError, pixels
-from util.machine import keep_freed_memory
 
 STRIDE = 16
 
@@ -23,6 +22,9 @@ def exact_float32():
 
     Tracking feeds its own results back, frame after frame: with TF32 probabilities of the parity tests move by 4e-3
     instead of 8e-6. Who wants speed asks for half precision.
+
+    These settings are the whole process's, and torch (2.14) has none for a single thread, call or convolution: other
+    threads that compute on a GPU during a step have exact float32, too. They are put back afterwards.
     """
     settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [setting.allow_tf32 for setting in settings]
@@ -43,24 +45,27 @@ class InferenceCore:
             ids = core.to_mask(core.step(image, mask))
 
     network: a multi-object `model.RDE`; the core computes on the network's device, with the weights that it has now.
+        Or what is to be run in its place: an object with the methods and `config`, `device` and `dtype` of a
+        `model.inference.InferenceNetwork`.
     mode: what the memory keeps, one of `MODES`. Nothing grows with the video's length except in `stm`.
     mem_every: a frame becomes a memory frame when at least so many have passed since the last one.
     top_k: how many memory positions each query reads.
     include_last: make every frame a memory frame.
     size: shorter side at which to compute; frames and masks are resized to it and probabilities back.
     amp: half precision for all but affinities and probabilities: "float16", "bfloat16", or True, which is float16 and
-        on the CPU bfloat16.
+        on the CPU bfloat16. Of a form that is given its dtype counts instead.
     compile: compile what a frame runs through, and on a GPU replay it as CUDA graphs. It takes a minute or so when a
         size of frame, or for a second time a number of objects, comes for the first time.
     chunk_size: how many objects go through value encoder, SAM and decoder at a time.
-    form: what makes, of the network and a dtype, that which is run.
+
+    On a CPU, scripts call `util.machine.keep_freed_memory` first, which saves up to a quarter of the time; not in mode
+    `stm`, whose growing memory would leave holes behind that nothing fits into.
 
     Raises InputError for a network or a mode that cannot track, or where nothing can be compiled.
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
-                 size=None, amp=False, compile=False, chunk_size=8,
-                 form=InferenceNetwork):
+                 size=None, amp=False, compile=False, chunk_size=8):
         if mode not in MODES:
             raise InputError(f"no mode {mode!r}; there are {', '.join(MODES)}")
         if network.config.single_object:
@@ -79,34 +84,13 @@ class InferenceCore:
         self.top_k = top_k
         self.size = size
         self.chunk_size = chunk_size
-        self._device = next(network.parameters()).device
-        if self._device.type == "cpu" and mode != "stm":
-            # A memory that grows would leave holes behind that nothing fits into.
-            keep_freed_memory()
-        precision = precision_name(amp, self._device)
-        self._network = form(network, getattr(torch, precision))
-        self._statistics = image_statistics(self._device)
-        self._ids = None
-        static = set()
-
-        def prepared(function, **options):
-            if not compile:
-                return function
-            if can_compile(self._device.type):
-                function = torch.compile(function)
-            elif self._device.type != "cuda":
-                raise InputError("nothing can be compiled here: torch.compile needs a C++ compiler")
-            return Captured(function, static, **options) if self._device.type == "cuda" else function
-
-        self._encode_key = prepared(self._prepare_and_encode, reused=True)
-        # A memory that grows would be captured anew with each frame.
-        self._read = read_top_k if mode == "stm" else prepared(read_top_k)
-        self._decode = prepared(self._network.decode)
-        self._distribution = prepared(_distribution)
-        self._encode_value = prepared(self._network.encode_value)
-        if compresses(mode):
-            self._aggregate_key = prepared(self._network.aggregate_key)
-            self._aggregate_value = prepared(self._network.aggregate_value)
+        form = network
+        if isinstance(network, RDE):
+            precision = precision_name(amp, next(network.parameters()).device)
+            form = inference_form(network, getattr(torch, precision), packed=not compile)
+        self._form = CompiledForm(form, growing=mode == "stm") if compile else form
+        self._device = form.device
+        self._id_tensor = None
         self.reset()
 
     def reset(self):
@@ -114,11 +98,20 @@ class InferenceCore:
         self._groups = []
         self._since_memory = 0
         self._frame_size = None
+        self._latest = ()
 
     @property
     def objects(self):
         """Ids of the tracked objects, in the order of the latest probabilities."""
-        return [known for group in self._groups for known in group.ids]
+        return [object_id for group in self._groups for object_id in group.ids]
+
+    @property
+    def memory_bytes(self):
+        """Bytes that the memory of all objects takes."""
+        storages = {}
+        for tensor in (tensor for group in self._groups for tensor in group.tensors()):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return sum(storages.values())
 
     def delete_objects(self, ids):
         """Stop tracking these objects. Raises InputError for an id that is not tracked."""
@@ -160,15 +153,16 @@ class InferenceCore:
         if not (remember or needs_output):
             return None
         if not (annotated or self._groups):
-            return torch.ones(1, *frame_size, device=self._device)
+            return self._labelled(torch.ones(1, *frame_size, device=self._device))
 
-        image, *frame = self._encode_key(self._uploaded(image))
-        frame, pad = Frame(*frame), self._padding(frame_size)
-        kept = [row for row, known in enumerate(self.objects) if known not in ids]
+        size = None if self.size is None else _shorter_side(frame_size, self.size)
+        pad = _padding(size or frame_size)
+        image, frame = self._form.encode(self._uploaded(image), size, pad)
+        kept = [row for row, object_id in enumerate(self.objects) if object_id not in ids]
         if kept:
             prob = self._segment(frame)
         if annotated:
-            planes = self._resized_mask(mask, pad)
+            planes = self._resized_mask(mask, size, pad)
             if kept:
                 # The given masks override: inside them the probability of all others is zero.
                 planes = torch.cat([prob[1:][kept] * (planes.sum(0) <= 0.5), planes])
@@ -176,21 +170,30 @@ class InferenceCore:
             self._forget(ids)
         if remember:
             self._remember(image, frame, prob[1:], ids)
-        return self._restored(prob, pad, frame_size) if needs_output else None
+        return self._labelled(self._restored(prob, pad, frame_size)) if needs_output else None
 
     def to_mask(self, prob):
-        """Object ids uint8 H×W from the probabilities of the latest step."""
-        known = [0, *self.objects] if prob.shape[0] > 1 else [0]
-        if len(known) != prob.shape[0]:
-            raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, tracked are "
-                             f"{len(known) - 1}: they are not from the latest step")
+        """Object ids uint8 H×W from probabilities.
+
+        What `step` returned stands for the objects of its own step, in its attribute `object_ids`. What was computed
+        from that, and has no such attribute, has to be of the latest step.
+        """
+        ids = getattr(prob, "object_ids", self._latest)
+        if len(ids) + 1 != prob.shape[0]:
+            raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, in the latest step there were "
+                             f"{len(ids)}: they are not from it")
         best = _argmax(prob)
-        if known == list(range(len(known))):
+        if ids == tuple(range(1, len(ids) + 1)):
             return best
         # Kept, since a tensor made from numbers makes the host wait for the GPU.
-        if self._ids is None or self._ids[0] != (known, prob.device):
-            self._ids = (known, prob.device), torch.tensor(known, dtype=torch.uint8, device=prob.device)
-        return self._ids[1][best.int()]
+        if self._id_tensor is None or self._id_tensor[0] != (ids, prob.device):
+            self._id_tensor = (ids, prob.device), torch.tensor((0, *ids), dtype=torch.uint8, device=prob.device)
+        return self._id_tensor[1][best.int()]
+
+    def _labelled(self, prob):
+        """Note which objects these probabilities stand for."""
+        self._latest = prob.object_ids = tuple(self.objects)
+        return prob
 
     def _checked_image(self, image):
         image = image if isinstance(image, torch.Tensor) else torch.tensor(np.ascontiguousarray(image))
@@ -216,14 +219,14 @@ class InferenceCore:
         if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
             raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
         if objects is not None:
-            ids = [int(known) for known in objects]
+            ids = [int(object_id) for object_id in objects]
         elif mask.ndim == 2:
-            ids = [int(known) for known in mask.unique() if known]
+            ids = [int(object_id) for object_id in mask.unique() if object_id]
         else:
             raise InputError("a mask of O×H×W planes needs `objects`, the id of each plane")
         if not ids:
             raise InputError("the mask holds no object")
-        wrong = [known for known in ids if not 1 <= known <= 255]
+        wrong = [object_id for object_id in ids if not 1 <= object_id <= 255]
         if wrong or len(set(ids)) < len(ids):
             raise InputError(f"object ids must be distinct and from 1 to 255, these are {ids}")
         if mask.ndim == 3 and len(mask) != len(ids):
@@ -232,33 +235,15 @@ class InferenceCore:
             mask = mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)
         return mask, ids
 
-    def _padding(self, frame_size):
-        """(left, right, top, bottom) that make the sides multiples of 16."""
-        height, width = frame_size if self.size is None else _shorter_side(frame_size, self.size)
-        extra_y, extra_x = -height % STRIDE, -width % STRIDE
-        return extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2
-
     def _uploaded(self, image):
         if self._device.type == "cuda" and image.device.type == "cpu":
             # From memory that the system may not move: the host need not wait for the copy.
             image = image.pin_memory()
         return image.to(self._device, non_blocking=True)
 
-    def _prepare_and_encode(self, image):
-        """The image 1×3×H'×W' normalised, resized and padded to multiples of 16, and what `Frame` holds."""
-        pad = self._padding(image.shape[-2:])
-        image = normalise(image, self._statistics).unsqueeze(0)
-        if self.size is not None:
-            # No antialiasing, as in the environment of the published results.
-            image = F.interpolate(image, size=_shorter_side(image.shape[-2:], self.size), mode="bicubic",
-                                  align_corners=False)
-        image = F.pad(image, pad)
-        return image, *self._network.encode_key(image)
-
-    def _resized_mask(self, planes, pad):
+    def _resized_mask(self, planes, size, pad):
         planes = planes.to(self._device).float()
-        if self.size is not None:
-            size = _shorter_side(planes.shape[-2:], self.size)
+        if size is not None:
             planes = F.interpolate(planes.unsqueeze(0), size=size, mode="nearest").squeeze(0)
         return F.pad(planes, pad)
 
@@ -271,10 +256,10 @@ class InferenceCore:
         return prob
 
     def _segment(self, frame):
-        """Probabilities (O+1)×H'×W' of the tracked objects in this Frame."""
-        readout = torch.cat([group.read(frame.key[0], self.top_k, self._read) for group in self._groups])
-        logits = torch.cat([self._decode(chunk, *frame[2:]) for chunk in readout.split(self.chunk_size)])
-        return self._distribution(logits)
+        """Probabilities (O+1)×H'×W' of the tracked objects in this frame."""
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self._form.read) for group in self._groups])
+        logits = torch.cat([self._form.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
+        return self._form.distribution(logits)
 
     def _remember(self, image, frame, masks, new_ids):
         """Add this frame to the memory of every object; those in `new_ids` are the last in `masks`."""
@@ -282,7 +267,7 @@ class InferenceCore:
         key = frame.key[0].clone()
         others = masks.sum(0) - masks
         value = torch.cat([
-            self._encode_value(image, frame.f16, own, rest)
+            self._form.encode_value(image, frame, own, rest)
             for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
         ])
         for group in self._groups:
@@ -298,9 +283,9 @@ class InferenceCore:
         It is applied to its own output and nothing bounds that: in a network trained on too short videos it may grow
         from frame to frame without end, and infinite once, would be so for the rest of the video.
         """
-        key = self._aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
+        key = self._form.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
-        value = torch.cat([self._aggregate_value(before, after) for before, after in chunks])
+        value = torch.cat([self._form.aggregate_value(before, after) for before, after in chunks])
         # Affinities need the square. Decided on the device, which the host need not wait for.
         finite = key.float().square().sum().isfinite() & value.isfinite().all()
         return torch.where(finite, key, new[0]), torch.where(finite, value, new[1])
@@ -334,8 +319,11 @@ def _argmax(prob):
     return places
 
 
-def _distribution(logits):
-    return distribution(logits.sigmoid())
+def _padding(size):
+    """(left, right, top, bottom) that make (height, width) multiples of 16."""
+    height, width = size
+    extra_y, extra_x = -height % STRIDE, -width % STRIDE
+    return extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2
 
 
 def _shorter_side(size, length):

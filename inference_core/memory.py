@@ -60,9 +60,14 @@ class ObjectMemory:
         readout = readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
         return readout.contiguous(memory_format=torch.channels_last)
 
+    def tensors(self):
+        """All that it holds; some may be views of the same memory."""
+        entries = [tensor for entry in self._entries.values() for tensor in entry]
+        return [self._key, self._value, self._copies, *entries]
+
     def remove(self, ids):
         """Forget these objects; those that are not here do not matter."""
-        rows = [row for row, known in enumerate(self.ids) if known not in ids]
+        rows = [row for row, object_id in enumerate(self.ids) if object_id not in ids]
         if len(rows) == len(self.ids):
             return
         self._value = self._value.unflatten(1, (len(self.ids), -1))[:, rows].flatten(1)

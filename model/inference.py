@@ -1,29 +1,46 @@
 """The network as inference runs it: the same function of the same weights, with less to compute.
 
-`InferenceNetwork` is made from a loaded `RDE`, whose parameters and names stay as they are. Against the plain form
+`InferenceNetwork` is a snapshot of a loaded `RDE`, whose parameters and names stay as they are: it shares no memory
+with it, and what happens to the one does not change the other. Against the plain form
 - batch norms are folded into the convolutions before them, biases, sums and activations into the same call;
 - a convolution over a concatenation of an object's and the image's features is the sum of two, of which the image's
   is computed once per frame, whatever the number of objects;
 - SAM works on images, its two time steps being two rows of the batch;
 - tensors are channels_last, weights are converted and laid out once (on the CPU in the blocks that oneDNN wants).
 
+Every block of the network that has convolutions has its counterpart here, with the same name where it does the same:
+
+    as trained                                        here
+
+    x ─┬─ conv1 ─ bn1 ─ relu ─ conv2 ─ bn2 ─ + ─ relu     x ─┬─ conv1 ──────── conv2 ─
+       │                                     │               │ (bn1, relu) (bn2, +, relu)
+       └─ downsample.0 ─ downsample.1 ───────┘               └─ downsample ───────┘
+
+    masks ──┐                                         once per frame:  image ─ conv1's columns for it ─┐
+            cat ─ conv1 ─                                                                              │
+    image ──┘                                         per object:      masks ─ conv1's columns for them (+) ─
+
 Layouts: B is 1 for what belongs to the frame, O objects for what belongs to them, h×w = H/16×W/16.
 """
 
+import contextlib
 import copy
-import operator
+import threading
+import weakref
+import zlib
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.resnet import Bottleneck
 
 from model import onednn, winograd
-from model.modules import FeatureFuser
-
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
-_ACTIVATIONS = {"relu": (nn.ReLU, F.relu, torch.relu), "relu6": (nn.ReLU6, F.relu6)}
+from model.efficientnet_lite import EfficientNetLite0
+from model.encoders import LightValueEncoder
+from model.memory_reading import read_top_k
+from model.network import distribution, image_statistics, normalise
 
 
 class Frame(NamedTuple):
@@ -48,47 +65,217 @@ class Frame(NamedTuple):
     """1×dims[1]×4h×4w"""
 
 
-class Convolution(nn.Module):
-    """activation(convolution(x) + other), in as few passes over the memory as the device allows.
+class Snapshots:
+    """Makes copies of a network's convolutions in `dtype`; packed: see InferenceNetwork."""
 
-    convolution: an nn.Conv2d, or an nn.Conv3d that is to work on images, of which stride, padding, dilation and
-        groups are taken.
-    activation: None, "relu" or "relu6".
-    """
+    def __init__(self, dtype, packed):
+        self.dtype, self.packed = dtype, packed
 
-    def __init__(self, convolution, dtype, activation, weight, bias):
+    def convolution(self, convolution, norm=None, activation=None):
+        """activation(norm(convolution(x)) + other) as one module of x and, where something is added, `other`."""
+        weight, bias = convolution.weight, convolution.bias
+        if norm is not None:
+            weight, bias = folded(convolution, norm)
+        return self.part(convolution, weight, bias, activation)
+
+    def part(self, convolution, weight, bias, activation=None):
+        """The same of an nn.Conv2d, or an nn.Conv3d that is to work on images, with another weight and bias."""
+        geometry = [list(each[-2:]) for each in (convolution.stride, convolution.padding, convolution.dilation)]
+        geometry.append(convolution.groups)
+        weight, bias = (None if each is None else each.detach().to(self.dtype, copy=True) for each in (weight, bias))
+        packed = self.packed and onednn.takes(weight)
+        if packed and self.dtype == torch.float32 and winograd.fits(weight, *geometry):
+            return winograd.Winograd(weight, bias, activation)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return onednn.Convolution(weight, bias, geometry, activation, packed=packed)
+
+    def module(self, module):
+        """Of what has no convolution to fuse anything with."""
+        return copy.deepcopy(module).to(self.dtype).requires_grad_(False).eval()
+
+
+def folded(convolution, norm):
+    """Weight and bias of the convolution that does what `convolution` and the batch norm after it do."""
+    return fuse_conv_bn_weights(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps,
+                                norm.weight, norm.bias)
+
+
+class ResidualUnit(nn.Module):
+    """torchvision's BasicBlock or Bottleneck of a ResNet."""
+
+    def __init__(self, block, snapshots):
         super().__init__()
-        stride, padding, dilation = (list(each[-2:]) for each in
-                                     (convolution.stride, convolution.padding, convolution.dilation))
-        self.geometry = (stride, padding, dilation, convolution.groups)
-        self.activation = activation
-        self.weight = weight.detach().to(dtype)
-        self.bias = None if bias is None else bias.detach().to(dtype)
-        self._packed = None
-        if not onednn.takes(self.weight):
-            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
-        elif dtype == torch.float32 and winograd.fits(self.weight, *self.geometry):
-            self._packed = winograd.Winograd(self.weight, self.bias)
-        else:
-            self._packed = onednn.PackedWeight(self.weight, self.bias, self.geometry)
+        count = 3 if isinstance(block, Bottleneck) else 2
+        # The last one adds the shortcut before its activation.
+        self.convolutions = nn.ModuleList(
+            snapshots.convolution(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), "relu")
+            for number in range(1, count + 1))
+        self.downsample = nn.Identity() if block.downsample is None else snapshots.convolution(*block.downsample)
 
-    def forward(self, x, other=None):
-        """x O×in×h×w, other with the output's shape or one row for all objects."""
-        if self._packed is not None and not torch.compiler.is_compiling():
-            return self._packed(x, other, self.activation)
-        stride, padding, dilation, groups = self.geometry
-        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        if other is not None:
-            y += other
-        if self.activation == "relu":
-            y = y.relu_()
-        elif self.activation == "relu6":
-            y = y.clamp_(0, 6)
-        return y
+    def forward(self, x):
+        y = x
+        for convolution in self.convolutions[:-1]:
+            y = convolution(y)
+        return self.convolutions[-1](y, self.downsample(x))
 
 
-def _whole(convolution, dtype):
-    return Convolution(convolution, dtype, None, convolution.weight, convolution.bias)
+def _stage(layer, snapshots):
+    """One of a ResNet's layers."""
+    return nn.Sequential(*(ResidualUnit(block, snapshots) for block in layer))
+
+
+class KeyEncoder(nn.Module):
+    """See model.encoders."""
+
+    def __init__(self, encoder, snapshots):
+        super().__init__()
+        self.conv1 = snapshots.convolution(encoder.conv1, encoder.bn1, "relu")
+        self.maxpool = snapshots.module(encoder.maxpool)
+        self.res2, self.layer2, self.layer3 = (_stage(layer, snapshots)
+                                               for layer in (encoder.res2, encoder.layer2, encoder.layer3))
+
+    def forward(self, image):
+        f4 = self.res2(self.maxpool(self.conv1(image)))
+        f8 = self.layer2(f4)
+        return self.layer3(f8), f8, f4
+
+
+class InvertedResidual(nn.Module):
+    """See model.efficientnet_lite."""
+
+    def __init__(self, block, snapshots):
+        super().__init__()
+        # Convolution, norm, ReLU6 and so on; none after the last.
+        convolutions, norms = block.layers[0::3], block.layers[1::3]
+        activations = ["relu6"] * (len(convolutions) - 1) + [None]
+        self.layers = nn.ModuleList(map(snapshots.convolution, convolutions, norms, activations))
+        self.residual = block.residual
+
+    def forward(self, x):
+        y = x
+        for layer in self.layers[:-1]:
+            y = layer(y)
+        return self.layers[-1](y, x) if self.residual else self.layers[-1](y)
+
+
+class EfficientNet(nn.Module):
+    """See model.efficientnet_lite.EfficientNetLite0."""
+
+    def __init__(self, encoder, snapshots):
+        super().__init__()
+        self.stem = snapshots.convolution(*encoder.stem[:2], "relu6")
+        self.stages = nn.ModuleList(nn.Sequential(*(InvertedResidual(block, snapshots) for block in stage))
+                                    for stage in encoder.stages)
+
+    def forward(self, image):
+        x = self.stages[0](self.stem(image))
+        f4 = self.stages[1](x)
+        f8 = self.stages[2](f4)
+        return self.stages[4](self.stages[3](f8)), f8, f4
+
+
+class ResBlock(nn.Module):
+    """See model.modules. activation: what is done to the result."""
+
+    def __init__(self, block, snapshots, activation=None):
+        super().__init__()
+        self.conv1 = snapshots.convolution(block.conv1, activation="relu")
+        self.conv2 = snapshots.convolution(block.conv2, activation=activation)
+        self.downsample = nn.Identity() if block.downsample is None else snapshots.convolution(block.downsample)
+
+    def forward(self, x):
+        return self.conv2(self.conv1(F.relu(x)), self.downsample(x))
+
+
+class SplitResBlock(nn.Module):
+    """A ResBlock over the concatenation of an object's features (the first `own` channels) and the image's."""
+
+    def __init__(self, block, own, snapshots):
+        super().__init__()
+
+        def split(convolution, activation):
+            mine, image = convolution.weight.split([own, convolution.in_channels - own], 1)
+            return (snapshots.part(convolution, mine, None, activation),
+                    snapshots.part(convolution, image, convolution.bias))
+
+        self.conv1, self.frame_conv1 = split(block.conv1, "relu")
+        self.skip, self.frame_skip = split(block.downsample, None)
+        self.conv2 = snapshots.convolution(block.conv2)
+
+    def frame(self, image):
+        """The frame's share, from the image's features 1×...×h×w."""
+        return self.frame_conv1(F.relu(image)), self.frame_skip(image)
+
+    def forward(self, x, frame_conv1, frame_skip):
+        return self.conv2(self.conv1(F.relu(x), frame_conv1), self.skip(x, frame_skip))
+
+
+class CBAM(nn.Module):
+    """See model.modules."""
+
+    def __init__(self, attention, snapshots):
+        super().__init__()
+        self.channel_gate = snapshots.module(attention.ChannelGate)
+        self.spatial_conv = snapshots.convolution(attention.SpatialGate.spatial.conv)
+
+    def forward(self, x):
+        x = self.channel_gate(x)
+        summary = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
+        return x * self.spatial_conv(summary).sigmoid()
+
+
+class SplitFuser(nn.Module):
+    """FeatureFuser, the image's share in it apart."""
+
+    def __init__(self, fuser, f16_dim, snapshots):
+        super().__init__()
+        self.block1 = SplitResBlock(fuser.block1, fuser.block1.conv1.in_channels - f16_dim, snapshots)
+        self.attention = CBAM(fuser.attention, snapshots)
+        self.block2 = ResBlock(fuser.block2, snapshots)
+
+    def forward(self, x, frame_conv1, frame_skip):
+        x = self.block1(x, frame_conv1, frame_skip)
+        return self.block2(x + self.attention(x))
+
+
+class ValueEncoder(nn.Module):
+    """See model.encoders; the image's share in the first convolution and in the fuser apart."""
+
+    def __init__(self, encoder, f16_dim, snapshots):
+        super().__init__()
+        weight, bias = folded(encoder.conv1, encoder.bn1)
+        self.image_conv = snapshots.part(encoder.conv1, weight[:, :3], bias)
+        self.conv1 = snapshots.part(encoder.conv1, weight[:, 3:], None, "relu")
+        self.maxpool = snapshots.module(encoder.maxpool)
+        self.layers = nn.Sequential(*(_stage(layer, snapshots)
+                                      for layer in (encoder.layer1, encoder.layer2, encoder.layer3)))
+        self.fuser = SplitFuser(encoder.fuser, f16_dim, snapshots)
+
+    def forward(self, image, masks, f16):
+        """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
+        x = self.layers(self.maxpool(self.conv1(masks, self.image_conv(image))))
+        return self.fuser(x, *self.fuser.block1.frame(f16))
+
+
+class SplitLightValueEncoder(nn.Module):
+    """LightValueEncoder in the same way."""
+
+    def __init__(self, encoder, f16_dim, snapshots):
+        super().__init__()
+        weight, bias = encoder.conv1.weight, encoder.conv1.bias
+        self.image_conv = snapshots.part(encoder.conv1, weight[:, :3], bias)
+        self.conv1 = snapshots.part(encoder.conv1, weight[:, 3:], None, "relu")
+        self.conv2 = snapshots.convolution(encoder.conv2, activation="relu")
+        self.conv3 = snapshots.convolution(encoder.conv3)
+        self.block3 = ResBlock(encoder.block3, snapshots, "relu")
+        self.conv4 = snapshots.convolution(encoder.conv4)
+        self.fuser = SplitFuser(encoder.fuser, f16_dim, snapshots)
+
+    def forward(self, image, masks, f16):
+        """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
+        x = self.conv2(self.conv1(masks, self.image_conv(image)))
+        x = self.conv4(self.block3(self.conv3(x)))
+        return self.fuser(x, *self.fuser.block1.frame(f16))
 
 
 class Prediction(nn.Module):
@@ -99,8 +286,8 @@ class Prediction(nn.Module):
 
     def __init__(self, convolution):
         super().__init__()
-        self.weight = convolution.weight.detach()[0].flatten(1).t().float()
-        self.bias = convolution.bias.detach().float()
+        self.register_buffer("weight", convolution.weight.detach()[0].flatten(1).t().float().clone())
+        self.register_buffer("bias", convolution.bias.detach().float().clone())
 
     def forward(self, x):
         height, width = x.shape[-2:]
@@ -113,64 +300,29 @@ class Prediction(nn.Module):
         return total.unsqueeze(1)
 
 
-class SplitResBlock(nn.Module):
-    """A ResBlock over the concatenation of an object's features (the first `own` channels) and the image's."""
+class Decoder(nn.Module):
+    """See model.decoder; the image's share in it apart. Of the key encoder's side, `key_comp` belongs to it here."""
 
-    def __init__(self, block, own, dtype):
-        super().__init__()
-
-        def split(convolution, activation):
-            mine, image = convolution.weight.split([own, convolution.in_channels - own], 1)
-            return (Convolution(convolution, dtype, activation, mine, None),
-                    Convolution(convolution, dtype, None, image, convolution.bias))
-
-        self.conv1, self.frame_conv1 = split(block.conv1, "relu")
-        self.skip, self.frame_skip = split(block.downsample, None)
-        self.conv2 = _whole(block.conv2, dtype)
-
-    def frame(self, image):
-        """The frame's share, from the image's features 1×...×h×w."""
-        return self.frame_conv1(F.relu(image)), self.frame_skip(image)
-
-    def forward(self, x, frame_conv1, frame_skip):
-        return self.conv2(self.conv1(F.relu(x), frame_conv1), self.skip(x, frame_skip))
-
-
-class SplitFuser(nn.Module):
-    """FeatureFuser, the image's share in it apart."""
-
-    def __init__(self, fuser, f16_dim, dtype):
-        super().__init__()
-        self.block1 = SplitResBlock(fuser.block1, fuser.block1.conv1.in_channels - f16_dim, dtype)
-        self.attention = fused(fuser.attention, dtype)
-        self.block2 = fused(fuser.block2, dtype)
-
-    def forward(self, x, frame_conv1, frame_skip):
-        x = self.block1(x, frame_conv1, frame_skip)
-        return self.block2(x + self.attention(x))
-
-
-class SplitDecoder(nn.Module):
-    """Decoder, the image's share in it apart."""
-
-    def __init__(self, network, dtype):
+    def __init__(self, network, snapshots):
         super().__init__()
         decoder = network.decoder
-        self.thin = _whole(network.key_comp, dtype)
-        self.compress = SplitResBlock(decoder.compress, network.config.value_dim, dtype)
-        self.skip8, self.skip4 = (_whole(block.skip_conv, dtype)
+        self.thin = snapshots.convolution(network.key_comp)
+        self.compress = SplitResBlock(decoder.compress, network.config.value_dim, snapshots)
+        self.skip8, self.skip4 = (snapshots.convolution(block.skip_conv)
                                   for block in (decoder.up_16_8, decoder.up_8_4))
-        self.block8 = fused(decoder.up_16_8.out_conv, dtype)
-        self.block4 = fused(nn.Sequential(decoder.up_8_4.out_conv, nn.ReLU()), dtype)
-        self.pred = Prediction(decoder.pred) if onednn.takes(decoder.pred.weight) else _whole(decoder.pred, dtype)
+        self.block8 = ResBlock(decoder.up_16_8.out_conv, snapshots)
+        self.block4 = ResBlock(decoder.up_8_4.out_conv, snapshots, "relu")
+        on_onednn = onednn.takes(decoder.pred.weight)
+        self.pred = Prediction(decoder.pred) if on_onednn else snapshots.convolution(decoder.pred)
 
     def frame(self, f16, f8, f4):
+        """compress, compress_skip, skip8 and skip4 of a Frame."""
         return *self.compress.frame(self.thin(f16)), self.skip8(f8), self.skip4(f4)
 
-    def forward(self, readout, compress, compress_skip, skip8, skip4):
+    def forward(self, readout, frame):
         """Mask logits O×H×W, float32."""
-        x = self.compress(readout, compress, compress_skip)
-        for skip, block in ((skip8, self.block8), (skip4, self.block4)):
+        x = self.compress(readout, frame.compress, frame.compress_skip)
+        for skip, block in ((frame.skip8, self.block8), (frame.skip4, self.block4)):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x += skip
             x = block(x)
@@ -181,19 +333,20 @@ class SplitDecoder(nn.Module):
 class Aggregation(nn.Module):
     """One half of SAM, for keys or for values: two entries O×C×h×w become one."""
 
-    def __init__(self, encoder, compress, dtype):
+    def __init__(self, encoder, compress, snapshots):
         super().__init__()
+
         def per_image(convolution, activation=None, time=0):
-            weight = convolution.weight[:, :, time]
-            return Convolution(convolution, dtype, activation, weight, convolution.bias if time == 0 else None)
+            bias = convolution.bias if time == 0 else None
+            return snapshots.part(convolution, convolution.weight[:, :, time], bias, activation)
 
         non_local, aspp = encoder.non_local, encoder.conv1
         projections = (non_local.theta, non_local.phi[0], non_local.g[0])
         self.inner = non_local.theta.out_channels
         weight, bias = (torch.cat([getattr(each, name) for each in projections]) for name in ("weight", "bias"))
-        self.project = Convolution(non_local.theta, dtype, None, weight[:, :, 0], bias)
+        self.project = snapshots.part(non_local.theta, weight[:, :, 0], bias)
         self.W = per_image(non_local.W)
-        self.se_block = copy.deepcopy(encoder.se_block).to(dtype)
+        self.se_block = snapshots.module(encoder.se_block)
         self.branches = nn.ModuleList(per_image(branch.atrous_conv, "relu")
                                       for branch in (aspp.aspp1, aspp.aspp2, aspp.aspp3, aspp.aspp4))
         self.fuse = per_image(aspp.conv1, "relu")
@@ -223,133 +376,186 @@ class Aggregation(nn.Module):
 
 
 class InferenceNetwork(nn.Module):
-    """The inference form of an RDE, which must have been trained for several objects.
+    """The inference form of an RDE, which must have been trained for several objects: a snapshot of its weights.
 
     dtype: in which everything but affinities and probabilities is computed and kept. Lives on the RDE's device.
+    packed: on the CPU, lay weights out as oneDNN wants them. What is to be compiled needs packed=False.
+
+    `inference_form` makes one for a network and keeps it.
     """
 
-    def __init__(self, network, dtype=torch.float32):
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __init__(self, network, dtype=torch.float32, *, packed=True):
         super().__init__()
+        self.config = network.config
         self.dtype = dtype
+        self.packed = packed
+        for name, value in zip(("mean", "std"), image_statistics(_device(network)), strict=True):
+            self.register_buffer(name, value, persistent=False)
+        snapshots = Snapshots(dtype, packed)
         f16_dim = network.key_encoder.dims[0]
-        self.key_encoder = fused(network.key_encoder, dtype)
-        self.key_proj = Convolution(network.key_proj.key_proj, dtype, None, *network.key_proj.folded())
-        self.decoder = SplitDecoder(network, dtype)
-        self.image_conv, self.value_trunk, self.fuser = _split_value_encoder(network.value_encoder, f16_dim, dtype)
+        efficient = isinstance(network.key_encoder, EfficientNetLite0)
+        self.key_encoder = (EfficientNet if efficient else KeyEncoder)(network.key_encoder, snapshots)
+        self.key_proj = snapshots.part(network.key_proj.key_proj, *network.key_proj.folded())
+        self.decoder = Decoder(network, snapshots)
+        light = isinstance(network.value_encoder, LightValueEncoder)
+        self.value_encoder = (SplitLightValueEncoder if light else ValueEncoder)(network.value_encoder, f16_dim,
+                                                                                 snapshots)
         if network.config.sam:
             sam = network.mem_compress
-            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, dtype)
-            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, dtype)
+            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, snapshots)
+            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, snapshots)
+        self.eval()
 
-    def encode_key(self, image):
-        """image 1×3×H×W, normalised, to a Frame."""
+    @property
+    def device(self):
+        return self.mean.device
+
+    def encode(self, image, size, padding):
+        """The image 1×3×H×W as the value encoder takes it, and its Frame; see `prepared`."""
+        image = prepared(image, size, padding, (self.mean, self.std))
         f16, f8, f4 = self.key_encoder(self._laid_out(image))
-        return Frame(self.key_proj(f16), f16, *self.decoder.frame(f16, f8, f4))
+        return image, Frame(self.key_proj(f16), f16, *self.decoder.frame(f16, f8, f4))
 
-    def decode(self, readout, *frame):
-        """Mask logits O×H×W, float32, from readout O×value_dim×h×w and the last four of a Frame."""
-        return self.decoder(readout, *frame)
+    def read(self, query, key, value, copies, top_k):
+        """See model.memory_reading."""
+        return read_top_k(query, key, value, copies, top_k)
 
-    def encode_value(self, image, f16, masks, others):
+    def decode(self, readout, frame):
+        """Mask logits O×H×W, float32, from readout O×value_dim×h×w and the frame's Frame."""
+        return self.decoder(readout, frame)
+
+    def distribution(self, logits):
+        """Probabilities (O+1)×H×W, background first, from mask logits O×H×W."""
+        return distribution(logits.sigmoid())
+
+    def encode_value(self, image, frame, masks, others):
         """Values O×value_dim×h×w from the frame and masks O×H×W, each object's own and the sum of all others'."""
         masks = self._laid_out(torch.stack([masks, others], 1))
-        x = self.value_trunk(masks, self.image_conv(self._laid_out(image)))
-        return self.fuser(x, *self.fuser.block1.frame(f16))
+        return self.value_encoder(self._laid_out(image), masks, frame.f16)
 
     def _laid_out(self, x):
         return x.to(self.dtype, memory_format=torch.channels_last)
 
+    def _apply(self, fn, *args, **kwargs):
+        if fn(torch.empty(0, dtype=self.dtype)).dtype != self.dtype:
+            raise TypeError(f"this inference form is in {self.dtype}; make another one for another dtype")
+        return super()._apply(fn, *args, **kwargs)
 
-def fused(module, dtype):
-    """`module` with every convolution, its batch norm, a sum after them and an activation as one Convolution.
 
-    Works on any module that torch.fx can trace.
+class PlainFrame(NamedTuple):
+    """What PlainNetwork computes once per frame; see RDE.encode_key."""
+
+    key: torch.Tensor
+    f16_thin: torch.Tensor
+    f16: torch.Tensor
+    f8: torch.Tensor
+    f4: torch.Tensor
+
+
+class PlainNetwork:
+    """The network as training runs it, under autocast: what an InferenceNetwork is measured against.
+
+    Same methods, no snapshot.
     """
-    return _rewritten(module, fx.Tracer().trace(module), dtype)
+
+    def __init__(self, network, dtype=torch.float32):
+        self.network = network
+        self.config = network.config
+        self.dtype = dtype
+
+    @property
+    def device(self):
+        return _device(self.network)
+
+    def encode(self, image, size, padding):
+        image = prepared(image, size, padding)
+        with self._autocast():
+            return image, PlainFrame(*self.network.encode_key(image))
+
+    def read(self, query, key, value, copies, top_k):
+        return read_top_k(query, key, value, copies, top_k)
+
+    def decode(self, readout, frame):
+        with self._autocast():
+            return self.network.decode(readout[None], frame.f16_thin, frame.f8, frame.f4)[0].float()
+
+    def distribution(self, logits):
+        return distribution(logits.sigmoid())
+
+    def encode_value(self, image, frame, masks, others):
+        with self._autocast():
+            return self.network.encode_value(image, frame.f16, masks[None], others[None])[0]
+
+    def aggregate_key(self, old, new):
+        with self._autocast():
+            return self.network.mem_compress.aggregate_key(old, new)
+
+    def aggregate_value(self, old, new):
+        with self._autocast():
+            return self.network.mem_compress.aggregate_value(old, new)
+
+    def _autocast(self):
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def _split_value_encoder(encoder, f16_dim, dtype):
-    """(Convolution of the image, trunk from masks and that one's result to features, SplitFuser)."""
-    graph = _TrunkTracer().trace(encoder)
-    nodes = {node.name: node for node in graph.nodes}
-    fuser = next(node for node in graph.nodes if node.target == "fuser")
-    features, f16 = fuser.args
-    nodes["output"].args = (features,)
-    graph.erase_node(fuser)
-    graph.erase_node(f16)
-    masks = next(node for node in graph.nodes if node.op == "placeholder")
-    (first,) = masks.users
-    with graph.inserting_after(masks):
-        image_part = graph.placeholder("image_part")
-    apart = []
+def prepared(image, size, padding, statistics=None):
+    """An image 3×H×W, uint8 or float in [0, 1], normalised, resized and padded with zeros: 1×3×H'×W'.
 
-    def split(node, convolution, weight, bias):
-        if node is not first:
-            return weight, bias, None
-        apart.append(Convolution(convolution, dtype, None, weight[:, :3], bias))
-        return weight[:, 3:], None, image_part
-
-    trunk = _rewritten(encoder, graph, dtype, split)
-    return apart[0], trunk, SplitFuser(encoder.fuser, f16_dim, dtype)
-
-
-class _TrunkTracer(fx.Tracer):
-    """Leaves the fuser of a value encoder whole."""
-
-    def is_leaf_module(self, module, name):
-        return isinstance(module, FeatureFuser) or super().is_leaf_module(module, name)
-
-
-def _rewritten(module, graph, dtype, split=lambda node, convolution, weight, bias: (weight, bias, None)):
-    """The GraphModule of `graph`, a trace of `module`, with its convolutions as `Convolution`.
-
-    split(node, convolution, weight, bias): weight and bias to use for it, and the node to add to its result or None.
+    size: (height, width) to resize it to, or None. padding: (left, right, top, bottom). statistics: see `normalise`.
     """
-    modules = dict(module.named_modules())
-    parts = {}
-    for node in [node for node in graph.nodes if isinstance(modules.get(node.target), nn.Conv2d)]:
-        part = modules[node.target]
-        chain, weight, bias = [node], part.weight, part.bias
-        norm = _follower(chain[-1], modules, (nn.BatchNorm2d,))
-        if norm is not None:
-            chain.append(norm)
-            norm = modules[norm.target]
-            weight, bias = fuse_conv_bn_weights(weight, bias, norm.running_mean, norm.running_var, norm.eps,
-                                                norm.weight, norm.bias)
-        weight, bias, other = split(node, part, weight, bias)
-        addition = _follower(chain[-1], modules, _ADDITIONS)
-        if addition is not None and other is None:
-            (other,) = [value for value in addition.args if value is not chain[-1]]
-            chain.append(addition)
-        activation = None
-        for name, kinds in _ACTIVATIONS.items():
-            follower = _follower(chain[-1], modules, kinds)
-            if follower is not None:
-                activation = name
-                chain.append(follower)
-                break
-        name = f"{node.target.replace('.', '_')}_fused"
-        parts[name] = Convolution(part, dtype, activation, weight, bias)
-        with graph.inserting_before(chain[-1]):
-            whole = graph.create_node("call_module", name, node.args if other is None else (*node.args, other))
-        chain[-1].replace_all_uses_with(whole)
-        for old in reversed(chain):
-            graph.erase_node(old)
-    for node in graph.nodes:
-        if node.target in modules:
-            parts[node.target] = copy.deepcopy(modules[node.target]).to(dtype)
-    return fx.GraphModule(parts, graph).eval()
+    image = normalise(image, statistics).unsqueeze(0)
+    if size is not None:
+        # No antialiasing, as in the environment of the published results.
+        image = F.interpolate(image, size=size, mode="bicubic", align_corners=False)
+    return F.pad(image, padding)
 
 
-def _follower(node, modules, kinds):
-    """The only user of a node, if it is a call of one of these functions or modules."""
-    if len(node.users) != 1:
-        return None
-    (user,) = node.users
-    called = type(modules.get(user.target)) if user.op == "call_module" else user.target
-    if called not in kinds or (called in _ADDITIONS and not all(isinstance(x, fx.Node) for x in user.args)):
-        return None
-    return user
+_forms = weakref.WeakKeyDictionary()
+"""{network: (fingerprint of its weights, {what a form was made with: form})}"""
+
+_making = threading.Lock()
+
+
+def inference_form(network, dtype=torch.float32, *, packed=True):
+    """The InferenceNetwork of this network's weights as they are now: the same object until one of them changes.
+
+    It lives as long as the network does or somebody uses it.
+    """
+    # Where oneDNN is switched off, other forms are made.
+    made_with = (dtype, packed, torch.backends.mkldnn.enabled)
+    with _making:
+        before, forms = _forms.get(network, (None, {}))
+        now = _fingerprint(network)
+        if before != now:
+            # The memory of those that are out of date is of use for the new one.
+            forms.clear()
+            _forms[network] = now, forms
+        if made_with not in forms:
+            forms[made_with] = InferenceNetwork(network, dtype, packed=packed)
+        return forms[made_with]
+
+
+def _fingerprint(network):
+    """What changes when a weight does.
+
+    Address and version are torch's own account of it, which writing to `.data` and to memory shared with numpy goes
+    past; hence also a checksum of the bits, a tenth of a second for `base`.
+    """
+    return [(name, tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device,
+             tensor.shape, _checksum(tensor)) for name, tensor in network.state_dict().items()]
+
+
+def _checksum(tensor):
+    bits = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return zlib.crc32(bits.numpy())
+
+
+def _device(network):
+    return next(network.parameters()).device
 
 
 def _rows(x):

@@ -30,9 +30,16 @@ def checkpoint_to_start_from(running, rank=0, processes=1):
     return (found, True) if found else (running.load_model, False)
 
 
-def make_folder(out_root, name):
-    """Make the folder <date>_<name> of a new run."""
-    folder = Path(out_root) / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+def run_folder(running, checkpoint=None):
+    """The folder that a run writes into: that of its own checkpoint, or a new one OUT_ROOT/DATE_ID; None without an id.
+
+    running: RunningSettings of util.hyper_para.
+    """
+    if running.id == "NULL":
+        return None
+    if checkpoint is not None:
+        return Path(checkpoint).parent
+    folder = Path(running.out_root) / f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{running.id}"
     folder.mkdir(parents=True)
     return folder
 

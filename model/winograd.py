@@ -3,11 +3,25 @@
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: a tile d of 4×4 inputs gives
 Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, 2×2 results. Summed over the input channels, ⊙ is one matrix product for each of the
 16 places of a tile. In float32 it is as exact as the direct sum (the terms are fewer); in half precision it is not.
+
+    image of 4×4, with zeros around it      each tile's 16 places            4×4 results
+
+      +---------+                            00 01 02 03
+      | 0 0 0 0 | 0 0                        10 11 12 13                      Y Y | y y
+      | 0 d d d | d 0           Bᵀ d B       20 21 22 23       Aᵀ ( ) A       Y Y | y y
+      | 0 d d d | d 0         ---------->    30 31 32 33     ----------->     ----+----
+      | 0 d d d | d 0                                                         y y | y y
+      +---------+                            of each place a product          y y | y y
+        0 d d d   d 0                        tiles×in @ in×out
+        0 0 0 0   0 0                        with G g Gᵀ there
+
+    The framed tile gives the four Y; the next one begins two columns further, those below two rows.
 """
 
 import torch
+from torch import nn
 
-from model.onednn import PackedWeight
+from model.onednn import Convolution
 
 G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 TILES = 600
@@ -23,23 +37,31 @@ def fits(weight, stride, padding, dilation, groups):
             and stride == [1, 1] and padding == [1, 1] and dilation == [1, 1])
 
 
-class Winograd:
-    """A 3×3 convolution of stride 1 and padding 1, float32, on the CPU."""
+class Winograd(nn.Module):
+    """A 3×3 convolution of stride 1 and padding 1, float32, made for the CPU: activation(convolution(x) + other).
 
-    def __init__(self, weight, bias):
-        transform = torch.tensor(G, dtype=torch.float64)
+    Of the weight it keeps the 16 products alone, a 1×1 convolution for each place of a tile. activation: None or
+    "relu".
+    """
+
+    def __init__(self, weight, bias, activation=None):
+        super().__init__()
+        transform = torch.tensor(G, dtype=torch.float64, device=weight.device)
         products = torch.einsum("ai,kcij,bj->abkc", transform, weight.double(), transform)
         # Aᵀ subtracts what belongs to a tile's last row and column: with the sign here, all is added.
         products[3].neg_()
         products[:, 3].neg_()
-        products = products.float()[..., None, None]
+        products = products[..., None, None]
         # The place (1, 1) is part of all four results with a plus: a bias there is one everywhere.
-        self._products = [[PackedWeight(products[row, column], bias if row == column == 1 else None,
-                                        ([1, 1], [0, 0], [1, 1], 1)) for column in range(4)] for row in range(4)]
+        self.products = nn.ModuleList(
+            nn.ModuleList(Convolution(products[row, column].float(), bias if row == column == 1 else None,
+                                      ([1, 1], [0, 0], [1, 1], 1)) for column in range(4))
+            for row in range(4))
+        self.activation = activation
         self._out = weight.shape[0]
 
-    def __call__(self, x, other=None, activation=None):
-        """activation(convolution(x) + other), channels_last; activation None or "relu"."""
+    def forward(self, x, other=None):
+        """x B×in×h×w, other with the output's shape or one row for all of the batch; channels_last."""
         batch, channels, height, width = x.shape
         x = x.permute(0, 2, 3, 1)
         rows, columns = (height + 1) // 2, (width + 1) // 2
@@ -63,17 +85,17 @@ class Winograd:
             if other is not None:
                 there = other.permute(0, 2, 3, 1)[:, 2 * top:2 * (top + count)]
                 target[:, :there.shape[1], :width] += there
-            if activation == "relu":
+            if self.activation == "relu":
                 target.relu_()
         return result[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     def _down(self, tiles, column):
         """The products of a column of places, added up along it to the upper and the lower results."""
-        middle, lower = (self._products[row][column](tiles[row]) for row in (1, 2))
+        middle, lower = (self.products[row][column](tiles[row]) for row in (1, 2))
         upper = middle + lower
         lower = middle.sub_(lower)
-        self._products[0][column].add_to(upper, tiles[0])
-        self._products[3][column].add_to(lower, tiles[3])
+        self.products[0][column].add_to(upper, tiles[0])
+        self.products[3][column].add_to(lower, tiles[3])
         return upper, lower
 
 

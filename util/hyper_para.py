@@ -171,6 +171,21 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
+class VideoSettings:
+    """Which video track.py tracks, and what it writes."""
+
+    video: list | None = option(None, "a video file, a folder of images, a glob, image files, or - for standard input "
+                                      "(default: the video of the built-in example)", nargs="+", metavar="VIDEO")
+    mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, or FRAME:PNG; may be repeated "
+                                     "(default: the mask of the built-in example)", nargs="+", action="extend",
+                               metavar="MASK")
+    output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
+    no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
+    save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "
+                                      "masks)")
+
+
+@dataclass(frozen=True)
 class ResultSettings:
     """Where an evaluation writes, and what beside the masks."""
 
@@ -330,8 +345,8 @@ class NetworkSettings:
 class RunningSettings:
     """Where a training runs, what it writes, and where it goes on."""
 
-    id: str = option("NULL", "name of the run; without a name, no logs and no checkpoints are written (default: "
-                             "%(default)s, no name)", metavar="NAME")
+    id: str = option("NULL", "name of the run; with NULL, no logs and no checkpoints are written (default: "
+                             "%(default)s)", metavar="NAME")
     out_root: str = option("saves", "write into OUT_ROOT/DATE_ID (default: %(default)s)", metavar="FOLDER")
     load_model: str | None = option(None, "continue from this ..._checkpoint.pth (default: start a new training)",
                                     metavar="FILE")
@@ -381,16 +396,18 @@ def training_settings(args):
     Raises InputError as `validate` does.
     """
     validate(args)
-    values = dict(vars(args))
-    for name in ("lr", "batch_size", "iterations", "steps"):
-        if values[name] is None:
-            values[name] = STAGES[args.stage][name]
-    values["steps"] = tuple(values["steps"])
+    parts = {part.name: settings_from(part.type, args) for part in dataclasses.fields(TrainingSettings)}
+    parts["recipe"] = fill_recipe(parts["recipe"])
     if args.debug:
-        values.update(log_interval=1, image_interval=10)
-    filled = argparse.Namespace(**values)
-    return TrainingSettings(**{part.name: settings_from(part.type, filled)
-                               for part in dataclasses.fields(TrainingSettings)})
+        parts["running"] = dataclasses.replace(parts["running"], log_interval=1, image_interval=10)
+    return TrainingSettings(**parts)
+
+
+def fill_recipe(recipe):
+    """RecipeSettings with the stage's defaults where they hold None."""
+    values = {name: STAGES[recipe.stage][name] if getattr(recipe, name) is None else getattr(recipe, name)
+              for name in ("lr", "batch_size", "iterations", "steps")}
+    return dataclasses.replace(recipe, **{**values, "steps": tuple(values["steps"])})
 
 
 def validate(args):
@@ -427,3 +444,55 @@ def validate(args):
     ):
         if wrong:
             raise InputError(message)
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What benchmark.py measures, and how."""
+
+    protocol: list = option(("stcn",), "what to measure, one or several: stcn, step, phases, end-to-end, memory, "
+                                       "objects, size, train, all (default: stcn)", nargs="+", metavar="PROTOCOL",
+                            choices=("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train",
+                                     "all"))
+    model: str | None = option(None, "checkpoint of the network (default: random weights of --preset)", metavar="FILE")
+    preset: str = option("base", "which network (default: %(default)s)", choices=PRESET_NAMES)
+    mode: str = option("two-frames-compress", "what the memory holds (default: %(default)s)", choices=MODES,
+                       metavar="MODE")
+    mem_every: int = option(3, "make every Nth frame a memory frame (default: %(default)s)", type=positive, metavar="N")
+    top_k: int = option(40, "let each pixel read the K nearest positions of the memory (default: %(default)s)",
+                        names=["top"], type=positive, metavar="K")
+    precision: str = option("float32", "dtype to compute in (default: %(default)s)",
+                            choices=("float32", "float16", "bfloat16"))
+    compile: bool = option(False, "compile the network, or the training step, first (default: do not)")
+    reference: bool = option(False, "measure the network as training runs it, under autocast (default: the "
+                                    "snapshot that tracking runs)")
+    objects: int = option(2, "number of objects in the video (default: %(default)s)", type=positive, metavar="N")
+    size: tuple = option((480, 854), "size of the frames (default: 480 854)", type=positive, nargs=2,
+                         metavar=("HEIGHT", "WIDTH"))
+    frames: int | None = option(None, "number of frames to measure (default: 30, for memory 2000)", type=positive,
+                                metavar="N")
+    device: str = option("auto", "measure on cpu, cuda or mps; auto is the fastest that there is (default: "
+                                 "%(default)s)", metavar="DEVICE")
+    threads: int | None = option(None, "number of CPU threads (default: all cores)", type=positive, metavar="N")
+    static_root: str | None = option(None, "train: folder of images, to measure how long stage 0 waits for data "
+                                           "(default: do not measure this)", metavar="FOLDER")
+    video_root: str | None = option(None, "train: folder of videos, to measure how long stage 3 waits for data "
+                                          "(default: do not measure this)", metavar="FOLDER")
+    workers: int = option(8, "train: number of processes that prepare samples (default: %(default)s)",
+                          type=positive, metavar="N")
+    crop: int = option(384, "train: side of the training images (default: %(default)s)", type=positive,
+                       metavar="PIXELS")
+
+
+def benchmark_settings(args):
+    """The BenchmarkSettings that arguments of benchmark.py stand for.
+
+    Raises InputError for options that the chosen protocols would ignore.
+    """
+    settings = settings_from(BenchmarkSettings, args)
+    if not {"train", "all"} & set(settings.protocol):
+        defaults = BenchmarkSettings()
+        for name in ("static_root", "video_root", "workers", "crop"):
+            if getattr(settings, name) != getattr(defaults, name):
+                raise InputError(f"--{name.replace('_', '-')} is for --protocol train, and that is not measured")
+    return settings

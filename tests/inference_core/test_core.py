@@ -1,5 +1,6 @@
 """What the inference core promises beyond the published masks."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -10,7 +11,7 @@ from inference_core import MODES, InferenceCore
 from inference_core.capture import can_compile
 from inference_core.memory import ObjectMemory, compresses
 from model import PRESETS
-from model.inference import InferenceNetwork
+from model.inference import PlainNetwork, inference_form
 from tests.conftest import recipe_network
 from util.errors import InputError
 
@@ -21,25 +22,6 @@ def play(core, frames, masks, **options):
             for index, frame in enumerate(frames)]
 
 
-def held(core):
-    """How many numbers the memory holds."""
-    tensors = set()
-
-    def collect(thing):
-        if isinstance(thing, torch.Tensor):
-            tensors.add(thing)
-        elif isinstance(thing, (list, tuple)):
-            for part in thing:
-                collect(part)
-        elif isinstance(thing, dict):
-            collect(list(thing.values()))
-        elif isinstance(thing, (ObjectMemory, InferenceCore)):
-            collect(vars(thing))
-
-    collect(core)
-    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_does_not_grow_with_the_video_except_in_stm(tiny_network, clip, mode):
     frames, truth = clip
@@ -47,7 +29,7 @@ def test_memory_does_not_grow_with_the_video_except_in_stm(tiny_network, clip, m
     sizes = []
     for index in range(40):
         core.step(frames[index % len(frames)], truth[0] if index == 0 else None)
-        sizes.append(held(core))
+        sizes.append(core.memory_bytes)
     assert (sizes[-1] > sizes[12]) == (mode == "stm")
     if mode != "stm":
         assert len(set(sizes[3:])) == 1
@@ -129,33 +111,41 @@ def test_correcting_one_object_replaces_its_mask_and_keeps_the_other(tiny_networ
     assert (ids[5] == 1).any()
 
 
-def test_skipped_frames_cost_nothing_and_change_nothing(tiny_network, clip, monkeypatch):
+class Counting:
+    """An inference form that runs another one and counts the calls of its parts."""
+
+    def __init__(self, form):
+        self.form = form
+        self.calls = collections.Counter()
+
+    def __getattr__(self, name):
+        part = getattr(self.form, name)
+        if not callable(part):
+            return part
+        return lambda *inputs: self.calls.update([name]) or part(*inputs)
+
+
+def test_skipped_frames_cost_nothing_and_change_nothing(tiny_network, clip):
     frames, truth = clip
     full = play(InferenceCore(tiny_network), frames, {0: truth[0]})
-    encoded = []
-    encode_key = InferenceNetwork.encode_key
-    monkeypatch.setattr(InferenceNetwork, "encode_key",
-                        lambda self, image: encoded.append(0) or encode_key(self, image))
-    core = InferenceCore(tiny_network)
+    form = Counting(inference_form(tiny_network))
+    core = InferenceCore(form)
     for index, frame in enumerate(frames):
         wanted = index % 5 == 0
         prob = core.step(frame, truth[0] if index == 0 else None, needs_output=wanted)
         assert (prob is not None) == wanted
         if wanted:
             assert (core.to_mask(prob).numpy() == full[index]).all()
-    assert len(encoded) == sum(index % 5 == 0 or index % 3 == 0 for index in range(len(frames)))
+    assert form.calls["encode"] == sum(index % 5 == 0 or index % 3 == 0 for index in range(len(frames)))
 
 
-def test_last_frame_is_not_remembered(tiny_network, clip, monkeypatch):
+def test_last_frame_is_not_remembered(tiny_network, clip):
     frames, truth = clip
-    encoded = []
-    encode_value = InferenceNetwork.encode_value
-    monkeypatch.setattr(InferenceNetwork, "encode_value",
-                        lambda self, *inputs: encoded.append(0) or encode_value(self, *inputs))
-    core = InferenceCore(tiny_network)
+    form = Counting(inference_form(tiny_network))
+    core = InferenceCore(form)
     for index, frame in enumerate(frames[:4]):
         core.step(frame, truth[0] if index == 0 else None, end=index == 3)
-    assert len(encoded) == 1
+    assert form.calls["encode_value"] == 1
 
 
 def test_chunks_of_objects_give_the_same(tiny_network, clip):
@@ -169,7 +159,7 @@ def test_chunks_of_objects_give_the_same(tiny_network, clip):
 def test_images_as_bytes_and_floats_and_masks_as_ids_and_planes_are_one(tiny_network, clip):
     frames, truth = clip
     image = torch.from_numpy(frames[0].copy())
-    planes = torch.stack([torch.from_numpy(truth[0]) == known for known in (1, 2)])
+    planes = torch.stack([torch.from_numpy(truth[0]) == object_id for object_id in (1, 2)])
     inputs = [(frames[0], truth[0], None), (image, truth[0], [1, 2]),
               (image.permute(2, 0, 1), torch.from_numpy(truth[0]), None),
               (image.permute(2, 0, 1) / 255, planes, [1, 2]), (image.permute(2, 0, 1) / 255, planes.float(), (1, 2))]
@@ -302,13 +292,48 @@ def test_unusable_input_is_named_and_changes_nothing(tiny_network, clip, inputs,
     assert all((one == other).all() for one, other in zip(undisturbed, before + after, strict=True))
 
 
-def test_probabilities_of_an_earlier_step_are_refused(tiny_network, clip):
+def test_probabilities_keep_the_ids_of_their_own_step(tiny_network, clip):
     frames, truth = clip
     core = InferenceCore(tiny_network)
-    prob = core.step(frames[0], truth[0])
+    first = core.step(frames[0], truth[0])
     core.delete_objects([1])
+    assert set(np.unique(core.to_mask(first))) == {0, 1, 2}
+    second = core.step(frames[1], 5 * (truth[1] == 1))
+    assert second.shape == first.shape
+    assert set(np.unique(core.to_mask(second))) == {0, 2, 5} and set(np.unique(core.to_mask(first))) == {0, 1, 2}
+    core.reset()
+    assert set(np.unique(core.to_mask(second))) == {0, 2, 5}
+
+
+def test_what_is_computed_from_probabilities_is_of_the_latest_step(tiny_network, clip):
+    frames, truth = clip
+    core = InferenceCore(tiny_network)
+    prob = core.step(frames[0], 7 * truth[0])
+    assert set(np.unique(core.to_mask(prob.clone()))) == {0, 7, 14}
+    core.delete_objects([7])
+    assert set(np.unique(core.to_mask(prob * 1))) == {0, 7, 14}
+    core.step(frames[1])
     with pytest.raises(InputError, match="latest step"):
-        core.to_mask(prob)
+        core.to_mask(prob * 1)
+
+
+def test_cores_of_one_network_share_its_form(tiny_network, clip):
+    """And a form in the place of the network gives the same; so does the plain network, nearly."""
+    frames, truth = clip
+    forms = [tiny_network, inference_form(tiny_network), PlainNetwork(tiny_network)]
+    ours, same, plain = ([core.step(frame, truth[0] if index == 0 else None) for index, frame in enumerate(frames[:5])]
+                         for core in map(InferenceCore, forms))
+    assert all(torch.equal(*pair) for pair in zip(ours, same, strict=True))
+    for pair in zip(ours, plain, strict=True):
+        torch.testing.assert_close(*pair, atol=1e-4, rtol=0)
+
+
+def test_nothing_of_the_process_is_left_changed(tiny_network, clip):
+    frames, truth = clip
+    settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [setting.allow_tf32 for setting in settings]
+    InferenceCore(tiny_network).step(frames[0], truth[0])
+    assert [setting.allow_tf32 for setting in settings] == before
 
 
 @pytest.mark.skipif(not can_compile("cpu"), reason="there is no compiler")

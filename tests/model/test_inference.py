@@ -1,12 +1,14 @@
 """The inference form of a network against the network itself."""
 
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
 
 from model import PRESETS
-from model.inference import InferenceNetwork
+from model.inference import InferenceNetwork, PlainNetwork, inference_form
 from tests.conftest import recipe_network
 
 
@@ -15,10 +17,10 @@ def network(request):
     return recipe_network(PRESETS[request.param])
 
 
-@pytest.fixture(params=["prepared for the device", "plain"])
-def layout(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setattr("model.onednn.takes", lambda tensor: False)
+@pytest.fixture(params=["with oneDNN", "without"])
+def layout(request):
+    with torch.backends.mkldnn.flags(enabled=request.param == "with oneDNN"):
+        yield
 
 
 def close(ours, plain):
@@ -26,25 +28,31 @@ def close(ours, plain):
     assert (ours - plain).abs().max() <= 1e-4 * plain.abs().max()
 
 
+PADDING = (5, 5, 4, 4)
+
+
+def parts(form):
+    """What each part of a form makes of an image of 40×70 and three objects; all parts have the same inputs."""
+    torch.manual_seed(0)
+    image, frame = form.encode(torch.randint(0, 256, (3, 40, 70), dtype=torch.uint8), None, PADDING)
+    masks = torch.rand(3, *image.shape[-2:])
+    value_dim, (height, width) = form.config.value_dim, frame.key.shape[-2:]
+    value = torch.randn(3, value_dim, height, width).to(form.dtype, memory_format=torch.channels_last)
+    return {
+        "image": image, "key": frame.key, "f16": frame.f16,
+        "value": form.encode_value(image, frame, masks, masks.sum(0) - masks),
+        "logits": form.decode(value, frame),
+        "prob": form.distribution(form.decode(value, frame)),
+        "key embedding": form.aggregate_key(frame.key, frame.key.roll(1, 2)),
+        "value embedding": form.aggregate_value(value.roll(1, 2), value),
+    }
+
+
 @torch.inference_mode()
 def test_every_part_is_the_same_function(network, layout):
-    torch.manual_seed(0)
-    form = InferenceNetwork(network)
-    image = torch.randn(1, 3, 48, 80)
-    key, f16_thin, f16, f8, f4 = network.encode_key(image)
-    frame = form.encode_key(image)
-    close(frame.key, key)
-    close(frame.f16, f16)
-
-    masks = torch.rand(3, 48, 80)
-    others = masks.sum(0) - masks
-    value = network.encode_value(image, f16, masks[None])[0]
-    close(form.encode_value(image, frame.f16, masks, others), value)
-    close(form.decode(value, *frame[2:]), network.decode(value[None], f16_thin, f8, f4)[0])
-
-    sam, old = network.mem_compress, value.roll(1, 2)
-    close(form.aggregate_key(key, key.roll(1, 2)), sam.aggregate_key(key, key.roll(1, 2)))
-    close(form.aggregate_value(old, value), sam.aggregate_value(old, value))
+    plain, ours = parts(PlainNetwork(network)), parts(InferenceNetwork(network))
+    for name, result in plain.items():
+        close(ours[name], result)
 
 
 @torch.inference_mode()
@@ -58,8 +66,7 @@ def test_sam_with_squeeze_and_excitation_is_the_same_function(size):
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close(network, dtype):
-    image = torch.randn(1, 3, 48, 80)
-    exact, half = (InferenceNetwork(network, each).encode_key(image).f16.float() for each in (torch.float32, dtype))
+    exact, half = (parts(InferenceNetwork(network, each))["f16"].float() for each in (torch.float32, dtype))
     # Each of some fifty layers rounds to 8 bits in bfloat16.
     assert (exact - half).norm() < 0.05 * exact.norm()
 
@@ -69,3 +76,90 @@ def test_the_network_itself_is_left_as_it_is(tiny_network):
     InferenceNetwork(tiny_network, torch.bfloat16)
     after = tiny_network.state_dict()
     assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)
+
+
+@pytest.fixture
+def own_network(tiny_network):
+    """One that a test may change."""
+    network = recipe_network(tiny_network.config)
+    network.load_state_dict(tiny_network.state_dict())
+    return network
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_snapshot_shares_nothing_with_the_network(own_network, dtype):
+    with torch.inference_mode(False):
+        form = InferenceNetwork(own_network.to(dtype), dtype)
+    before = {name: tensor.clone() for name, tensor in form.state_dict().items()}
+    result = parts(form)
+    for tensor in own_network.state_dict().values():
+        tensor.data.add_(1)
+    after = form.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(result[name], again) for name, again in parts(form).items())
+
+
+@torch.inference_mode()
+def test_weights_are_seen_from_outside_also_when_they_are_packed(tiny_network):
+    """state_dict, load_state_dict and to() work before and after the first frame."""
+    one, other = InferenceNetwork(tiny_network), InferenceNetwork(recipe_network(PRESETS["tiny"]))
+    names = one.state_dict().keys()
+    result = parts(one)
+    parts(other)
+    other.load_state_dict(one.state_dict())
+    assert one.state_dict().keys() == names
+    for form in (one, other, one.to("cpu")):
+        assert all(torch.equal(result[name], again) for name, again in parts(form).items())
+    with pytest.raises(TypeError, match="make another one"):
+        one.to(torch.bfloat16)
+
+
+@torch.inference_mode()
+def test_a_packed_form_also_runs_where_onednn_is_switched_off_later(base_network):
+    form = InferenceNetwork(base_network)
+    packed = parts(form)
+    with torch.backends.mkldnn.flags(enabled=False):
+        for name, result in parts(form).items():
+            close(result, packed[name])
+
+
+def test_a_network_has_one_form_for_each_dtype(own_network):
+    form = inference_form(own_network)
+    assert inference_form(own_network) is form
+    half = inference_form(own_network, torch.bfloat16)
+    assert half is not form and inference_form(own_network, torch.bfloat16) is half
+    assert inference_form(own_network) is form
+
+
+CHANGES = {
+    "in place": lambda network: network.decoder.pred.bias.detach().add_(1),
+    "through .data": lambda network: network.decoder.pred.bias.data.add_(1),
+    "through numpy": lambda network: network.decoder.pred.weight.detach().numpy().fill(0),
+    "two weights exchanged": lambda network: network.decoder.pred.weight.data.copy_(
+        network.decoder.pred.weight.data.flip(1)),
+    "a norm's statistics": lambda network: network.key_encoder.bn1.running_mean.data.add_(1),
+    "loaded": lambda network: network.load_state_dict(
+        {name: tensor + 1 for name, tensor in network.state_dict().items()}),
+}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_network_gets_a_new_form_and_the_old_one_stays_as_it_was(own_network, change):
+    with torch.inference_mode(False):
+        old = inference_form(own_network)
+        before = parts(old)
+        CHANGES[change](own_network)
+    new = inference_form(own_network)
+    assert new is not old and inference_form(own_network) is new
+    assert all(torch.equal(before[name], again) for name, again in parts(old).items())
+    assert any(not torch.equal(before[name], again) for name, again in parts(new).items())
+
+
+def test_a_network_that_is_gone_takes_its_form_along(tiny_network):
+    network = recipe_network(tiny_network.config)
+    form = weakref.ref(inference_form(network))
+    del network
+    gc.collect()
+    assert form() is None

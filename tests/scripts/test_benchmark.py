@@ -24,11 +24,18 @@ def test_every_figure_says_what_it_was_measured_with(tmp_path, form, monkeypatch
     for row in rows:
         for name in ("device", "torch", "python", "precision", "size", "objects", "compiled", "form", "mode"):
             assert row[name] is not None
-    assert {row["protocol"] for row in rows} >= {"stcn", "step", "end-to-end", "memory", "objects", "size", "- SAM"}
+    protocols = {row["protocol"] for row in rows}
+    assert protocols >= {"stcn", "step", "end-to-end", "memory", "objects", "size", "- SAM, keys", "- SAM, values"}
     stcn = rows[0]
     assert stcn["frames_per_second"] > 0 and stcn["gflop_per_frame"] > 0 and stcn["share_of_peak"] > 0
     memory = next(row for row in rows if row["protocol"] == "memory")
-    assert memory["core_bytes_per_frame"] == pytest.approx(0, abs=1e-6)
+    assert memory["frames"] == 3 and memory["core_bytes_per_frame"] == pytest.approx(0, abs=1e-6)
+
+
+def test_memory_is_measured_over_as_many_frames_as_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "MEMORY_FRAMES", 12)
+    assert run(tmp_path / "rows.json", "--protocol", "memory")[0]["frames"] == 12
+    assert run(tmp_path / "rows.json", "--protocol", "memory", "--frames", "30")[0]["frames"] == 30
 
 
 def test_operations_are_those_of_the_parts(tmp_path):
