@@ -148,7 +148,7 @@ def read_set(davis_path, year, name):
     path = Path(davis_path) / "ImageSets" / str(year) / f"{name}.txt"
     if not path.is_file():
         sets = sorted(p.stem for p in path.parent.glob("*.txt"))
-        hint = f"sets there: {', '.join(sets)}" if sets else "--davis_path is the folder with ImageSets in it"
+        hint = f"sets there: {', '.join(sets)}" if sets else "--davis-path is the folder with ImageSets in it"
         raise InputError(f"{path}: no such set ({hint})")
     lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
     if not lines:

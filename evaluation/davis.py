@@ -47,7 +47,7 @@ def find_davis_videos(davis_path, results_path, names, set_name, annotations="An
     # List the masks of the ground truth.
     folder = Path(davis_path) / annotations / "480p"
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --davis_path is the folder that {annotations} is in")
+        raise InputError(f"{folder}: no such folder; --davis-path is the folder that {annotations} is in")
     all_masks = {name: list_masks(folder / name) for name in names}
     without = [name for name, masks in all_masks.items() if not masks]
     if without:

@@ -46,7 +46,7 @@ def note_decay(scores, decay_rule):
     ours = f"{decay(longest.j, decay_rule):.3f}"
     if decay_rule == "correct":
         theirs = ", ".join(f"{decay(longest.j, rule):.3f} ({rule})" for rule in ("numpy1", "numpy2"))
-        text = f"J-Decay of {longest.name} is {ours}, the official code's {theirs}: --official_decay"
+        text = f"J-Decay of {longest.name} is {ours}, the official code's {theirs}: --official-decay"
     else:
         text = f"J-Decay of {longest.name} is given as {ours} like the official code's, it really is "
         text += f"{decay(longest.j):.3f}"

@@ -4,7 +4,7 @@
     python evaluation/2017/evaluation_method.py --task unsupervised --results R --davis-path D --split val
 
 The unsupervised task, the default here, scores every frame, leaves out void pixels and matches up to 20 proposals of
-each sequence with its objects. Writes global_results-SET.csv and per-sequence_results-SET.csv into R.
+each sequence with its objects. Writes global_results-SPLIT.csv and per-sequence_results-SPLIT.csv into R.
 """
 
 import sys

@@ -4,8 +4,8 @@
     python evaluation/2017/evaluation_ours.py --results R --davis-path D --split train --report report.html
 
 R holds a folder of indexed PNG files for each sequence. The first and the last frame of a sequence are not scored. D is
-the folder that has ImageSets, Annotations and, for the report, JPEGImages in it. Writes global_results-SET.csv and
-per-sequence_results-SET.csv into R.
+the folder that has ImageSets, Annotations and, for the report, JPEGImages in it. Writes global_results-SPLIT.csv and
+per-sequence_results-SPLIT.csv into R.
 """
 
 import sys

@@ -203,7 +203,7 @@ def test_long_sequences_get_a_note_about_their_decay(davis, run):
     worse = [mask if t < 100 else np.roll(mask, 3, 1) for t, mask in enumerate(masks)]
     davis.add("long", masks, worse)
     code, _, err = run("2017/evaluation_ours", *davis.arguments())
-    assert code == 0 and "nan (numpy2): --official_decay" in err
+    assert code == 0 and "nan (numpy2): --official-decay" in err
     assert float(davis.csv()[0][3]) > 0.5
     _, _, err = run("2017/evaluation_ours", *davis.arguments("--official_decay", "numpy2"))
     assert davis.csv()[0][3] == "" and "it really is" in err
