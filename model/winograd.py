@@ -47,14 +47,19 @@ class Winograd(nn.Module):
     def __init__(self, weight, bias, activation=None):
         super().__init__()
         transform = torch.tensor(G, dtype=torch.float64, device=weight.device)
-        products = torch.einsum("ai,kcij,bj->abkc", transform, weight.double(), transform)
-        # Aᵀ subtracts what belongs to a tile's last row and column: with the sign here, all is added.
-        products[3].neg_()
-        products[:, 3].neg_()
-        products = products[..., None, None]
+        # Each a tensor of its own, which goes once it is packed; made bit by bit, since float64 takes much memory.
+        products = [[weight.new_empty(*weight.shape[:2], 1, 1) for _ in range(4)] for _ in range(4)]
+        for start in range(0, len(weight), 32):
+            block = torch.einsum("ai,kcij,bj->abkc", transform, weight[start:start + 32].double(), transform)
+            # Aᵀ subtracts what belongs to a tile's last row and column: with the sign here, all is added.
+            block[3].neg_()
+            block[:, 3].neg_()
+            for place in range(16):
+                row, column = divmod(place, 4)
+                products[row][column][start:start + 32, :, 0, 0] = block[row, column]
         # The place (1, 1) is part of all four results with a plus: a bias there is one everywhere.
         self.products = nn.ModuleList(
-            nn.ModuleList(Convolution(products[row, column].float(), bias if row == column == 1 else None,
+            nn.ModuleList(Convolution(products[row][column], bias if row == column == 1 else None,
                                       ([1, 1], [0, 0], [1, 1], 1)) for column in range(4))
             for row in range(4))
         self.activation = activation
