@@ -30,6 +30,13 @@ def pytest_sessionstart(session):
 
 
 @pytest.fixture(autouse=True)
+def freed_memory_goes_back(monkeypatch):
+    """In one process for all tests, memory that scripts keep for their next frame would add up to gigabytes."""
+    for module in ("inference_core.tracking", "train", "benchmark"):
+        monkeypatch.setattr(f"{module}.keep_freed_memory", lambda: None)
+
+
+@pytest.fixture(autouse=True)
 def progress_on_the_test_s_standard_error(monkeypatch):
     """progressbar2 writes to the standard error of the time of its import, which pytest may have closed since."""
     monkeypatch.setattr(progressbar.utils.streams, "original_stderr", sys.stderr)

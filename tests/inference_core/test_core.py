@@ -336,6 +336,7 @@ def test_nothing_of_the_process_is_left_changed(tiny_network, clip):
     assert [setting.allow_tf32 for setting in settings] == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_compile("cpu"), reason="there is no compiler")
 def test_compiled_is_the_same_and_is_not_compiled_again_while_a_video_runs(tiny_network, clip):
     frames, truth = clip

@@ -21,7 +21,9 @@ def runs():
     for file in files:
         for run, settings in json.loads(file.with_suffix(".json").read_text())["runs"].items():
             if "crash" not in settings:
-                yield pytest.param(file, run, id=f"{file.stem}:{run}")
+                # Half an hour of one core in all; the excerpt stands for them in the quick tests.
+                marks = () if file == EXCERPT else pytest.mark.slow
+                yield pytest.param(file, run, id=f"{file.stem}:{run}", marks=marks)
 
 
 @pytest.mark.parametrize("file, run", list(runs()))

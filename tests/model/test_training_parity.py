@@ -31,7 +31,8 @@ def phases():
             file = folder / f"{prefix}stage{stage}"
             if file.with_suffix(".json").exists():
                 for phase in json.loads(file.with_suffix(".json").read_text())["results"]:
-                    yield pytest.param(stage, file, phase, id=f"{file.name}:{phase}")
+                    marks = () if folder == EXCERPTS else pytest.mark.slow
+                    yield pytest.param(stage, file, phase, id=f"{file.name}:{phase}", marks=marks)
 
 
 @functools.cache
@@ -92,6 +93,7 @@ def test_losses_gradients_and_update(stage, file, phase):
 
 
 @needs_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_three_steps(stage):
     reference, _, batch = read_case(CASES / f"stage{stage}")
