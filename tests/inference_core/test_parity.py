@@ -68,6 +68,7 @@ def compare(network, file, run, **options):
         assert not ((core.to_mask(prob).cpu().numpy() != masks[index]) & (first - second > 1e-3)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CASES.exists(), reason="reference results are not here")
 def test_where_the_published_code_crashes_ours_tracks(base_network):
     """A top-k larger than the memory: ours lets every position count."""
