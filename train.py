@@ -23,12 +23,12 @@ import torch
 import torch.distributed as dist
 
 from dataset.sampler import training_batches
-from dataset.training import check_training_data, data_name, training_dataset
+from dataset.training import check_training_data, describe_data, make_training_dataset
 from evaluation.validation import check_validation, validate
-from model.initialise import starting_network
+from model.initialise import make_starting_network
 from model.trainer import Trainer
 from model.training_log import Means, TrainLog
-from model.training_state import checkpoint_to_start_from, run_folder
+from model.training_state import find_checkpoint, make_run_folder
 from util.device import device_name, join_processes, patient_group, pick_device
 from util.errors import InputError, run_script
 from util.hyper_para import OptionParser, TrainingSettings, training_settings
@@ -73,7 +73,7 @@ def main(args):
         keep_freed_memory()
     if running.val_davis:
         check_validation(running.val_davis)
-    dataset = training_dataset(settings, rank, processes)
+    dataset = make_training_dataset(settings, rank, processes)
     if processes > 1:
         join_processes("nccl" if device.type == "cuda" else "gloo", processes, timeout=None)
     # Softmax weights of far memory positions are denormal numbers, with which some CPUs multiply many times slower.
@@ -92,19 +92,19 @@ def train(settings, dataset, device, rank, processes):
     data, recipe, running = settings.data, settings.recipe, settings.running
 
     # Where it starts: the network, and what a checkpoint knows besides.
-    checkpoint, own = checkpoint_to_start_from(running, rank, processes)
-    network = starting_network(settings.network, recipe.stage, resumed=checkpoint is not None)
+    checkpoint, own = find_checkpoint(running, rank, processes)
+    network = make_starting_network(settings.network, recipe.stage, resumed=checkpoint is not None)
     trainer = Trainer(network, settings, device, processes)
     start, skipped = trainer.restore(checkpoint) if checkpoint else (0, 0)
     if start >= recipe.iterations:
         if rank == 0:
             print(f"nothing to do: {start} of {recipe.iterations} iterations are done")
         return 0
-    folder = run_folder(running, checkpoint if own else None) if rank == 0 else None
+    folder = make_run_folder(running, checkpoint if own else None) if rank == 0 else None
 
     # What it says about itself.
     total = recipe.batch_size * processes * recipe.accumulate
-    source, where = data_name(data, recipe.stage), device_name(device)
+    source, where = describe_data(data, recipe.stage), device_name(device)
     log = TrainLog(folder, {**settings.options(), "total_batch": total, "processes": processes, "device": where,
                             "data": source, "started_at_iteration": start}, recipe.iterations, start, shown=rank == 0)
     if checkpoint:
@@ -142,18 +142,18 @@ def train(settings, dataset, device, rank, processes):
             if done % running.log_interval == 0:
                 elapsed = time.perf_counter() - since
                 memory = {f"memory_{kind}_mb": value for kind, value in peak_memory_mb(device).items() if value}
-                log.scalars(done, {**means.read(processes), "lr": trainer.learning_rate(done - 1),
+                log.add_scalars(done, {**means.read(processes), "lr": trainer.learning_rate(done - 1),
                                    "seconds": elapsed / (done - logged), "data_wait": waited / elapsed,
                                    "skipped": skipped, **memory})
                 logged, since, waited = done, time.perf_counter(), 0.0
             if done % running.image_interval == 0:
-                log.images(done, parts[-1], result.images)
+                log.add_images(done, parts[-1], result.images)
             if folder and (result.stop or done % running.save_interval == 0 or done == recipe.iterations):
                 trainer.save(folder, done, skipped)
                 saved = done
             if running.val_davis and done % running.val_every == 0:
                 if rank == 0:
-                    log.scalars(done, validate(network, running.val_davis, amp=trainer.amp))
+                    log.add_scalars(done, validate(network, running.val_davis, amp=trainer.amp))
                 if waiting:
                     dist.barrier(waiting)
             if result.stop:

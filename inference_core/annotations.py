@@ -16,8 +16,8 @@ def find_masks(values, frames):
     """
     masks = {}
     names = set(frames.names or ())
-    for key, file in (pair for value in values for pair in _pairs(value)):
-        frame = _frame(key, file, frames, names)
+    for key, file in (pair for value in values for pair in _split_value(value)):
+        frame = _find_frame(key, file, frames, names)
         if frame in masks:
             raise InputError(f"{file}: frame {frame} has a mask already, {masks[frame]}")
         masks[frame] = file
@@ -28,7 +28,7 @@ def find_masks(values, frames):
     return masks
 
 
-def _pairs(value):
+def _split_value(value):
     """[(key, file)] of one value of --mask; key: a frame's name or number, None for the first frame."""
     path = Path(value)
     if path.is_dir():
@@ -39,7 +39,7 @@ def _pairs(value):
     return [(None, path)]
 
 
-def _frame(key, file, frames, names):
+def _find_frame(key, file, frames, names):
     if names:
         if key is None:
             return frames.names[0]

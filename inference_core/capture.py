@@ -1,4 +1,4 @@
-"""A form of the network compiled, and on a GPU replayed as CUDA graphs."""
+"""A engine of the network compiled, and on a GPU replayed as CUDA graphs."""
 
 import functools
 import sys
@@ -11,41 +11,41 @@ GRAPHS = 16
 """CUDA graphs kept of each function; each has memory of its own."""
 
 
-class CompiledForm:
-    """Another inference form with its parts compiled, on a GPU as CUDA graphs.
+class CompiledEngine:
+    """Another inference engine with its parts compiled, on a GPU as CUDA graphs.
 
-    form: an InferenceNetwork made with packed=False, or what has the same methods.
+    engine: an InferenceNetwork made with packed=False, or what has the same methods.
     growing: the memory grows (mode `stm`); reading it is left as it is, since it would be captured anew with each
         memory frame.
 
     Raises InputError where nothing can be compiled.
     """
 
-    def __init__(self, form, *, growing=False):
-        self.config, self.dtype, self.device = form.config, form.dtype, form.device
-        compiles, captures = can_compile(form.device.type), form.device.type == "cuda"
+    def __init__(self, engine, *, growing=False):
+        self.config, self.dtype, self.device = engine.config, engine.dtype, engine.device
+        compiles, captures = can_compile(engine.device.type), engine.device.type == "cuda"
         if not (compiles or captures):
             raise InputError("nothing can be compiled here: torch.compile needs a C++ compiler")
-        if form.device.type == "cpu" and getattr(form, "packed", False):
-            raise InputError("a form with packed weights cannot be compiled: make it with packed=False")
+        if engine.device.type == "cpu" and getattr(engine, "packed", False):
+            raise InputError("a engine with packed weights cannot be compiled: make it with packed=False")
         static = set()
 
-        def prepared(function, **options):
+        def prepare(function, **options):
             if compiles:
                 function = torch.compile(function)
-            return Captured(function, static, **options) if captures else function
+            return CapturedFunction(function, static, **options) if captures else function
 
-        self.encode = prepared(form.encode, reused=True)
-        self.read = form.read if growing else prepared(form.read)
-        self.decode = prepared(form.decode)
-        self.distribution = prepared(form.distribution)
-        self.encode_value = prepared(form.encode_value)
-        if form.config.sam:
-            self.aggregate_key = prepared(form.aggregate_key)
-            self.aggregate_value = prepared(form.aggregate_value)
+        self.encode = prepare(engine.encode, reused=True)
+        self.read = engine.read if growing else prepare(engine.read)
+        self.decode = prepare(engine.decode)
+        self.distribution = prepare(engine.distribution)
+        self.encode_value = prepare(engine.encode_value)
+        if engine.config.sam:
+            self.aggregate_key = prepare(engine.aggregate_key)
+            self.aggregate_value = prepare(engine.aggregate_value)
 
 
-class Captured:
+class CapturedFunction:
     """A function of tensors that replays as a CUDA graph, one for each combination of shapes.
 
     static: addresses of the tensors that graphs write their results to, shared by functions that feed one another:
@@ -65,13 +65,13 @@ class Captured:
         self._graphs = {}  # the one used longest ago first
 
     def __call__(self, *inputs):
-        leaves = list(_leaves(inputs))
+        leaves = list(_iterate_leaves(inputs))
         signature = tuple(self._describe(x) for x in leaves)
         captured = self._graphs.pop(signature, None)
         if captured is None:
             if len(self._graphs) == self._kept:
                 _, _, results = self._graphs.pop(next(iter(self._graphs)))
-                self._static.difference_update(_addresses(results))
+                self._static.difference_update(_list_addresses(results))
             captured = self._capture(inputs)
         self._graphs[signature] = captured
         graph, places, results = captured
@@ -79,7 +79,7 @@ class Captured:
             if place is not None:
                 place.copy_(given, non_blocking=True)
         graph.replay()
-        return results if self._reused else _rebuilt(results, (_copy(x) for x in _leaves(results)))
+        return results if self._reused else _rebuild(results, (_copy(x) for x in _iterate_leaves(results)))
 
     def _describe(self, x):
         if not isinstance(x, torch.Tensor):
@@ -88,16 +88,16 @@ class Captured:
 
     def _capture(self, inputs):
         """(graph, for each tensor or other leaf of the inputs the tensor to copy it to or None, results)."""
-        leaves = list(_leaves(inputs))
+        leaves = list(_iterate_leaves(inputs))
         places = [x.clone() if isinstance(x, torch.Tensor) and x.data_ptr() not in self._static else None
                   for x in leaves]
-        arguments = _rebuilt(inputs, (given if place is None else place
+        arguments = _rebuild(inputs, (given if place is None else place
                                       for given, place in zip(leaves, places, strict=True)))
-        graph, results = self._recorded(arguments)
-        self._static.update(_addresses(results))
+        graph, results = self._record(arguments)
+        self._static.update(_list_addresses(results))
         return graph, places, results
 
-    def _recorded(self, arguments):
+    def _record(self, arguments):
         """(graph, results)."""
         # Compiling, choosing algorithms and allocating workspaces cannot be captured: they are done before.
         stream = torch.cuda.Stream()
@@ -114,20 +114,20 @@ class Captured:
         return graph, results
 
 
-def _leaves(x):
+def _iterate_leaves(x):
     """What nested tuples hold, in order."""
     if isinstance(x, tuple):
         for part in x:
-            yield from _leaves(part)
+            yield from _iterate_leaves(part)
     else:
         yield x
 
 
-def _rebuilt(like, leaves):
+def _rebuild(like, leaves):
     """`like` with other leaves, taken from an iterator."""
     if not isinstance(like, tuple):
         return next(leaves)
-    parts = [_rebuilt(part, leaves) for part in like]
+    parts = [_rebuild(part, leaves) for part in like]
     return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
 
 
@@ -135,8 +135,8 @@ def _copy(x):
     return x.clone() if isinstance(x, torch.Tensor) else x
 
 
-def _addresses(x):
-    return {leaf.data_ptr() for leaf in _leaves(x) if isinstance(leaf, torch.Tensor)}
+def _list_addresses(x):
+    return {leaf.data_ptr() for leaf in _iterate_leaves(x) if isinstance(leaf, torch.Tensor)}
 
 
 @functools.cache

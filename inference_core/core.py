@@ -6,10 +6,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from inference_core.capture import CompiledForm
-from inference_core.memory import MODES, ObjectMemory, compresses
+from inference_core.capture import CompiledEngine
+from inference_core.memory import MODES, ObjectMemory, needs_sam
 from model import RDE
-from model.inference import inference_form
+from model.inference import take_snapshot
 from model.network import distribution
 from util.errors import InputError, pixels
 
@@ -53,7 +53,7 @@ class InferenceCore:
     include_last: make every frame a memory frame.
     size: shorter side at which to compute; frames and masks are resized to it and probabilities back.
     amp: half precision for all but affinities and probabilities: "float16", "bfloat16", or True, which is float16 and
-        on the CPU bfloat16. Of a form that is given its dtype counts instead.
+        on the CPU bfloat16. Of a engine that is given its dtype counts instead.
     compile: compile what a frame runs through, and on a GPU replay it as CUDA graphs. It takes a minute or so when a
         size of frame, or for a second time a number of objects, comes for the first time.
     chunk_size: how many objects go through value encoder, SAM and decoder at a time.
@@ -71,8 +71,8 @@ class InferenceCore:
         if network.config.single_object:
             raise InputError("this is a single-object network of training stage 0: it does not see the other "
                              "objects' masks and cannot track; use one of stages 1 to 3")
-        if compresses(mode) and not network.config.sam:
-            usable = ", ".join(name for name in MODES if not compresses(name))
+        if needs_sam(mode) and not network.config.sam:
+            usable = ", ".join(name for name in MODES if not needs_sam(name))
             raise InputError(f"mode {mode} needs SAM and this network has none (an STCN checkpoint?); "
                              f"usable modes: {usable}")
         numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size}
@@ -84,12 +84,12 @@ class InferenceCore:
         self.top_k = top_k
         self.size = size
         self.chunk_size = chunk_size
-        form = network
+        engine = network
         if isinstance(network, RDE):
             precision = precision_name(amp, next(network.parameters()).device)
-            form = inference_form(network, getattr(torch, precision), packed=not compile)
-        self._form = CompiledForm(form, growing=mode == "stm") if compile else form
-        self._device = form.device
+            engine = take_snapshot(network, getattr(torch, precision), packed=not compile)
+        self._engine = CompiledEngine(engine, growing=mode == "stm") if compile else engine
+        self._device = engine.device
         self._id_tensor = None
         self.reset()
 
@@ -109,7 +109,7 @@ class InferenceCore:
     def memory_bytes(self):
         """Bytes that the memory of all objects takes."""
         storages = {}
-        for tensor in (tensor for group in self._groups for tensor in group.tensors()):
+        for tensor in (tensor for group in self._groups for tensor in group.list_tensors()):
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return sum(storages.values())
 
@@ -137,11 +137,11 @@ class InferenceCore:
         `self.objects` in order; before the first mask, background alone.
         Raises InputError for shapes, types and ids other than these; the state is then unchanged.
         """
-        image = self._checked_image(image)
+        image = self._check_image(image)
         frame_size = tuple(image.shape[-2:])
         ids = []
         if mask is not None:
-            mask, ids = self._checked_mask(mask, objects, frame_size)
+            mask, ids = self._check_mask(mask, objects, frame_size)
         self._frame_size = frame_size
 
         # Counting from the last memory frame serves both protocols: with all objects annotated in the first frame,
@@ -153,16 +153,16 @@ class InferenceCore:
         if not (remember or needs_output):
             return None
         if not (annotated or self._groups):
-            return self._labelled(torch.ones(1, *frame_size, device=self._device))
+            return self._label(torch.ones(1, *frame_size, device=self._device))
 
-        size = None if self.size is None else _shorter_side(frame_size, self.size)
-        pad = _padding(size or frame_size)
-        image, frame = self._form.encode(self._uploaded(image), size, pad)
+        size = None if self.size is None else _scale_size(frame_size, self.size)
+        pad = _compute_padding(size or frame_size)
+        image, frame = self._engine.encode(self._upload(image), size, pad)
         kept = [row for row, object_id in enumerate(self.objects) if object_id not in ids]
         if kept:
             prob = self._segment(frame)
         if annotated:
-            planes = self._resized_mask(mask, size, pad)
+            planes = self._resize_mask(mask, size, pad)
             if kept:
                 # The given masks override: inside them the probability of all others is zero.
                 planes = torch.cat([prob[1:][kept] * (planes.sum(0) <= 0.5), planes])
@@ -170,7 +170,7 @@ class InferenceCore:
             self._forget(ids)
         if remember:
             self._remember(image, frame, prob[1:], ids)
-        return self._labelled(self._restored(prob, pad, frame_size)) if needs_output else None
+        return self._label(self._restore_size(prob, pad, frame_size)) if needs_output else None
 
     def to_mask(self, prob):
         """Object ids uint8 H×W from probabilities.
@@ -182,7 +182,7 @@ class InferenceCore:
         if len(ids) + 1 != prob.shape[0]:
             raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, in the latest step there were "
                              f"{len(ids)}: they are not from it")
-        best = _argmax(prob)
+        best = _find_largest(prob)
         if ids == tuple(range(1, len(ids) + 1)):
             return best
         # Kept, since a tensor made from numbers makes the host wait for the GPU.
@@ -190,12 +190,12 @@ class InferenceCore:
             self._id_tensor = (ids, prob.device), torch.tensor((0, *ids), dtype=torch.uint8, device=prob.device)
         return self._id_tensor[1][best.int()]
 
-    def _labelled(self, prob):
+    def _label(self, prob):
         """Note which objects these probabilities stand for."""
         self._latest = prob.object_ids = tuple(self.objects)
         return prob
 
-    def _checked_image(self, image):
+    def _check_image(self, image):
         image = image if isinstance(image, torch.Tensor) else torch.tensor(np.ascontiguousarray(image))
         if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] != 3:
             image = image.movedim(-1, 0)
@@ -210,7 +210,7 @@ class InferenceCore:
             raise InputError(f"a frame of {pixels(frame_size[::-1])} in a video of {pixels(self._frame_size[::-1])}")
         return image
 
-    def _checked_mask(self, mask, objects, frame_size):
+    def _check_mask(self, mask, objects, frame_size):
         """Planes O×H×W and their ids."""
         mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(np.ascontiguousarray(mask))
         if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
@@ -235,19 +235,19 @@ class InferenceCore:
             mask = mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)
         return mask, ids
 
-    def _uploaded(self, image):
+    def _upload(self, image):
         if self._device.type == "cuda" and image.device.type == "cpu":
             # From memory that the system may not move: the host need not wait for the copy.
             image = image.pin_memory()
         return image.to(self._device, non_blocking=True)
 
-    def _resized_mask(self, planes, size, pad):
+    def _resize_mask(self, planes, size, pad):
         planes = planes.to(self._device).float()
         if size is not None:
             planes = F.interpolate(planes.unsqueeze(0), size=size, mode="nearest").squeeze(0)
         return F.pad(planes, pad)
 
-    def _restored(self, prob, pad, frame_size):
+    def _restore_size(self, prob, pad, frame_size):
         left, right, top, bottom = pad
         prob = prob[:, top:prob.shape[1] - bottom, left:prob.shape[2] - right]
         if self.size is not None:
@@ -257,9 +257,9 @@ class InferenceCore:
 
     def _segment(self, frame):
         """Probabilities (O+1)×H'×W' of the tracked objects in this frame."""
-        readout = torch.cat([group.read(frame.key[0], self.top_k, self._form.read) for group in self._groups])
-        logits = torch.cat([self._form.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
-        return self._form.distribution(logits)
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self._engine.read) for group in self._groups])
+        logits = torch.cat([self._engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
+        return self._engine.distribution(logits)
 
     def _remember(self, image, frame, masks, new_ids):
         """Add this frame to the memory of every object; those in `new_ids` are the last in `masks`."""
@@ -267,7 +267,7 @@ class InferenceCore:
         key = frame.key[0].clone()
         others = masks.sum(0) - masks
         value = torch.cat([
-            self._form.encode_value(image, frame, own, rest)
+            self._engine.encode_value(image, frame, own, rest)
             for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
         ])
         for group in self._groups:
@@ -283,9 +283,9 @@ class InferenceCore:
         It is applied to its own output and nothing bounds that: in a network trained on too short videos it may grow
         from frame to frame without end, and infinite once, would be so for the rest of the video.
         """
-        key = self._form.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
+        key = self._engine.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
-        value = torch.cat([self._form.aggregate_value(before, after) for before, after in chunks])
+        value = torch.cat([self._engine.aggregate_value(before, after) for before, after in chunks])
         # Affinities need the square. Decided on the device, which the host need not wait for.
         finite = key.float().square().sum().isfinite() & value.isfinite().all()
         return torch.where(finite, key, new[0]), torch.where(finite, value, new[1])
@@ -307,7 +307,7 @@ def precision_name(amp, device):
     return amp
 
 
-def _argmax(prob):
+def _find_largest(prob):
     """prob.argmax(0) as uint8, the first of equal ones."""
     if prob.device.type != "cpu":
         return prob.argmax(0).byte()
@@ -319,14 +319,14 @@ def _argmax(prob):
     return places
 
 
-def _padding(size):
+def _compute_padding(size):
     """(left, right, top, bottom) that make (height, width) multiples of 16."""
     height, width = size
     extra_y, extra_x = -height % STRIDE, -width % STRIDE
     return extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2
 
 
-def _shorter_side(size, length):
+def _scale_size(size, length):
     """(height, width) with the shorter side at `length`, rounded as torchvision's Resize does."""
     height, width = size
     if height <= width:

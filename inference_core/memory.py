@@ -21,7 +21,7 @@ READS = {
 MODES = tuple(READS)
 
 
-def compresses(mode):
+def needs_sam(mode):
     """Does this mode need SAM?"""
     return "compress" in mode
 
@@ -38,21 +38,21 @@ class ObjectMemory:
         self._mode = mode
         self._aggregate = aggregate
         self._entries = {"gt": (key, value), "mem": (key, value)}
-        self._build(READS[mode][0])
+        self._join(READS[mode][0])
 
     def add(self, key, value):
         """Remember a further memory frame."""
         _, parts = READS[self._mode]
         if "all" in parts:
-            self._key = torch.cat([self._key, _key_columns(key)], 1)
-            self._value = torch.cat([self._value, _value_rows(value)])
+            self._key = torch.cat([self._key, _to_columns(key)], 1)
+            self._value = torch.cat([self._value, _to_rows(value)])
             self._copies = self._copies.new_ones(self._key.shape[1])
             return
         if "mem" in parts:
             self._entries["mem"] = self._aggregate(self._entries["mem"], (key, value))
         if "last" in parts:
             self._entries["last"] = (key, value)
-        self._build(parts)
+        self._join(parts)
 
     def read(self, query, top_k, read=read_top_k):
         """Readout O×V×h×w, channels_last, for a query C×h×w. read: read_top_k or what stands for it."""
@@ -60,7 +60,7 @@ class ObjectMemory:
         readout = readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
         return readout.contiguous(memory_format=torch.channels_last)
 
-    def tensors(self):
+    def list_tensors(self):
         """All that it holds; some may be views of the same memory."""
         entries = [tensor for entry in self._entries.values() for tensor in entry]
         return [self._key, self._value, self._copies, *entries]
@@ -74,20 +74,20 @@ class ObjectMemory:
         self._entries = {part: (key, value[rows]) for part, (key, value) in self._entries.items()}
         self.ids = [self.ids[row] for row in rows]
 
-    def _build(self, parts):
+    def _join(self, parts):
         # Laid out for reading once per memory frame: N×(O·V), so that one position is one row.
         entries = [self._entries[part] for part in dict.fromkeys(parts)]
-        self._key = torch.cat([_key_columns(key) for key, _ in entries], 1)
-        self._value = torch.cat([_value_rows(value) for _, value in entries])
+        self._key = torch.cat([_to_columns(key) for key, _ in entries], 1)
+        self._value = torch.cat([_to_rows(value) for _, value in entries])
         positions = self._key.shape[1] // len(entries)
         self._copies = torch.cat([self._key.new_full((positions,), parts.count(part)) for part in dict.fromkeys(parts)])
 
 
-def _key_columns(key):
+def _to_columns(key):
     """C×h×w to C×(h·w), float32, as affinities are computed."""
     return key.float().flatten(1)
 
 
-def _value_rows(value):
+def _to_rows(value):
     """O×V×h×w to (h·w)×(O·V)."""
     return value.permute(2, 3, 0, 1).flatten(0, 1).flatten(1)

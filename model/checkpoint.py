@@ -22,11 +22,11 @@ def load_network(path, device="cpu", preset="auto"):
     from keys and shapes. Raises InputError when the file is no checkpoint or a tensor is missing,
     unexpected, or of another shape; further lines of the message list these.
     """
-    state = _read(path)
-    config = _detect(state, path, preset)
+    state = _read_state(path)
+    config = _detect_config(state, path, preset)
     with torch.device("meta"):
         network = RDE(config)
-    _check(state, network.state_dict(), path, preset_name(config))
+    _check_tensors(state, network.state_dict(), path, preset_name(config))
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     network.load_state_dict(state, assign=True)
     return network.to(device).eval()
@@ -56,7 +56,7 @@ def read_checkpoint(path):
         raise InputError(f"{path}: damaged or not a torch file ({_first_line(error)})") from None
 
 
-def _read(path):
+def _read_state(path):
     state = read_checkpoint(path)
     if isinstance(state, dict) and isinstance(state.get("network"), dict):
         state = state["network"]
@@ -69,7 +69,7 @@ def _first_line(error):
     return str(error).strip().split("\n")[0][:100] or type(error).__name__
 
 
-def _detect(state, path, preset):
+def _detect_config(state, path, preset):
     if preset != "auto" and preset not in PRESETS:
         raise InputError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     blocks = [re.match(r"mem_compress\.key_encoder\.se_block\.(\d+)\.", key) for key in state]
@@ -83,11 +83,11 @@ def _detect(state, path, preset):
                for name in (PRESETS if preset == "auto" else [preset])]
     shapes = {key: value.shape for key, value in state.items()}
 
-    def fitting(config):
+    def count_fitting(config):
         return len(shapes.items() & expected_shapes(config).items())
 
-    best = max(configs, key=fitting)
-    if not fitting(best):
+    best = max(configs, key=count_fitting)
+    if not count_fitting(best):
         found = ", ".join(list(state)[:3]) or "nothing"
         raise InputError(f"{path}: a checkpoint of another network (it holds {found}, ...)")
     return best
@@ -100,10 +100,10 @@ def expected_shapes(config):
         return {key: value.shape for key, value in RDE(config).state_dict().items()}
 
 
-def _check(state, expected, path, preset):
-    rows = [("missing", key, "-", _shape(expected[key])) for key in expected if key not in state]
-    rows += [("unexpected", key, _shape(state[key]), "-") for key in state if key not in expected]
-    rows += [("other shape", key, _shape(state[key]), _shape(expected[key]))
+def _check_tensors(state, expected, path, preset):
+    rows = [("missing", key, "-", _format_shape(expected[key])) for key in expected if key not in state]
+    rows += [("unexpected", key, _format_shape(state[key]), "-") for key in state if key not in expected]
+    rows += [("other shape", key, _format_shape(state[key]), _format_shape(expected[key]))
              for key in expected if key in state and state[key].shape != expected[key].shape]
     if not rows:
         return
@@ -120,5 +120,5 @@ def _check(state, expected, path, preset):
     raise InputError("\n".join([f"{path}: does not fit the network '{preset}': {summary}", *lines]))
 
 
-def _shape(tensor):
+def _format_shape(tensor):
     return "×".join(map(str, tensor.shape)) or "scalar"

@@ -12,19 +12,19 @@ LIGHT_DIMS = (16, 32, 64, 96)
 """Channels of the light value encoder at strides 2, 4, 8, 16."""
 
 
-def key_encoder(trunk):
+def make_key_encoder(trunk):
     """The key encoder with this trunk; its `dims` are the channels of f16, f8, f4."""
     return EfficientNetLite0() if trunk == "efficientnet_lite0" else KeyEncoder(trunk)
 
 
-def value_encoder(config, mask_channels, f16_dim):
+def make_value_encoder(config, mask_channels, f16_dim):
     """The value encoder of a NetworkConfig."""
     if config.value_trunk == "light":
         return LightValueEncoder(mask_channels, f16_dim, config.value_dim, config.skip_kernel)
     return ValueEncoder(config.value_trunk, mask_channels, f16_dim, config.value_dim)
 
 
-def _resnet(name):
+def _make_resnet(name):
     # Initial values are torchvision's random ones; ImageNet weights are the training script's business.
     return getattr(torchvision.models, name)(weights=None)
 
@@ -34,7 +34,7 @@ class KeyEncoder(nn.Module):
 
     def __init__(self, trunk):
         super().__init__()
-        resnet = _resnet(trunk)
+        resnet = _make_resnet(trunk)
         self.conv1, self.bn1, self.res2 = resnet.conv1, resnet.bn1, resnet.layer1
         self.layer2, self.layer3 = resnet.layer2, resnet.layer3
         self.relu, self.maxpool = resnet.relu, resnet.maxpool
@@ -63,7 +63,7 @@ class KeyProjection(nn.Module):
         key = self.key_proj(f16)
         return key if self.scale is None else key * self.scale
 
-    def folded(self):
+    def fold_scale(self):
         """(weight, bias) of the one convolution that does the same."""
         factor = 1 if self.scale is None else self.scale
         return self.key_proj.weight * factor, self.key_proj.bias * factor
@@ -75,11 +75,11 @@ class LightValueEncoder(nn.Module):
     def __init__(self, mask_channels, f16_dim, value_dim, skip_kernel):
         super().__init__()
         half, quarter, eighth, sixteenth = LIGHT_DIMS
-        self.conv1 = _halving(3 + mask_channels, half)
-        self.conv2 = _halving(half, quarter)
-        self.conv3 = _halving(quarter, eighth)
+        self.conv1 = _make_halving(3 + mask_channels, half)
+        self.conv2 = _make_halving(half, quarter)
+        self.conv3 = _make_halving(quarter, eighth)
         self.block3 = ResBlock(eighth, eighth)
-        self.conv4 = _halving(eighth, sixteenth)
+        self.conv4 = _make_halving(eighth, sixteenth)
         self.fuser = FeatureFuser(sixteenth, f16_dim, value_dim, skip_kernel)
 
     def forward(self, image_and_masks, f16):
@@ -89,7 +89,7 @@ class LightValueEncoder(nn.Module):
         return self.fuser(self.conv4(F.relu(x)), f16)
 
 
-def _halving(in_dim, out_dim):
+def _make_halving(in_dim, out_dim):
     return nn.Conv2d(in_dim, out_dim, kernel_size=3, stride=2, padding=1)
 
 
@@ -102,7 +102,7 @@ class ValueEncoder(nn.Module):
 
     def __init__(self, trunk, mask_channels, f16_dim, value_dim):
         super().__init__()
-        resnet = _resnet(trunk)
+        resnet = _make_resnet(trunk)
         self.conv1 = nn.Conv2d(3 + mask_channels, 64, kernel_size=7, stride=2, padding=3)
         self.bn1, self.relu, self.maxpool = resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3

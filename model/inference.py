@@ -65,36 +65,36 @@ class Frame(NamedTuple):
     """1×dims[1]×4h×4w"""
 
 
-class Snapshots:
+class LayerCopier:
     """Makes copies of a network's convolutions in `dtype`; packed: see InferenceNetwork."""
 
     def __init__(self, dtype, packed):
         self.dtype, self.packed = dtype, packed
 
-    def convolution(self, convolution, norm=None, activation=None):
+    def fuse(self, convolution, norm=None, activation=None):
         """activation(norm(convolution(x)) + other) as one module of x and, where something is added, `other`."""
         weight, bias = convolution.weight, convolution.bias
         if norm is not None:
-            weight, bias = folded(convolution, norm)
-        return self.part(convolution, weight, bias, activation)
+            weight, bias = fold_norm(convolution, norm)
+        return self.copy(convolution, weight, bias, activation)
 
-    def part(self, convolution, weight, bias, activation=None):
+    def copy(self, convolution, weight, bias, activation=None):
         """The same of an nn.Conv2d, or an nn.Conv3d that is to work on images, with another weight and bias."""
         geometry = [list(each[-2:]) for each in (convolution.stride, convolution.padding, convolution.dilation)]
         geometry.append(convolution.groups)
         weight, bias = (None if each is None else each.detach().to(self.dtype, copy=True) for each in (weight, bias))
-        packed = self.packed and onednn.takes(weight)
-        if packed and self.dtype == torch.float32 and winograd.fits(weight, *geometry):
+        packed = self.packed and onednn.can_run(weight)
+        if packed and self.dtype == torch.float32 and winograd.is_faster(weight, *geometry):
             return winograd.Winograd(weight, bias, activation)
         weight = weight.contiguous(memory_format=torch.channels_last)
         return onednn.Convolution(weight, bias, geometry, activation, packed=packed)
 
-    def module(self, module):
+    def copy_module(self, module):
         """Of what has no convolution to fuse anything with."""
         return copy.deepcopy(module).to(self.dtype).requires_grad_(False).eval()
 
 
-def folded(convolution, norm):
+def fold_norm(convolution, norm):
     """Weight and bias of the convolution that does what `convolution` and the batch norm after it do."""
     return fuse_conv_bn_weights(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps,
                                 norm.weight, norm.bias)
@@ -103,14 +103,14 @@ def folded(convolution, norm):
 class ResidualUnit(nn.Module):
     """torchvision's BasicBlock or Bottleneck of a ResNet."""
 
-    def __init__(self, block, snapshots):
+    def __init__(self, block, copier):
         super().__init__()
         count = 3 if isinstance(block, Bottleneck) else 2
         # The last one adds the shortcut before its activation.
         self.convolutions = nn.ModuleList(
-            snapshots.convolution(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), "relu")
+            copier.fuse(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), "relu")
             for number in range(1, count + 1))
-        self.downsample = nn.Identity() if block.downsample is None else snapshots.convolution(*block.downsample)
+        self.downsample = nn.Identity() if block.downsample is None else copier.fuse(*block.downsample)
 
     def forward(self, x):
         y = x
@@ -119,19 +119,19 @@ class ResidualUnit(nn.Module):
         return self.convolutions[-1](y, self.downsample(x))
 
 
-def _stage(layer, snapshots):
+def _copy_stage(layer, copier):
     """One of a ResNet's layers."""
-    return nn.Sequential(*(ResidualUnit(block, snapshots) for block in layer))
+    return nn.Sequential(*(ResidualUnit(block, copier) for block in layer))
 
 
 class KeyEncoder(nn.Module):
     """See model.encoders."""
 
-    def __init__(self, encoder, snapshots):
+    def __init__(self, encoder, copier):
         super().__init__()
-        self.conv1 = snapshots.convolution(encoder.conv1, encoder.bn1, "relu")
-        self.maxpool = snapshots.module(encoder.maxpool)
-        self.res2, self.layer2, self.layer3 = (_stage(layer, snapshots)
+        self.conv1 = copier.fuse(encoder.conv1, encoder.bn1, "relu")
+        self.maxpool = copier.copy_module(encoder.maxpool)
+        self.res2, self.layer2, self.layer3 = (_copy_stage(layer, copier)
                                                for layer in (encoder.res2, encoder.layer2, encoder.layer3))
 
     def forward(self, image):
@@ -143,12 +143,12 @@ class KeyEncoder(nn.Module):
 class InvertedResidual(nn.Module):
     """See model.efficientnet_lite."""
 
-    def __init__(self, block, snapshots):
+    def __init__(self, block, copier):
         super().__init__()
         # Convolution, norm, ReLU6 and so on; none after the last.
         convolutions, norms = block.layers[0::3], block.layers[1::3]
         activations = ["relu6"] * (len(convolutions) - 1) + [None]
-        self.layers = nn.ModuleList(map(snapshots.convolution, convolutions, norms, activations))
+        self.layers = nn.ModuleList(map(copier.fuse, convolutions, norms, activations))
         self.residual = block.residual
 
     def forward(self, x):
@@ -161,10 +161,10 @@ class InvertedResidual(nn.Module):
 class EfficientNet(nn.Module):
     """See model.efficientnet_lite.EfficientNetLite0."""
 
-    def __init__(self, encoder, snapshots):
+    def __init__(self, encoder, copier):
         super().__init__()
-        self.stem = snapshots.convolution(*encoder.stem[:2], "relu6")
-        self.stages = nn.ModuleList(nn.Sequential(*(InvertedResidual(block, snapshots) for block in stage))
+        self.stem = copier.fuse(*encoder.stem[:2], "relu6")
+        self.stages = nn.ModuleList(nn.Sequential(*(InvertedResidual(block, copier) for block in stage))
                                     for stage in encoder.stages)
 
     def forward(self, image):
@@ -177,11 +177,11 @@ class EfficientNet(nn.Module):
 class ResBlock(nn.Module):
     """See model.modules. activation: what is done to the result."""
 
-    def __init__(self, block, snapshots, activation=None):
+    def __init__(self, block, copier, activation=None):
         super().__init__()
-        self.conv1 = snapshots.convolution(block.conv1, activation="relu")
-        self.conv2 = snapshots.convolution(block.conv2, activation=activation)
-        self.downsample = nn.Identity() if block.downsample is None else snapshots.convolution(block.downsample)
+        self.conv1 = copier.fuse(block.conv1, activation="relu")
+        self.conv2 = copier.fuse(block.conv2, activation=activation)
+        self.downsample = nn.Identity() if block.downsample is None else copier.fuse(block.downsample)
 
     def forward(self, x):
         return self.conv2(self.conv1(F.relu(x)), self.downsample(x))
@@ -190,19 +190,19 @@ class ResBlock(nn.Module):
 class SplitResBlock(nn.Module):
     """A ResBlock over the concatenation of an object's features (the first `own` channels) and the image's."""
 
-    def __init__(self, block, own, snapshots):
+    def __init__(self, block, own, copier):
         super().__init__()
 
         def split(convolution, activation):
             mine, image = convolution.weight.split([own, convolution.in_channels - own], 1)
-            return (snapshots.part(convolution, mine, None, activation),
-                    snapshots.part(convolution, image, convolution.bias))
+            return (copier.copy(convolution, mine, None, activation),
+                    copier.copy(convolution, image, convolution.bias))
 
         self.conv1, self.frame_conv1 = split(block.conv1, "relu")
         self.skip, self.frame_skip = split(block.downsample, None)
-        self.conv2 = snapshots.convolution(block.conv2)
+        self.conv2 = copier.fuse(block.conv2)
 
-    def frame(self, image):
+    def encode_frame(self, image):
         """The frame's share, from the image's features 1×...×h×w."""
         return self.frame_conv1(F.relu(image)), self.frame_skip(image)
 
@@ -213,10 +213,10 @@ class SplitResBlock(nn.Module):
 class CBAM(nn.Module):
     """See model.modules."""
 
-    def __init__(self, attention, snapshots):
+    def __init__(self, attention, copier):
         super().__init__()
-        self.channel_gate = snapshots.module(attention.ChannelGate)
-        self.spatial_conv = snapshots.convolution(attention.SpatialGate.spatial.conv)
+        self.channel_gate = copier.copy_module(attention.ChannelGate)
+        self.spatial_conv = copier.fuse(attention.SpatialGate.spatial.conv)
 
     def forward(self, x):
         x = self.channel_gate(x)
@@ -227,11 +227,11 @@ class CBAM(nn.Module):
 class SplitFuser(nn.Module):
     """FeatureFuser, the image's share in it apart."""
 
-    def __init__(self, fuser, f16_dim, snapshots):
+    def __init__(self, fuser, f16_dim, copier):
         super().__init__()
-        self.block1 = SplitResBlock(fuser.block1, fuser.block1.conv1.in_channels - f16_dim, snapshots)
-        self.attention = CBAM(fuser.attention, snapshots)
-        self.block2 = ResBlock(fuser.block2, snapshots)
+        self.block1 = SplitResBlock(fuser.block1, fuser.block1.conv1.in_channels - f16_dim, copier)
+        self.attention = CBAM(fuser.attention, copier)
+        self.block2 = ResBlock(fuser.block2, copier)
 
     def forward(self, x, frame_conv1, frame_skip):
         x = self.block1(x, frame_conv1, frame_skip)
@@ -241,41 +241,41 @@ class SplitFuser(nn.Module):
 class ValueEncoder(nn.Module):
     """See model.encoders; the image's share in the first convolution and in the fuser apart."""
 
-    def __init__(self, encoder, f16_dim, snapshots):
+    def __init__(self, encoder, f16_dim, copier):
         super().__init__()
-        weight, bias = folded(encoder.conv1, encoder.bn1)
-        self.image_conv = snapshots.part(encoder.conv1, weight[:, :3], bias)
-        self.conv1 = snapshots.part(encoder.conv1, weight[:, 3:], None, "relu")
-        self.maxpool = snapshots.module(encoder.maxpool)
-        self.layers = nn.Sequential(*(_stage(layer, snapshots)
+        weight, bias = fold_norm(encoder.conv1, encoder.bn1)
+        self.image_conv = copier.copy(encoder.conv1, weight[:, :3], bias)
+        self.conv1 = copier.copy(encoder.conv1, weight[:, 3:], None, "relu")
+        self.maxpool = copier.copy_module(encoder.maxpool)
+        self.layers = nn.Sequential(*(_copy_stage(layer, copier)
                                       for layer in (encoder.layer1, encoder.layer2, encoder.layer3)))
-        self.fuser = SplitFuser(encoder.fuser, f16_dim, snapshots)
+        self.fuser = SplitFuser(encoder.fuser, f16_dim, copier)
 
     def forward(self, image, masks, f16):
         """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
         x = self.layers(self.maxpool(self.conv1(masks, self.image_conv(image))))
-        return self.fuser(x, *self.fuser.block1.frame(f16))
+        return self.fuser(x, *self.fuser.block1.encode_frame(f16))
 
 
 class SplitLightValueEncoder(nn.Module):
     """LightValueEncoder in the same way."""
 
-    def __init__(self, encoder, f16_dim, snapshots):
+    def __init__(self, encoder, f16_dim, copier):
         super().__init__()
         weight, bias = encoder.conv1.weight, encoder.conv1.bias
-        self.image_conv = snapshots.part(encoder.conv1, weight[:, :3], bias)
-        self.conv1 = snapshots.part(encoder.conv1, weight[:, 3:], None, "relu")
-        self.conv2 = snapshots.convolution(encoder.conv2, activation="relu")
-        self.conv3 = snapshots.convolution(encoder.conv3)
-        self.block3 = ResBlock(encoder.block3, snapshots, "relu")
-        self.conv4 = snapshots.convolution(encoder.conv4)
-        self.fuser = SplitFuser(encoder.fuser, f16_dim, snapshots)
+        self.image_conv = copier.copy(encoder.conv1, weight[:, :3], bias)
+        self.conv1 = copier.copy(encoder.conv1, weight[:, 3:], None, "relu")
+        self.conv2 = copier.fuse(encoder.conv2, activation="relu")
+        self.conv3 = copier.fuse(encoder.conv3)
+        self.block3 = ResBlock(encoder.block3, copier, "relu")
+        self.conv4 = copier.fuse(encoder.conv4)
+        self.fuser = SplitFuser(encoder.fuser, f16_dim, copier)
 
     def forward(self, image, masks, f16):
         """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
         x = self.conv2(self.conv1(masks, self.image_conv(image)))
         x = self.conv4(self.block3(self.conv3(x)))
-        return self.fuser(x, *self.fuser.block1.frame(f16))
+        return self.fuser(x, *self.fuser.block1.encode_frame(f16))
 
 
 class Prediction(nn.Module):
@@ -303,21 +303,21 @@ class Prediction(nn.Module):
 class Decoder(nn.Module):
     """See model.decoder; the image's share in it apart. Of the key encoder's side, `key_comp` belongs to it here."""
 
-    def __init__(self, network, snapshots):
+    def __init__(self, network, copier):
         super().__init__()
         decoder = network.decoder
-        self.thin = snapshots.convolution(network.key_comp)
-        self.compress = SplitResBlock(decoder.compress, network.config.value_dim, snapshots)
-        self.skip8, self.skip4 = (snapshots.convolution(block.skip_conv)
+        self.thin = copier.fuse(network.key_comp)
+        self.compress = SplitResBlock(decoder.compress, network.config.value_dim, copier)
+        self.skip8, self.skip4 = (copier.fuse(block.skip_conv)
                                   for block in (decoder.up_16_8, decoder.up_8_4))
-        self.block8 = ResBlock(decoder.up_16_8.out_conv, snapshots)
-        self.block4 = ResBlock(decoder.up_8_4.out_conv, snapshots, "relu")
-        on_onednn = onednn.takes(decoder.pred.weight)
-        self.pred = Prediction(decoder.pred) if on_onednn else snapshots.convolution(decoder.pred)
+        self.block8 = ResBlock(decoder.up_16_8.out_conv, copier)
+        self.block4 = ResBlock(decoder.up_8_4.out_conv, copier, "relu")
+        on_onednn = onednn.can_run(decoder.pred.weight)
+        self.pred = Prediction(decoder.pred) if on_onednn else copier.fuse(decoder.pred)
 
-    def frame(self, f16, f8, f4):
+    def encode_frame(self, f16, f8, f4):
         """compress, compress_skip, skip8 and skip4 of a Frame."""
-        return *self.compress.frame(self.thin(f16)), self.skip8(f8), self.skip4(f4)
+        return *self.compress.encode_frame(self.thin(f16)), self.skip8(f8), self.skip4(f4)
 
     def forward(self, readout, frame):
         """Mask logits O×H×W, float32."""
@@ -333,24 +333,24 @@ class Decoder(nn.Module):
 class Aggregation(nn.Module):
     """One half of SAM, for keys or for values: two entries O×C×h×w become one."""
 
-    def __init__(self, encoder, compress, snapshots):
+    def __init__(self, encoder, compress, copier):
         super().__init__()
 
-        def per_image(convolution, activation=None, time=0):
+        def copy_step(convolution, activation=None, time=0):
             bias = convolution.bias if time == 0 else None
-            return snapshots.part(convolution, convolution.weight[:, :, time], bias, activation)
+            return copier.copy(convolution, convolution.weight[:, :, time], bias, activation)
 
         non_local, aspp = encoder.non_local, encoder.conv1
         projections = (non_local.theta, non_local.phi[0], non_local.g[0])
         self.inner = non_local.theta.out_channels
         weight, bias = (torch.cat([getattr(each, name) for each in projections]) for name in ("weight", "bias"))
-        self.project = snapshots.part(non_local.theta, weight[:, :, 0], bias)
-        self.W = per_image(non_local.W)
-        self.se_block = snapshots.module(encoder.se_block)
-        self.branches = nn.ModuleList(per_image(branch.atrous_conv, "relu")
+        self.project = copier.copy(non_local.theta, weight[:, :, 0], bias)
+        self.W = copy_step(non_local.W)
+        self.se_block = copier.copy_module(encoder.se_block)
+        self.branches = nn.ModuleList(copy_step(branch.atrous_conv, "relu")
                                       for branch in (aspp.aspp1, aspp.aspp2, aspp.aspp3, aspp.aspp4))
-        self.fuse = per_image(aspp.conv1, "relu")
-        self.compress_old, self.compress_new = per_image(compress, time=0), per_image(compress, time=1)
+        self.fuse = copy_step(aspp.conv1, "relu")
+        self.compress_old, self.compress_new = copy_step(compress, time=0), copy_step(compress, time=1)
 
     def forward(self, old, new):
         objects = old.shape[0]
@@ -381,7 +381,7 @@ class InferenceNetwork(nn.Module):
     dtype: in which everything but affinities and probabilities is computed and kept. Lives on the RDE's device.
     packed: on the CPU, lay weights out as oneDNN wants them. What is to be compiled needs packed=False.
 
-    `inference_form` makes one for a network and keeps it.
+    `take_snapshot` makes one for a network and keeps it.
     """
 
     @torch.inference_mode(False)
@@ -391,21 +391,21 @@ class InferenceNetwork(nn.Module):
         self.config = network.config
         self.dtype = dtype
         self.packed = packed
-        for name, value in zip(("mean", "std"), image_statistics(_device(network)), strict=True):
+        for name, value in zip(("mean", "std"), image_statistics(_device_of(network)), strict=True):
             self.register_buffer(name, value, persistent=False)
-        snapshots = Snapshots(dtype, packed)
+        copier = LayerCopier(dtype, packed)
         f16_dim = network.key_encoder.dims[0]
         efficient = isinstance(network.key_encoder, EfficientNetLite0)
-        self.key_encoder = (EfficientNet if efficient else KeyEncoder)(network.key_encoder, snapshots)
-        self.key_proj = snapshots.part(network.key_proj.key_proj, *network.key_proj.folded())
-        self.decoder = Decoder(network, snapshots)
+        self.key_encoder = (EfficientNet if efficient else KeyEncoder)(network.key_encoder, copier)
+        self.key_proj = copier.copy(network.key_proj.key_proj, *network.key_proj.fold_scale())
+        self.decoder = Decoder(network, copier)
         light = isinstance(network.value_encoder, LightValueEncoder)
         self.value_encoder = (SplitLightValueEncoder if light else ValueEncoder)(network.value_encoder, f16_dim,
-                                                                                 snapshots)
+                                                                                 copier)
         if network.config.sam:
             sam = network.mem_compress
-            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, snapshots)
-            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, snapshots)
+            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, copier)
+            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, copier)
         self.eval()
 
     @property
@@ -414,9 +414,9 @@ class InferenceNetwork(nn.Module):
 
     def encode(self, image, size, padding):
         """The image 1×3×H×W as the value encoder takes it, and its Frame; see `prepared`."""
-        image = prepared(image, size, padding, (self.mean, self.std))
-        f16, f8, f4 = self.key_encoder(self._laid_out(image))
-        return image, Frame(self.key_proj(f16), f16, *self.decoder.frame(f16, f8, f4))
+        image = prepare_image(image, size, padding, (self.mean, self.std))
+        f16, f8, f4 = self.key_encoder(self._lay_out(image))
+        return image, Frame(self.key_proj(f16), f16, *self.decoder.encode_frame(f16, f8, f4))
 
     def read(self, query, key, value, copies, top_k):
         """See model.memory_reading."""
@@ -432,10 +432,10 @@ class InferenceNetwork(nn.Module):
 
     def encode_value(self, image, frame, masks, others):
         """Values O×value_dim×h×w from the frame and masks O×H×W, each object's own and the sum of all others'."""
-        masks = self._laid_out(torch.stack([masks, others], 1))
-        return self.value_encoder(self._laid_out(image), masks, frame.f16)
+        masks = self._lay_out(torch.stack([masks, others], 1))
+        return self.value_encoder(self._lay_out(image), masks, frame.f16)
 
-    def _laid_out(self, x):
+    def _lay_out(self, x):
         return x.to(self.dtype, memory_format=torch.channels_last)
 
     def _apply(self, fn, *args, **kwargs):
@@ -445,7 +445,7 @@ class InferenceNetwork(nn.Module):
 
 
 class PlainFrame(NamedTuple):
-    """What PlainNetwork computes once per frame; see RDE.encode_key."""
+    """What PlainEngine computes once per frame; see RDE.encode_key."""
 
     key: torch.Tensor
     f16_thin: torch.Tensor
@@ -454,7 +454,7 @@ class PlainFrame(NamedTuple):
     f4: torch.Tensor
 
 
-class PlainNetwork:
+class PlainEngine:
     """The network as training runs it, under autocast: what an InferenceNetwork is measured against.
 
     Same methods, no snapshot.
@@ -467,10 +467,10 @@ class PlainNetwork:
 
     @property
     def device(self):
-        return _device(self.network)
+        return _device_of(self.network)
 
     def encode(self, image, size, padding):
-        image = prepared(image, size, padding)
+        image = prepare_image(image, size, padding)
         with self._autocast():
             return image, PlainFrame(*self.network.encode_key(image))
 
@@ -502,7 +502,7 @@ class PlainNetwork:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def prepared(image, size, padding, statistics=None):
+def prepare_image(image, size, padding, statistics=None):
     """An image 3×H×W, uint8 or float in [0, 1], normalised, resized and padded with zeros: 1×3×H'×W'.
 
     size: (height, width) to resize it to, or None. padding: (left, right, top, bottom). statistics: see `normalise`.
@@ -514,47 +514,47 @@ def prepared(image, size, padding, statistics=None):
     return F.pad(image, padding)
 
 
-_forms = weakref.WeakKeyDictionary()
+_snapshots = weakref.WeakKeyDictionary()
 """{network: (fingerprint of its weights, {what a form was made with: form})}"""
 
-_making = threading.Lock()
+_snapshot_lock = threading.Lock()
 
 
-def inference_form(network, dtype=torch.float32, *, packed=True):
+def take_snapshot(network, dtype=torch.float32, *, packed=True):
     """The InferenceNetwork of this network's weights as they are now: the same object until one of them changes.
 
     It lives as long as the network does or somebody uses it.
     """
-    # Where oneDNN is switched off, other forms are made.
+    # Where oneDNN is switched off, other snapshots are made.
     made_with = (dtype, packed, torch.backends.mkldnn.enabled)
-    with _making:
-        before, forms = _forms.get(network, (None, {}))
-        now = _fingerprint(network)
+    with _snapshot_lock:
+        before, snapshots = _snapshots.get(network, (None, {}))
+        now = _compute_fingerprint(network)
         if before != now:
             # The memory of those that are out of date is of use for the new one.
-            forms.clear()
-            _forms[network] = now, forms
-        if made_with not in forms:
-            forms[made_with] = InferenceNetwork(network, dtype, packed=packed)
-        return forms[made_with]
+            snapshots.clear()
+            _snapshots[network] = now, snapshots
+        if made_with not in snapshots:
+            snapshots[made_with] = InferenceNetwork(network, dtype, packed=packed)
+        return snapshots[made_with]
 
 
-def _fingerprint(network):
+def _compute_fingerprint(network):
     """What changes when a weight does.
 
     Address and version are torch's own account of it, which writing to `.data` and to memory shared with numpy goes
     past; hence also a checksum of the bits, a tenth of a second for `base`.
     """
     return [(name, tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device,
-             tensor.shape, _checksum(tensor)) for name, tensor in network.state_dict().items()]
+             tensor.shape, _compute_checksum(tensor)) for name, tensor in network.state_dict().items()]
 
 
-def _checksum(tensor):
+def _compute_checksum(tensor):
     bits = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
     return zlib.crc32(bits.numpy())
 
 
-def _device(network):
+def _device_of(network):
     return next(network.parameters()).device
 
 

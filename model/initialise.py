@@ -13,19 +13,19 @@ from model.network import MEAN, RDE, STD
 from util.errors import InputError
 
 
-def starting_network(settings, stage, resumed=False):
+def make_starting_network(settings, stage, resumed=False):
     """The network that a training of `stage` begins with.
 
     settings: NetworkSettings of util.hyper_para. resumed: all weights will be those of a checkpoint, so that none need
-    be fetched. Raises InputError as `new_network` and `continued_network` do.
+    be fetched. Raises InputError as `make_new_network` and `continue_network` do.
     """
     config = stage_config(settings.preset, stage, settings.repeat)
     if settings.load_network and not resumed:
-        return continued_network(settings.load_network, config)
-    return new_network(config, "none" if resumed else settings.backbone_weights)
+        return continue_network(settings.load_network, config)
+    return make_new_network(config, "none" if resumed else settings.backbone_weights)
 
 
-def new_network(config, backbone_weights):
+def make_new_network(config, backbone_weights):
     """A network with random weights and trunks from `backbone_weights`: "imagenet", "none", or a folder.
 
     The folder holds torchvision's files, resnet50-….pth and so on. EfficientNet-Lite0 comes from its package in any
@@ -38,16 +38,16 @@ def new_network(config, backbone_weights):
         if config.key_trunk == "efficientnet_lite0":
             _load_lite_trunk(network.key_encoder)
         else:
-            _load_key_trunk(network.key_encoder, _trunk_weights(config.key_trunk, backbone_weights))
+            _load_key_trunk(network.key_encoder, _read_trunk_weights(config.key_trunk, backbone_weights))
         if config.value_trunk != "light":
-            _load_value_trunk(network.value_encoder, _trunk_weights(config.value_trunk, backbone_weights))
+            _load_value_trunk(network.value_encoder, _read_trunk_weights(config.value_trunk, backbone_weights))
     except (RuntimeError, KeyError) as error:
         raise InputError(f"--backbone-weights {backbone_weights}: these are not torchvision's weights of "
                          f"{config.key_trunk} and {config.value_trunk} ({str(error).splitlines()[0]})") from None
     return network
 
 
-def continued_network(path, config):
+def continue_network(path, config):
     """The network stored at `path` as the start of a stage that trains `config`.
 
     From a single-object network (stage 0) come all weights that both have; the input channel for the other objects'
@@ -64,20 +64,20 @@ def continued_network(path, config):
     state = source.state_dict()
     missing = network.state_dict().keys() - state.keys()
     if source.config.single_object and not config.single_object:
-        state["value_encoder.conv1.weight"] = _with_extra_channels(state["value_encoder.conv1.weight"], 1)
+        state["value_encoder.conv1.weight"] = _add_input_channels(state["value_encoder.conv1.weight"], 1)
     state.update({key: value for key, value in network.state_dict().items() if key in missing})
     network.load_state_dict(state)
     return network
 
 
-def _with_extra_channels(weight, count):
+def _add_input_channels(weight, count):
     """Convolution weights with `count` further input channels, orthogonal among the filters."""
     extra = torch.empty(weight.shape[0], count, *weight.shape[2:])
     torch.nn.init.orthogonal_(extra)
     return torch.cat([weight, extra], 1)
 
 
-def _trunk_weights(trunk, origin):
+def _read_trunk_weights(trunk, origin):
     url = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].url
     if origin == "imagenet":
         try:
@@ -94,14 +94,14 @@ def _trunk_weights(trunk, origin):
 def _load_key_trunk(encoder, weights):
     for ours, theirs in (("conv1", "conv1"), ("bn1", "bn1"), ("res2", "layer1"), ("layer2", "layer2"),
                          ("layer3", "layer3")):
-        getattr(encoder, ours).load_state_dict(_part(weights, theirs))
+        getattr(encoder, ours).load_state_dict(_select_part(weights, theirs))
 
 
 def _load_value_trunk(encoder, weights):
     # ImageNet networks have no biases in their convolutions; ours keep their first values.
     state = encoder.state_dict()
     extra = state["conv1.weight"].shape[1] - 3
-    weights = {**weights, "conv1.weight": _with_extra_channels(weights["conv1.weight"], extra)}
+    weights = {**weights, "conv1.weight": _add_input_channels(weights["conv1.weight"], extra)}
     state.update({key: value for key, value in weights.items() if key in state})
     encoder.load_state_dict(state)
 
@@ -125,5 +125,5 @@ def _load_lite_trunk(encoder):
     encoder.load_state_dict(state)
 
 
-def _part(weights, name):
+def _select_part(weights, name):
     return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}

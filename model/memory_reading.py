@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from model.onednn import product
+from model.onednn import multiply
 
 TILES = {"cpu": 2**20, "cuda": 2**26}
 """Affinities held at a time by `read_top_k`: enough to keep the device busy, on the CPU few enough for its caches."""
@@ -47,7 +47,7 @@ def read_top_k(query, key, value, copies, top_k):
     limit = TILES.get(key.device.type, 2**24)
     readout = []
     for block in query.split(max(1, limit // kept)):
-        found = [_grouped_top_k(product(tile, key, negative_norm), kept, groups)
+        found = [_find_top_k(multiply(tile, key, negative_norm), kept, groups)
                  for tile in block.split(max(1, limit // key.shape[1]))]
         nearest, position = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
         taken = copies[position]
@@ -59,7 +59,7 @@ def read_top_k(query, key, value, copies, top_k):
     return readout[0] if len(readout) == 1 else torch.cat(readout)
 
 
-def _grouped_top_k(rows, k, groups):
+def _find_top_k(rows, k, groups):
     """rows.topk(k) of rows Q×N, N a multiple of `groups`.
 
     Of N/groups sets of `groups` columns each, the k with the largest maxima hold the k largest values.

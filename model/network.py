@@ -5,7 +5,7 @@ from torch import nn
 
 from model.config import PRESETS
 from model.decoder import Decoder
-from model.encoders import KeyProjection, key_encoder, value_encoder
+from model.encoders import KeyProjection, make_key_encoder, make_value_encoder
 from model.sam import SAM
 
 EPSILON = 1e-7
@@ -68,10 +68,10 @@ class RDE(nn.Module):
     def __init__(self, config=PRESETS["base"]):
         super().__init__()
         self.config = config
-        self.key_encoder = key_encoder(config.key_trunk)
+        self.key_encoder = make_key_encoder(config.key_trunk)
         f16_dim, f8_dim, f4_dim = self.key_encoder.dims
         mask_channels = 1 if config.single_object else 2
-        self.value_encoder = value_encoder(config, mask_channels, f16_dim)
+        self.value_encoder = make_value_encoder(config, mask_channels, f16_dim)
         self.key_proj = KeyProjection(f16_dim, config.key_dim, config.key_scale)
         self.key_comp = nn.Conv2d(f16_dim, config.value_dim, kernel_size=3, padding=1)
         self.decoder = Decoder(config.value_dim, f8_dim, f4_dim, config.decoder_dims, config.skip_kernel)

@@ -19,17 +19,17 @@ KEPT = 2
 SHAPES = 100
 """Shapes of inputs of which each weight remembers the layout."""
 
-_packing = threading.Lock()
+_packing_lock = threading.Lock()
 """Held while a weight changes its layout: threads may share a network."""
 
 
-def takes(tensor):
+def can_run(tensor):
     """Does oneDNN compute with tensors on this one's device, of its dtype?"""
-    return tensor.device.type == "cpu" and torch.backends.mkldnn.enabled and works(tensor.dtype)
+    return tensor.device.type == "cpu" and torch.backends.mkldnn.enabled and supports(tensor.dtype)
 
 
 @functools.cache
-def works(dtype):
+def supports(dtype):
     """Can this processor's oneDNN compute in `dtype`, and are torch's private operators for it what they were?"""
     if not torch.backends.mkldnn.is_available():
         return False
@@ -39,7 +39,7 @@ def works(dtype):
         return False
     try:
         with torch.no_grad():
-            fault = _fault(dtype)
+            fault = _find_fault(dtype)
     except Exception as error:
         fault = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
     if fault:
@@ -47,25 +47,25 @@ def works(dtype):
     return not fault
 
 
-def _fault(dtype):
+def _find_fault(dtype):
     """What is wrong with the operators, None if nothing is."""
-    def example(*shape):
+    def make_example(*shape):
         # Not random: torch's generator is the user's.
         return torch.arange(torch.Size(shape).numel()).mul(0.7).sin().view(shape).to(dtype)
 
-    weight, bias = example(24, 16, 3, 3), example(24)
+    weight, bias = make_example(24, 16, 3, 3), make_example(24)
     x, other = (tensor.contiguous(memory_format=torch.channels_last)
-                for tensor in (example(2, 16, 9, 7), example(2, 24, 9, 7)))
+                for tensor in (make_example(2, 16, 9, 7), make_example(2, 24, 9, 7)))
     exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     convolution = Convolution(weight, bias, ([1, 1], [1, 1], [1, 1], 1))
     total = other.clone()
     convolution._add_packed(total, x)
-    rows = example(5, 16)
+    rows = make_example(5, 16)
     pairs = {
-        "convolution": (convolution._packed(x, None, None), exact),
-        "convolution with ReLU": (convolution._packed(x, None, "relu"), exact.relu()),
-        "convolution with ReLU6": (convolution._packed(x, None, "relu6"), exact.clamp(0, 6)),
-        "convolution and sum": (convolution._packed(x, other, "relu"), (exact + other.double()).relu()),
+        "convolution": (convolution._run_packed(x, None, None), exact),
+        "convolution with ReLU": (convolution._run_packed(x, None, "relu"), exact.relu()),
+        "convolution with ReLU6": (convolution._run_packed(x, None, "relu6"), exact.clamp(0, 6)),
+        "convolution and sum": (convolution._run_packed(x, other, "relu"), (exact + other.double()).relu()),
         "convolution into a sum": (total, exact + other.double()),
         "product": (torch.ops.mkldnn._linear_pointwise(rows, weight[:, :, 0, 0], bias, "none", [], ""),
                     rows.double() @ weight[:, :, 0, 0].double().t() + bias.double()),
@@ -74,7 +74,7 @@ def _fault(dtype):
     for name, (ours, wanted) in pairs.items():
         if not (ours.double() - wanted).abs().max() <= tolerance * wanted.abs().max():
             return f"wrong result of {name}"
-    return None if torch.equal(convolution.dense(), weight) else "a weight does not come back from its layout"
+    return None if torch.equal(convolution.unpack(), weight) else "a weight does not come back from its layout"
 
 
 class Convolution(nn.Module):
@@ -100,9 +100,9 @@ class Convolution(nn.Module):
 
     def forward(self, x, other=None):
         """x B×in×h×w, other with the output's shape or one row for all of the batch; channels_last."""
-        if self.packed and takes(x):
-            return self._packed(x, other, self.activation)
-        y = self._plain(x)
+        if self.packed and can_run(x):
+            return self._run_packed(x, other, self.activation)
+        y = self._run_plain(x)
         if other is not None:
             y += other
         if self.activation == "relu":
@@ -113,50 +113,50 @@ class Convolution(nn.Module):
 
     def add_to(self, total, x):
         """total += convolution(x)."""
-        if self.packed and takes(x):
+        if self.packed and can_run(x):
             self._add_packed(total, x)
         else:
-            total += self._plain(x)
+            total += self._run_plain(x)
 
-    def dense(self):
+    def unpack(self):
         """The weight as an ordinary tensor out×in×k×k; layouts are dropped."""
         weight = self.weight
         if weight is None:
-            with _packing:
-                weight = self.weight = self._dense_copy()
+            with _packing_lock:
+                weight = self.weight = self._copy_dense()
                 self._layouts, self._layout_of = {}, {}
         return weight
 
-    def _plain(self, x):
+    def _run_plain(self, x):
         stride, padding, dilation, groups = self.geometry
-        return F.conv2d(x, self.dense(), self.bias, stride, padding, dilation, groups)
+        return F.conv2d(x, self.unpack(), self.bias, stride, padding, dilation, groups)
 
-    def _packed(self, x, other, activation):
-        arguments = self._arguments(x)
+    def _run_packed(self, x, other, activation):
+        arguments = self._make_arguments(x)
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *arguments, *_ACTIVATIONS[activation])
         if activation == "relu6":
-            return self._packed(x, other, None).clamp_(0, 6)
+            return self._run_packed(x, other, None).clamp_(0, 6)
         other = other.expand(x.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise.binary(x, other, *arguments, "add", 1.0, activation, [], "")
 
     def _add_packed(self, total, x):
-        torch.ops.mkldnn._convolution_pointwise_.binary(total, x, *self._arguments(x), "add", 1.0, None, [], None)
+        torch.ops.mkldnn._convolution_pointwise_.binary(total, x, *self._make_arguments(x), "add", 1.0, None, [], None)
 
-    def _arguments(self, x):
+    def _make_arguments(self, x):
         stride, padding, dilation, groups = self.geometry
         layout = self._layout_of.get(x.shape)
         if layout is None:
-            with _packing:
+            with _packing_lock:
                 layout = self._pack(x.shape)
         return layout, self.bias, padding, stride, dilation, groups
 
     def _pack(self, shape):
         """The weight in the layout for inputs of this shape, from now on instead of the dense one."""
         stride, padding, dilation, groups = self.geometry
-        dense = self._dense_copy()
+        dense = self._copy_dense()
         layout = torch.ops.mkldnn._reorder_convolution_weight(dense, padding, stride, dilation, groups, list(shape))
-        description = _description(layout, shape)
+        description = _describe(layout, shape)
         layout = self._layouts.pop(description, layout)
         if len(self._layout_of) == SHAPES:
             self._layout_of = {}
@@ -167,7 +167,7 @@ class Convolution(nn.Module):
         self.weight = None
         return layout
 
-    def _dense_copy(self):
+    def _copy_dense(self):
         if self.weight is not None:
             return self.weight
         # Exact: a layout is another order of the same numbers.
@@ -175,21 +175,21 @@ class Convolution(nn.Module):
         return dense.contiguous(memory_format=torch.channels_last)
 
     def _apply(self, *args, **kwargs):
-        self.dense()
+        self.unpack()
         result = super()._apply(*args, **kwargs)
         self._layouts, self._layout_of = {}, {}
         return result
 
     def _save_to_state_dict(self, *args, **kwargs):
-        self.dense()
+        self.unpack()
         super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self.dense()
+        self.unpack()
         super()._load_from_state_dict(*args, **kwargs)
 
 
-def _description(layout, shape):
+def _describe(layout, shape):
     """What equal layouts of one weight have in common; where torch does not tell (before 2.6), the input's shape."""
     try:
         return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(layout).numpy())
@@ -197,8 +197,8 @@ def _description(layout, shape):
         return shape
 
 
-def product(rows, columns, bias):
+def multiply(rows, columns, bias):
     """rows Q×C @ columns C×N + bias N, float32. Q×N; on AMD's processors twice as fast as torch.addmm."""
-    if not torch.compiler.is_compiling() and takes(rows):
+    if not torch.compiler.is_compiling() and can_run(rows):
         return torch.ops.mkldnn._linear_pointwise(rows, columns.t(), bias, "none", [], "")
     return torch.addmm(bias, rows, columns)

@@ -91,10 +91,10 @@ class Trainer:
         compiled.
         """
         try:
-            return self._update(parts, iteration)
+            return self._do_step(parts, iteration)
         except RuntimeError as error:
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise InputError(_compile_message(error)) from None
+                raise InputError(_explain_compile_error(error)) from None
             raise
 
     def save(self, folder, iteration, skipped):
@@ -114,7 +114,7 @@ class Trainer:
             group["factor"] = factor
         return iteration, skipped
 
-    def _update(self, parts, iteration):
+    def _do_step(self, parts, iteration):
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(iteration) * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
@@ -126,9 +126,9 @@ class Trainer:
             apart = number < len(parts) - 1 and self.processes > 1
             with self._step.no_sync() if apart else contextlib.nullcontext():
                 with torch.autocast(self.device.type, getattr(torch, self.precision), self.precision != "float32"):
-                    loss, scalars, images = self._step(batch, iteration, self._draws(iteration, number))
+                    loss, scalars, images = self._step(batch, iteration, self._seed_generator(iteration, number))
                 reports.append(scalars)
-                finite, stop = self._agree(bool(loss.isfinite()))
+                finite, stop = self._share_flags(bool(loss.isfinite()))
                 if not finite:
                     break
                 self.scaler.scale(loss / len(parts)).backward()
@@ -143,12 +143,12 @@ class Trainer:
                 self.scaler.update()
         return StepResult(finite, stop, merge_scalars(reports), images)
 
-    def _draws(self, iteration, part):
+    def _seed_generator(self, iteration, part):
         """The generator of all that this process draws in a part of a step: a function of the seed and of these."""
         sequence = np.random.SeedSequence((self.settings.running.seed, iteration, self.rank, part))
         return self._generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
-    def _agree(self, finite):
+    def _share_flags(self, finite):
         """(is it so in every process?, was any of them asked to stop?)"""
         flags = torch.tensor([not finite, self._stop_asked], dtype=torch.float32, device=self.device)
         if self.processes > 1:
@@ -196,7 +196,7 @@ def merge_scalars(reports):
     return merged
 
 
-def _compile_message(error):
+def _explain_compile_error(error):
     """What went wrong in compiling, in a line."""
     # The error of torch.compile's backend comes wrapped in one that says which backend it was.
     cause = getattr(error, "inner_exception", error)

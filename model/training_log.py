@@ -63,7 +63,7 @@ class TrainLog:
         self._began = time.perf_counter()
         self._writer = None
         if folder is not None:
-            _forget_after(start, folder / "log.jsonl")
+            _drop_lines_after(start, folder / "log.jsonl")
             self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
             versions = {"python": platform.python_version(), "torch": torch.__version__,
                         "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
@@ -74,7 +74,7 @@ class TrainLog:
         if self._shown:
             print(text)
 
-    def scalars(self, iteration, values):
+    def add_scalars(self, iteration, values):
         """values: {name: number} after this iteration."""
         if self._writer:
             for name, value in values.items():
@@ -87,12 +87,12 @@ class TrainLog:
         left = (time.perf_counter() - self._began) / done * (self._iterations - iteration)
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or
                          (name == "skipped" and value))
-        print(f"{iteration}/{self._iterations} {shown} left {_duration(left)}", file=sys.stderr)
+        print(f"{iteration}/{self._iterations} {shown} left {_format_duration(left)}", file=sys.stderr)
 
-    def images(self, iteration, batch, masks):
+    def add_images(self, iteration, batch, masks):
         """One row per frame of the first sample: frame with the truth, frame with the prediction."""
         if self._writer:
-            self._writer.add_image("truth and prediction", montage(batch, masks), iteration, dataformats="HWC")
+            self._writer.add_image("truth and prediction", draw_montage(batch, masks), iteration, dataformats="HWC")
             self._writer.flush()
 
     def close(self):
@@ -100,7 +100,7 @@ class TrainLog:
             self._writer.close()
 
 
-def _forget_after(iteration, path):
+def _drop_lines_after(iteration, path):
     """Leave out of a resumed run's log what will come again, and a line that a kill cut off."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
@@ -108,7 +108,7 @@ def _forget_after(iteration, path):
             temporary.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["iteration"] <= iteration))
 
 
-def montage(batch, masks):
+def draw_montage(batch, masks):
     """uint8 picture of the first sample; masks {mask_FRAME: B×O×H×W probabilities}."""
     rows = []
     for name, prob in masks.items():
@@ -121,6 +121,6 @@ def montage(batch, masks):
     return np.vstack(rows)
 
 
-def _duration(seconds):
+def _format_duration(seconds):
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

@@ -14,14 +14,14 @@ from util.errors import InputError
 from util.files import atomic_path
 
 
-def checkpoint_to_start_from(running, rank=0, processes=1):
+def find_checkpoint(running, rank=0, processes=1):
     """(the checkpoint from which a training goes on, the same in every process, or None; is it this run's own?).
 
     running: RunningSettings of util.hyper_para.
     """
     found = None
     if running.resume:
-        found = latest(Path(running.out_root), running.id) if rank == 0 else None
+        found = find_latest(Path(running.out_root), running.id) if rank == 0 else None
         if processes > 1:
             # On a machine that does not see the first one's files, looking for itself would start from nothing.
             shared = [found]
@@ -30,7 +30,7 @@ def checkpoint_to_start_from(running, rank=0, processes=1):
     return (found, True) if found else (running.load_model, False)
 
 
-def run_folder(running, checkpoint=None):
+def make_run_folder(running, checkpoint=None):
     """The folder that a run writes into: that of its own checkpoint, or a new one OUT_ROOT/DATE_ID; None without an id.
 
     running: RunningSettings of util.hyper_para.
@@ -57,7 +57,7 @@ def save(folder, iteration, network, optimizer, scaler, skipped, options, *, kee
         "iteration": iteration,
         "skipped": skipped,
         "options": options,
-        "rng": rng_state(),
+        "rng": get_rng_state(),
     }
     for name, content in ((f"model_{iteration}.pth", state["network"]), (f"model_{iteration}_checkpoint.pth", state)):
         try:
@@ -65,20 +65,20 @@ def save(folder, iteration, network, optimizer, scaler, skipped, options, *, kee
                 torch.save(content, temporary)
         except RuntimeError as error:
             raise InputError(f"{folder / name}: cannot be written ({str(error).splitlines()[0]})") from None
-    for _, old in numbered(folder)[:-keep]:
+    for _, old in list_checkpoints(folder)[:-keep]:
         old.unlink()
 
 
-def numbered(folder):
+def list_checkpoints(folder):
     """[(iteration, checkpoint file)] of a run, the earliest first."""
     files = [(re.fullmatch(r"model_(\d+)_checkpoint\.pth", file.name), file) for file in folder.glob("*.pth")]
     return sorted((int(match[1]), file) for match, file in files if match)
 
 
-def latest(out_root, name):
+def find_latest(out_root, name):
     """The newest checkpoint of the runs called <date>_<name> below `out_root`, or None."""
     runs = [run for run in out_root.glob(f"*_{name}") if re.fullmatch(r"[\d-]+_[\d-]+_" + re.escape(name), run.name)]
-    checkpoints = [(run.name, iteration, file) for run in runs for iteration, file in numbered(run)]
+    checkpoints = [(run.name, iteration, file) for run in runs for iteration, file in list_checkpoints(run)]
     return max(checkpoints)[2] if checkpoints else None
 
 
@@ -104,7 +104,7 @@ def restore(path, network, optimizer, scaler):
     return state["iteration"], state.get("skipped", 0)
 
 
-def rng_state():
+def get_rng_state():
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),

@@ -59,7 +59,7 @@ class TrainingStep(nn.Module):
 
         generator: the torch.Generator, on the CPU, of all that the step draws; torch's global one if None.
         """
-        return combine(self.frames(self.network, batch, generator), batch, iteration, self.settings)
+        return combine_losses(self.frames(self.network, batch, generator), batch, iteration, self.settings)
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Outcome:
     """{name of the loss: (student, teacher)}, each B×O×C×h×w."""
 
     matches: tuple | None = None
-    """(prob, truth) of `_carried`."""
+    """(prob, truth) of `_carry_masks`."""
 
-    alike: bool = False
+    equal_weights: bool = False
     """Do all frames have the same weight, or the published ones of `halving_sum`?"""
 
 
@@ -94,22 +94,22 @@ def static_step(network, batch, generator=None, match=False):
         if frame == 1:
             mask = logits[frame].softmax(1)[:, 1:]
             values.append(network.encode_value(features.image(frame), features.f16(frame), mask))
-    return Outcome(logits, {"klloss_loss": (value, clean_value)}, _carried(features, batch) if match else None)
+    return Outcome(logits, {"klloss_loss": (value, clean_value)}, _carry_masks(features, batch) if match else None)
 
 
 def video_step(network, batch, generator=None, damage=0, match=False):
     """Stages 1 to 3: five frames, two objects; 2 and 4 are read from the embedding, guided by the full memory.
 
-    generator: of the damage. damage: the share of the predicted masks that are damaged (`damaged_masks`) before the
+    generator: of the damage. damage: the share of the predicted masks that are damaged (`damage_masks`) before the
     memory takes them. match: are the outcome's `matches` wanted?
     """
     features = _encode_frames(network, batch)
     selector = batch["selector"]
 
-    def remembered(frame, logits):
+    def remember(frame, logits):
         masks = logits.softmax(1)[:, 1:]
         if damage:
-            masks = damaged_masks(masks, selector, damage, generator)
+            masks = damage_masks(masks, selector, damage, generator)
         return network.encode_value(features.image(frame), features.f16(frame), masks)
 
     clean = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
@@ -118,16 +118,16 @@ def video_step(network, batch, generator=None, damage=0, match=False):
     values, logits = [value], {}
 
     logits[1] = _segment(network, features, 1, _read(features, 1, [0], values), selector)
-    values.append(remembered(1, logits[1]))
+    values.append(remember(1, logits[1]))
 
     embedding = _aggregate(network, (features.key(0), values[0]), (features.key(1), values[1]))
     thin_2, guide_2 = _read_entries(features, 2, [embedding]), _read(features, 2, [0, 1], values)
     logits[2] = _segment(network, features, 2, thin_2, selector)
     # The memory takes the guide's mask, which the embedding's errors do not reach.
-    values.append(remembered(2, _segment(network, features, 2, guide_2, selector)))
+    values.append(remember(2, _segment(network, features, 2, guide_2, selector)))
 
     logits[3] = _segment(network, features, 3, _read(features, 3, [0, 1, 2], values), selector)
-    values.append(remembered(3, logits[3]))
+    values.append(remember(3, logits[3]))
 
     for frame in (2, 3):
         embedding = _aggregate(network, embedding, (features.key(frame), values[frame]))
@@ -135,9 +135,9 @@ def video_step(network, batch, generator=None, damage=0, match=False):
     logits[4] = _segment(network, features, 4, thin_4, selector)
     return Outcome(logits, {
         "klloss_loss": (value, clean_value),
-        "df2_distillation": _decoder_inputs(features, 2, thin_2, guide_2),
-        "df4_distillation": _decoder_inputs(features, 4, thin_4, guide_4),
-    }, _carried(features, batch) if match else None)
+        "df2_distillation": _join_decoder_inputs(features, 2, thin_2, guide_2),
+        "df4_distillation": _join_decoder_inputs(features, 4, thin_4, guide_4),
+    }, _carry_masks(features, batch) if match else None)
 
 
 def rollout_step(network, batch, generator=None, damage=0, match=False):
@@ -164,22 +164,22 @@ def rollout_step(network, batch, generator=None, damage=0, match=False):
             if frame < end:
                 masks = output.softmax(1)[:, 1:]
                 if damage and frame == 1:
-                    masks = damaged_masks(masks, selector, damage, generator)
+                    masks = damage_masks(masks, selector, damage, generator)
                 last = features.key(frame), network.encode_value(features.image(frame), features.f16(frame), masks)
                 embedding = _aggregate(network, embedding, last)
                 memory = [first, first, last, embedding]
         if frame == before:
             # Autocast would go on with the weights that it converted without gradients.
             torch.clear_autocast_cache()
-    return Outcome(logits, {}, _carried(features, batch) if match else None, alike=True)
+    return Outcome(logits, {}, _carry_masks(features, batch) if match else None, equal_weights=True)
 
 
 def matching_step(network, batch, generator=None):
     """Nothing but what the keys are worth: the first frame's masks, carried into the others. Nothing is drawn."""
-    return Outcome({}, {}, _carried(_encode_frames(network, batch), batch))
+    return Outcome({}, {}, _carry_masks(_encode_frames(network, batch), batch))
 
 
-def damaged_masks(masks, selector, share, generator=None):
+def damage_masks(masks, selector, share, generator=None):
     """masks B×O×H×W in [0, 1] as a tracker that errs would remember them; selector as in a batch.
 
     In `share` of the images something is wrong: in half of them every object lacks what lies beyond a line across it,
@@ -210,7 +210,7 @@ def damaged_masks(masks, selector, share, generator=None):
     return torch.where(chance < share / 2, lacking, torch.where(chance < share, excessive, masks))
 
 
-def combine(outcome, batch, iteration, settings):
+def combine_losses(outcome, batch, iteration, settings):
     """The losses of an Outcome; see TrainingStep.forward."""
     selector = batch.get("selector")
     classes = batch["cls_gt"].long()
@@ -225,7 +225,7 @@ def combine(outcome, batch, iteration, settings):
             scalars[f"dice_{frame}"] = overlap
             frame_losses[-1] = frame_losses[-1] + overlap
         images[f"mask_{frame}"] = logits.detach().softmax(1)[:, 1:]
-    total = sum(frame_losses) / max(1, len(frame_losses)) if outcome.alike else halving_sum(frame_losses)
+    total = sum(frame_losses) / max(1, len(frame_losses)) if outcome.equal_weights else halving_sum(frame_losses)
     weights = {"klloss_loss": settings.klloss_weight, "df2_distillation": settings.decoder_f2_weight,
                "df4_distillation": settings.decoder_f4_weight}
     for name, (student, teacher) in outcome.consistencies.items():
@@ -282,7 +282,7 @@ def _read_entries(features, frame, entries):
     return read_all(query.flatten(2), keys, values).unflatten(3, query.shape[2:])
 
 
-def _carried(features, batch):
+def _carry_masks(features, batch):
     """The first frame's true masks, carried into all later frames by the affinity alone, and the true ones there.
 
     Both B×O×N: of each cell at stride 16 the share that is the object's, N cells of all later frames together.
@@ -309,7 +309,7 @@ def _aggregate(network, old, new):
     return sam.aggregate_key(old[0], new[0]), value.unflatten(0, old[1].shape[:2])
 
 
-def _decoder_inputs(features, frame, *readouts):
+def _join_decoder_inputs(features, frame, *readouts):
     """Each readout with the frame's f16_thin beside it, B×O×2V×h×w."""
     thin = features.decoder(frame)[0].unsqueeze(1)
     return tuple(torch.cat([readout, thin.expand_as(readout)], 2) for readout in readouts)

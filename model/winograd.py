@@ -31,7 +31,7 @@ CHANNELS = 192
 """With fewer, transforming takes longer than it saves."""
 
 
-def fits(weight, stride, padding, dilation, groups):
+def is_faster(weight, stride, padding, dilation, groups):
     """Is this convolution one that gains from it?"""
     return (weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= CHANNELS and groups == 1
             and stride == [1, 1] and padding == [1, 1] and dilation == [1, 1])
@@ -78,9 +78,9 @@ class Winograd(nn.Module):
             padded = x.new_zeros(batch, 2 * count + 2, 2 * columns + 2, channels)
             first, last = max(0, 2 * top - 1), min(height, 2 * (top + count) + 1)
             padded[:, first - 2 * top + 1:last - 2 * top + 1, 1:width + 1] = x[:, first:last]
-            tiles = _transformed(_transformed(padded, 1, count), 3, columns)
+            tiles = _transform_tiles(_transform_tiles(padded, 1, count), 3, columns)
             tiles = tiles.view(4, 4, 1, batch * count * columns, 1, channels).permute(1, 0, 2, 5, 3, 4)
-            sums = zip(*(self._down(tiles[:, column], column) for column in range(4)), strict=True)
+            sums = zip(*(self._multiply_column(tiles[:, column], column) for column in range(4)), strict=True)
             for row, parts in enumerate(sums):
                 parts = [part.permute(0, 2, 3, 1).view(batch, count, columns, -1) for part in parts]
                 target = result[:, 2 * top + row:2 * (top + count):2]
@@ -94,7 +94,7 @@ class Winograd(nn.Module):
                 target.relu_()
         return result[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
-    def _down(self, tiles, column):
+    def _multiply_column(self, tiles, column):
         """The products of a column of places, added up along it to the upper and the lower results."""
         middle, lower = (self.products[row][column](tiles[row]) for row in (1, 2))
         upper = middle + lower
@@ -104,7 +104,7 @@ class Winograd(nn.Module):
         return upper, lower
 
 
-def _transformed(x, dim, count):
+def _transform_tiles(x, dim, count):
     """Bᵀ along `dim`, whose `count` tiles of four overlap by two; the four places come first."""
     places = [x.narrow(dim, start, 2 * count - 1).unfold(dim, 1, 2).squeeze(-1) for start in range(4)]
     result = x.new_empty(4, *places[0].shape)
