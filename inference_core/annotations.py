@@ -53,9 +53,9 @@ def _find_frame(key, file, frames, names):
             return key
         if key.isdecimal() and int(key) < frames.length and str(int(key)) == key:
             return frames.names[int(key)]
-        raise InputError(f"{file}: no frame is called {key}; the frames go from {frames.names[0]} to {frames.names[-1]}")
+        raise InputError(f"{file}: no frame is called {key}; they are {frames.names[0]} to {frames.names[-1]}")
     if key is None:
         return frames.name(0)
     if not key.isdecimal():
-        raise InputError(f"{file}: the frames of a video file are numbered from 0, and {key} is not a number")
+        raise InputError(f"{file}: the frames of a video file are numbered from 0, {key} is no such number")
     return frames.name(int(key))

@@ -156,7 +156,7 @@ def remove_earlier_results(folder):
     for name in ("masks", "scores"):
         files = list((folder / name).iterdir()) if (folder / name).is_dir() else []
         if files and not ours:
-            raise InputError(f"{folder / name}: this folder holds files that track.py did not write; choose another --output")
+            raise InputError(f"{folder / name}: track.py did not write the files in it; choose another --output")
         results += files
     for file in results:
         file.unlink(missing_ok=True)

@@ -54,7 +54,7 @@ class TrackedFrame(NamedTuple):
     """The ids of the tracked objects, in the order of `probabilities`."""
 
     seconds: float
-    """The time from having the image to having the ids, both in the host's memory. Reading and writing are not in it."""
+    """The time from image to ids, both in the host's memory, without reading and writing files."""
 
 
 def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None):

@@ -1,14 +1,14 @@
 """The network as inference runs it: the same function of the same weights, with less to compute.
 
-`InferenceNetwork` is a snapshot of a loaded `RDE`, whose parameters and names stay as they are: it shares no memory
-with it, and what happens to the one does not change the other. Against the plain form
-- batch norms are folded into the convolutions before them, biases, sums and activations into the same call;
-- a convolution over a concatenation of an object's and the image's features is the sum of two, of which the image's
+`InferenceNetwork` is a snapshot of an `RDE`. The two share no memory, and a change of one does not change the other.
+A snapshot is faster than the network because
+- batch norms are folded into the convolutions before them, and biases, sums and activations into the same call;
+- a convolution over the concatenated features of object and image is split into the sum of two, and the image's part
   is computed once per frame, whatever the number of objects;
-- SAM works on images, its two time steps being two rows of the batch;
-- tensors are channels_last, weights are converted and laid out once (on the CPU in the blocks that oneDNN wants).
+- SAM works on 2D images: its two time steps are rows of the batch;
+- tensors are channels_last, and weights are converted and laid out once (on the CPU in the blocks that oneDNN wants).
 
-Every block of the network that has convolutions has its counterpart here, with the same name where it does the same:
+Every block of the network that has convolutions has a counterpart here. It has the same name where it does the same:
 
     as trained                                        here
 
@@ -20,7 +20,7 @@ Every block of the network that has convolutions has its counterpart here, with 
             cat ─ conv1 ─                                                                              │
     image ──┘                                         per object:      masks ─ conv1's columns for them (+) ─
 
-Layouts: B is 1 for what belongs to the frame, O objects for what belongs to them, h×w = H/16×W/16.
+The first dimension is 1 for what belongs to the frame and O for what belongs to its objects. h×w = H/16×W/16.
 """
 
 import contextlib
@@ -44,42 +44,48 @@ from model.network import distribution, image_statistics, normalise
 
 
 class Frame(NamedTuple):
-    """What is computed once per frame, however many objects there are."""
+    """What is computed once per frame, whatever the number of objects."""
 
     key: torch.Tensor
-    """1×key_dim×h×w"""
+    """1×key_dim×h×w."""
 
     f16: torch.Tensor
     """1×f16_dim×h×w, for the value encoder."""
 
     compress: torch.Tensor
-    """1×dims[0]×h×w, the frame's share in the first convolution of the decoder's `compress`."""
+    """1×dims[0]×h×w, the image's part of the first convolution in the decoder's block `compress`."""
 
     compress_skip: torch.Tensor
-    """1×dims[0]×h×w, that in the one beside it."""
+    """1×dims[0]×h×w, the image's part of the shortcut convolution in that block."""
 
     skip8: torch.Tensor
-    """1×dims[0]×2h×2w"""
+    """1×dims[0]×2h×2w, the skip connection at stride 8."""
 
     skip4: torch.Tensor
-    """1×dims[1]×4h×4w"""
+    """1×dims[1]×4h×4w, the skip connection at stride 4."""
 
 
 class LayerCopier:
-    """Makes copies of a network's convolutions in `dtype`; packed: see InferenceNetwork."""
+    """Copies layers of a network for a snapshot. dtype, packed: as for InferenceNetwork."""
 
     def __init__(self, dtype, packed):
         self.dtype, self.packed = dtype, packed
 
     def fuse(self, convolution, norm=None, activation=None):
-        """activation(norm(convolution(x)) + other) as one module of x and, where something is added, `other`."""
+        """Return activation(norm(convolution(x)) + other) as one module.
+
+        Its call takes x and, where a sum is wanted, `other`.
+        """
         weight, bias = convolution.weight, convolution.bias
         if norm is not None:
             weight, bias = fold_norm(convolution, norm)
         return self.copy(convolution, weight, bias, activation)
 
     def copy(self, convolution, weight, bias, activation=None):
-        """The same of an nn.Conv2d, or an nn.Conv3d that is to work on images, with another weight and bias."""
+        """Return a copy of a convolution with another weight and bias.
+
+        convolution: an nn.Conv2d, or an nn.Conv3d whose copy is to work on images.
+        """
         geometry = [list(each[-2:]) for each in (convolution.stride, convolution.padding, convolution.dilation)]
         geometry.append(convolution.groups)
         weight, bias = (None if each is None else each.detach().to(self.dtype, copy=True) for each in (weight, bias))
@@ -90,12 +96,12 @@ class LayerCopier:
         return onednn.Convolution(weight, bias, geometry, activation, packed=packed)
 
     def copy_module(self, module):
-        """Of what has no convolution to fuse anything with."""
+        """Return a copy of a module that has no convolution to fuse anything with."""
         return copy.deepcopy(module).to(self.dtype).requires_grad_(False).eval()
 
 
 def fold_norm(convolution, norm):
-    """Weight and bias of the convolution that does what `convolution` and the batch norm after it do."""
+    """Return weight and bias of the one convolution that does what `convolution` and the batch norm after it do."""
     return fuse_conv_bn_weights(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps,
                                 norm.weight, norm.bias)
 
@@ -106,7 +112,7 @@ class ResidualUnit(nn.Module):
     def __init__(self, block, copier):
         super().__init__()
         count = 3 if isinstance(block, Bottleneck) else 2
-        # The last one adds the shortcut before its activation.
+        # The last convolution adds the shortcut before its activation.
         self.convolutions = nn.ModuleList(
             copier.fuse(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), "relu")
             for number in range(1, count + 1))
@@ -120,12 +126,12 @@ class ResidualUnit(nn.Module):
 
 
 def _copy_stage(layer, copier):
-    """One of a ResNet's layers."""
+    """Return a copy of one of a ResNet's layers."""
     return nn.Sequential(*(ResidualUnit(block, copier) for block in layer))
 
 
 class KeyEncoder(nn.Module):
-    """See model.encoders."""
+    """See model.encoders.KeyEncoder."""
 
     def __init__(self, encoder, copier):
         super().__init__()
@@ -141,11 +147,11 @@ class KeyEncoder(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """See model.efficientnet_lite."""
+    """See model.efficientnet_lite.InvertedResidual."""
 
     def __init__(self, block, copier):
         super().__init__()
-        # Convolution, norm, ReLU6 and so on; none after the last.
+        # The layers are convolution, norm, ReLU6 and so on, without a ReLU6 at the end.
         convolutions, norms = block.layers[0::3], block.layers[1::3]
         activations = ["relu6"] * (len(convolutions) - 1) + [None]
         self.layers = nn.ModuleList(map(copier.fuse, convolutions, norms, activations))
@@ -175,7 +181,7 @@ class EfficientNet(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """See model.modules. activation: what is done to the result."""
+    """See model.modules.ResBlock. activation: applied to the result."""
 
     def __init__(self, block, copier, activation=None):
         super().__init__()
@@ -188,7 +194,7 @@ class ResBlock(nn.Module):
 
 
 class SplitResBlock(nn.Module):
-    """A ResBlock over the concatenation of an object's features (the first `own` channels) and the image's."""
+    """A ResBlock over the concatenation of an object's features (the first `own` channels) and the image's features."""
 
     def __init__(self, block, own, copier):
         super().__init__()
@@ -203,15 +209,16 @@ class SplitResBlock(nn.Module):
         self.conv2 = copier.fuse(block.conv2)
 
     def encode_frame(self, image):
-        """The frame's share, from the image's features 1×...×h×w."""
+        """Return the image's parts of both convolutions, from the image's features 1×...×h×w."""
         return self.frame_conv1(F.relu(image)), self.frame_skip(image)
 
     def forward(self, x, frame_conv1, frame_skip):
+        """Return the block's result O×out×h×w, from an object's features x and the results of `encode_frame`."""
         return self.conv2(self.conv1(F.relu(x), frame_conv1), self.skip(x, frame_skip))
 
 
 class CBAM(nn.Module):
-    """See model.modules."""
+    """See model.modules.CBAM."""
 
     def __init__(self, attention, copier):
         super().__init__()
@@ -225,7 +232,7 @@ class CBAM(nn.Module):
 
 
 class SplitFuser(nn.Module):
-    """FeatureFuser, the image's share in it apart."""
+    """A FeatureFuser whose first block is split into the object's and the image's part."""
 
     def __init__(self, fuser, f16_dim, copier):
         super().__init__()
@@ -239,7 +246,10 @@ class SplitFuser(nn.Module):
 
 
 class ValueEncoder(nn.Module):
-    """See model.encoders; the image's share in the first convolution and in the fuser apart."""
+    """See model.encoders.ValueEncoder.
+
+    Its first convolution and its fuser are split into the object's and the image's part.
+    """
 
     def __init__(self, encoder, f16_dim, copier):
         super().__init__()
@@ -252,13 +262,13 @@ class ValueEncoder(nn.Module):
         self.fuser = SplitFuser(encoder.fuser, f16_dim, copier)
 
     def forward(self, image, masks, f16):
-        """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
+        """Turn image 1×3×H×W, masks O×2×H×W and f16 1×f16_dim×h×w into values O×value_dim×h×w."""
         x = self.layers(self.maxpool(self.conv1(masks, self.image_conv(image))))
         return self.fuser(x, *self.fuser.block1.encode_frame(f16))
 
 
 class SplitLightValueEncoder(nn.Module):
-    """LightValueEncoder in the same way."""
+    """See model.encoders.LightValueEncoder. It is split in the same way."""
 
     def __init__(self, encoder, f16_dim, copier):
         super().__init__()
@@ -272,16 +282,17 @@ class SplitLightValueEncoder(nn.Module):
         self.fuser = SplitFuser(encoder.fuser, f16_dim, copier)
 
     def forward(self, image, masks, f16):
-        """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
+        """Turn image 1×3×H×W, masks O×2×H×W and f16 1×f16_dim×h×w into values O×value_dim×h×w."""
         x = self.conv2(self.conv1(masks, self.image_conv(image)))
         x = self.conv4(self.block3(self.conv3(x)))
         return self.fuser(x, *self.fuser.block1.encode_frame(f16))
 
 
 class Prediction(nn.Module):
-    """A 3×3 convolution to one channel, x O×in×h×w channels_last to O×1×h×w float32.
+    """A 3×3 convolution to one channel, from O×in×h×w channels_last to O×1×h×w float32.
 
-    First the products at all nine places, then their sum: oneDNN would compute 16 channels and throw 15 away.
+    It computes the products at all nine places first, and then their sum. OneDNN would compute 16 channels and throw 15
+    away.
     """
 
     def __init__(self, convolution):
@@ -301,7 +312,10 @@ class Prediction(nn.Module):
 
 
 class Decoder(nn.Module):
-    """See model.decoder; the image's share in it apart. Of the key encoder's side, `key_comp` belongs to it here."""
+    """See model.decoder.Decoder.
+
+    Its image part is computed once per frame. The network's `key_comp` belongs to it here.
+    """
 
     def __init__(self, network, copier):
         super().__init__()
@@ -316,11 +330,11 @@ class Decoder(nn.Module):
         self.pred = Prediction(decoder.pred) if on_onednn else copier.fuse(decoder.pred)
 
     def encode_frame(self, f16, f8, f4):
-        """compress, compress_skip, skip8 and skip4 of a Frame."""
+        """Return compress, compress_skip, skip8 and skip4 of a Frame."""
         return *self.compress.encode_frame(self.thin(f16)), self.skip8(f8), self.skip4(f4)
 
     def forward(self, readout, frame):
-        """Mask logits O×H×W, float32."""
+        """Return mask logits O×H×W, float32."""
         x = self.compress(readout, frame.compress, frame.compress_skip)
         for skip, block in ((frame.skip8, self.block8), (frame.skip4, self.block4)):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -331,7 +345,7 @@ class Decoder(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """One half of SAM, for keys or for values: two entries O×C×h×w become one."""
+    """One half of SAM, for keys or for values: it makes one entry O×C×h×w of two."""
 
     def __init__(self, encoder, compress, copier):
         super().__init__()
@@ -357,14 +371,14 @@ class Aggregation(nn.Module):
         x = torch.cat([old, new]).contiguous(memory_format=torch.channels_last)
         x = self.W(self._attend(x), x)
         if len(self.se_block):
-            # Its norms and gates go over both time steps.
+            # The norms and gates of these blocks need both time steps at once.
             x = self.se_block(x.unflatten(0, (2, objects)).permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4).flatten(0, 1)
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.fuse(torch.cat([branch(x) for branch in self.branches], 1)) + x
         return self.compress_new(x[objects:], self.compress_old(x[:objects]))
 
     def _attend(self, x):
-        """(g φᵀ / N) θ of every object, as 2O×inner×h×w; see NonLocal."""
+        """Return (g φᵀ / N) θ of every object, as 2O×inner×h×w. See model.sam.NonLocal."""
         height, width = x.shape[-2:]
         theta, pooled = self.project(x).split([self.inner, 2 * self.inner], 1)
         pooled = F.max_pool2d(pooled, (min(2, height), min(2, width)))
@@ -376,12 +390,10 @@ class Aggregation(nn.Module):
 
 
 class InferenceNetwork(nn.Module):
-    """The inference form of an RDE, which must have been trained for several objects: a snapshot of its weights.
+    """A snapshot of an RDE, which must have been trained for several objects. `take_snapshot` makes and keeps one.
 
-    dtype: in which everything but affinities and probabilities is computed and kept. Lives on the RDE's device.
-    packed: on the CPU, lay weights out as oneDNN wants them. What is to be compiled needs packed=False.
-
-    `take_snapshot` makes one for a network and keeps it.
+    dtype: the dtype of weights and of all results but affinities and probabilities. The device is that of the RDE.
+    packed: on the CPU, lay out weights as oneDNN wants them. A network that is to be compiled needs packed=False.
     """
 
     @torch.inference_mode(False)
@@ -413,25 +425,31 @@ class InferenceNetwork(nn.Module):
         return self.mean.device
 
     def encode(self, image, size, padding):
-        """The image 1×3×H×W as the value encoder takes it, and its Frame; see `prepared`."""
+        """Return the prepared image 1×3×H'×W', which `encode_value` takes, and its Frame.
+
+        Arguments as for `prepare_image`.
+        """
         image = prepare_image(image, size, padding, (self.mean, self.std))
         f16, f8, f4 = self.key_encoder(self._lay_out(image))
         return image, Frame(self.key_proj(f16), f16, *self.decoder.encode_frame(f16, f8, f4))
 
     def read(self, query, key, value, copies, top_k):
-        """See model.memory_reading."""
+        """See model.memory_reading.read_top_k."""
         return read_top_k(query, key, value, copies, top_k)
 
     def decode(self, readout, frame):
-        """Mask logits O×H×W, float32, from readout O×value_dim×h×w and the frame's Frame."""
+        """Return mask logits O×H×W, float32, from readout O×value_dim×h×w and a Frame."""
         return self.decoder(readout, frame)
 
     def distribution(self, logits):
-        """Probabilities (O+1)×H×W, background first, from mask logits O×H×W."""
+        """Return probabilities (O+1)×H×W, background first, from mask logits O×H×W."""
         return distribution(logits.sigmoid())
 
     def encode_value(self, image, frame, masks, others):
-        """Values O×value_dim×h×w from the frame and masks O×H×W, each object's own and the sum of all others'."""
+        """Return values O×value_dim×h×w.
+
+        masks: O×H×W, each object's own. others: O×H×W, for each object the sum of all other objects' masks.
+        """
         masks = self._lay_out(torch.stack([masks, others], 1))
         return self.value_encoder(self._lay_out(image), masks, frame.f16)
 
@@ -440,7 +458,7 @@ class InferenceNetwork(nn.Module):
 
     def _apply(self, fn, *args, **kwargs):
         if fn(torch.empty(0, dtype=self.dtype)).dtype != self.dtype:
-            raise TypeError(f"this inference form is in {self.dtype}; make another one for another dtype")
+            raise TypeError(f"this snapshot is in {self.dtype}; make another one for another dtype")
         return super()._apply(fn, *args, **kwargs)
 
 
@@ -455,9 +473,9 @@ class PlainFrame(NamedTuple):
 
 
 class PlainEngine:
-    """The network as training runs it, under autocast: what an InferenceNetwork is measured against.
+    """An engine that runs the trained network itself, under autocast.
 
-    Same methods, no snapshot.
+    It is not a snapshot but what snapshots are compared with. It has the same methods as an InferenceNetwork.
     """
 
     def __init__(self, network, dtype=torch.float32):
@@ -503,35 +521,38 @@ class PlainEngine:
 
 
 def prepare_image(image, size, padding, statistics=None):
-    """An image 3×H×W, uint8 or float in [0, 1], normalised, resized and padded with zeros: 1×3×H'×W'.
+    """Return an image normalised, resized and padded with zeros, 1×3×H'×W'.
 
-    size: (height, width) to resize it to, or None. padding: (left, right, top, bottom). statistics: see `normalise`.
+    image: 3×H×W, uint8 or float in [0, 1].
+    size: (height, width) to resize it to, or None.
+    padding: (left, right, top, bottom).
+    statistics: as for `normalise`.
     """
     image = normalise(image, statistics).unsqueeze(0)
     if size is not None:
-        # No antialiasing, as in the environment of the published results.
+        # There is no antialiasing, as in the environment of the published results.
         image = F.interpolate(image, size=size, mode="bicubic", align_corners=False)
     return F.pad(image, padding)
 
 
 _snapshots = weakref.WeakKeyDictionary()
-"""{network: (fingerprint of its weights, {what a form was made with: form})}"""
+"""{network: (fingerprint of its weights, {arguments of a snapshot: snapshot})}."""
 
 _snapshot_lock = threading.Lock()
 
 
 def take_snapshot(network, dtype=torch.float32, *, packed=True):
-    """The InferenceNetwork of this network's weights as they are now: the same object until one of them changes.
+    """Return the InferenceNetwork of this network's weights as they are now.
 
-    It lives as long as the network does or somebody uses it.
+    While no weight changes, this is always the same object. It lives as long as the network does or somebody uses it.
     """
-    # Where oneDNN is switched off, other snapshots are made.
+    # Snapshots are different where oneDNN is switched off.
     made_with = (dtype, packed, torch.backends.mkldnn.enabled)
     with _snapshot_lock:
         before, snapshots = _snapshots.get(network, (None, {}))
         now = _compute_fingerprint(network)
         if before != now:
-            # The memory of those that are out of date is of use for the new one.
+            # Free the outdated snapshots first: the new one can use their memory.
             snapshots.clear()
             _snapshots[network] = now, snapshots
         if made_with not in snapshots:
@@ -540,10 +561,10 @@ def take_snapshot(network, dtype=torch.float32, *, packed=True):
 
 
 def _compute_fingerprint(network):
-    """What changes when a weight does.
+    """Return a list that changes when a weight does.
 
-    Address and version are torch's own account of it, which writing to `.data` and to memory shared with numpy goes
-    past; hence also a checksum of the bits, a tenth of a second for `base`.
+    Torch counts the changes of a tensor in its version, but does not see those through `.data` or through memory shared
+    with numpy. So the list also has a checksum of the bits, which takes a tenth of a second for `base`.
     """
     return [(name, tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device,
              tensor.shape, _compute_checksum(tensor)) for name, tensor in network.state_dict().items()]
@@ -559,5 +580,5 @@ def _device_of(network):
 
 
 def _rows(x):
-    """B×C×h×w, channels_last, to B×(h·w)×C."""
+    """Turn x B×C×h×w, channels_last, into B×(h·w)×C."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,7 +1,7 @@
-"""oneDNN called directly: convolutions with what follows fused into them and weights laid out once, and products.
+"""Direct calls of oneDNN: products, and convolutions that are fused with what follows and lay out their weights once.
 
-The operators in `torch.ops.mkldnn` are private to torch. Before the first use in a dtype they are tried on a small
-example; where one is missing or wrong, torch's own convolution does all the work.
+The operators in `torch.ops.mkldnn` are private to torch. So they are tried on a small example before their first use in
+a dtype. If one is missing or gives a wrong result, torch's own convolution does all the work.
 """
 
 import functools
@@ -13,24 +13,26 @@ import torch.nn.functional as F
 from torch import nn
 
 _ACTIVATIONS = {None: ("none", [], ""), "relu": ("relu", [], ""), "relu6": ("hardtanh", [0.0, 6.0], "")}
+"""{activation: (name, scalars, algorithm) as oneDNN's operators take them}."""
+
 KEPT = 2
-"""Layouts kept of one weight. For most, one serves all batches of a frame size; another size brings another one."""
+"""The number of layouts kept for each weight. Most weights need one for all batches of a frame size."""
 
 SHAPES = 100
-"""Shapes of inputs of which each weight remembers the layout."""
+"""The number of input shapes for which each weight remembers the layout."""
 
 _packing_lock = threading.Lock()
-"""Held while a weight changes its layout: threads may share a network."""
+"""Held while a weight changes its layout, since threads may share a network."""
 
 
 def can_run(tensor):
-    """Does oneDNN compute with tensors on this one's device, of its dtype?"""
+    """Return whether oneDNN computes with tensors of this one's device and dtype."""
     return tensor.device.type == "cpu" and torch.backends.mkldnn.enabled and supports(tensor.dtype)
 
 
 @functools.cache
 def supports(dtype):
-    """Can this processor's oneDNN compute in `dtype`, and are torch's private operators for it what they were?"""
+    """Return whether oneDNN can compute in `dtype` here. Torch's private operators must work as expected, too."""
     if not torch.backends.mkldnn.is_available():
         return False
     supported = {torch.float32: lambda: True, torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
@@ -48,9 +50,9 @@ def supports(dtype):
 
 
 def _find_fault(dtype):
-    """What is wrong with the operators, None if nothing is."""
+    """Return what is wrong with the operators in `dtype`, or None if nothing is."""
     def make_example(*shape):
-        # Not random: torch's generator is the user's.
+        # These numbers are not random because torch's generator belongs to the user.
         return torch.arange(torch.Size(shape).numel()).mul(0.7).sin().view(shape).to(dtype)
 
     weight, bias = make_example(24, 16, 3, 3), make_example(24)
@@ -78,13 +80,14 @@ def _find_fault(dtype):
 
 
 class Convolution(nn.Module):
-    """activation(convolution(x) + other), in as few passes over the memory as the device allows.
+    """A module that computes activation(convolution(x) + other) in as few passes over the memory as the device allows.
 
-    weight, bias: become buffers; the bias may be None. geometry: stride, padding, dilation, groups, as lists.
+    weight, bias: become buffers. The bias may be None.
+    geometry: stride, padding, dilation, groups; all but groups are lists.
     activation: None, "relu" or "relu6".
-    packed: on the CPU, keep the weight in the layout that oneDNN wants, and nothing else of it. Which layout is the
-        fastest depends on the input's shape; with another one oneDNN would lay the weight out in every call, which
-        can take several times as long as the convolution.
+    packed: on the CPU, keep the weight only in the layout that oneDNN wants. The fastest layout depends on the input's
+        shape. With another one, oneDNN would lay out the weight in every call, which can take several times as long as
+        the convolution.
     """
 
     def __init__(self, weight, bias, geometry, activation=None, *, packed=True):
@@ -95,11 +98,14 @@ class Convolution(nn.Module):
         self.activation = activation
         self.packed = packed
         self._shape = weight.shape
-        self._layouts = {}  # by their descriptions, the one chosen longest ago first
-        self._layout_of = {}  # by the shape of the input
+        self._layouts = {}  # {description: weight in this layout}, the one chosen longest ago first
+        self._layout_of = {}  # {shape of the input: weight in the layout for it}
 
     def forward(self, x, other=None):
-        """x B×in×h×w, other with the output's shape or one row for all of the batch; channels_last."""
+        """x: B×in×h×w.
+
+        other: None, or of the output's shape, or with one row for all of the batch. All are channels_last.
+        """
         if self.packed and can_run(x):
             return self._run_packed(x, other, self.activation)
         y = self._run_plain(x)
@@ -112,14 +118,14 @@ class Convolution(nn.Module):
         return y
 
     def add_to(self, total, x):
-        """total += convolution(x)."""
+        """Add convolution(x) to `total` in place."""
         if self.packed and can_run(x):
             self._add_packed(total, x)
         else:
             total += self._run_plain(x)
 
     def unpack(self):
-        """The weight as an ordinary tensor out×in×k×k; layouts are dropped."""
+        """Return the weight as an ordinary tensor out×in×k×k, and drop its layouts."""
         weight = self.weight
         if weight is None:
             with _packing_lock:
@@ -152,7 +158,7 @@ class Convolution(nn.Module):
         return layout, self.bias, padding, stride, dilation, groups
 
     def _pack(self, shape):
-        """The weight in the layout for inputs of this shape, from now on instead of the dense one."""
+        """Return the weight in the layout for inputs of this shape. This layout replaces the ordinary tensor."""
         stride, padding, dilation, groups = self.geometry
         dense = self._copy_dense()
         layout = torch.ops.mkldnn._reorder_convolution_weight(dense, padding, stride, dilation, groups, list(shape))
@@ -170,7 +176,7 @@ class Convolution(nn.Module):
     def _copy_dense(self):
         if self.weight is not None:
             return self.weight
-        # Exact: a layout is another order of the same numbers.
+        # This is exact, because a layout is the same numbers in another order.
         dense = next(iter(self._layouts.values())).to_dense().reshape(self._shape)
         return dense.contiguous(memory_format=torch.channels_last)
 
@@ -190,7 +196,10 @@ class Convolution(nn.Module):
 
 
 def _describe(layout, shape):
-    """What equal layouts of one weight have in common; where torch does not tell (before 2.6), the input's shape."""
+    """Return what equal layouts of one weight have in common.
+
+    Torch before 2.6 does not tell it: then the input's shape.
+    """
     try:
         return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(layout).numpy())
     except (AttributeError, RuntimeError):
@@ -198,7 +207,10 @@ def _describe(layout, shape):
 
 
 def multiply(rows, columns, bias):
-    """rows Q×C @ columns C×N + bias N, float32. Q×N; on AMD's processors twice as fast as torch.addmm."""
+    """Return rows Q×C @ columns C×N + bias N, as Q×N float32.
+
+    On AMD's processors it is twice as fast as torch.addmm.
+    """
     if not torch.compiler.is_compiling() and can_run(rows):
         return torch.ops.mkldnn._linear_pointwise(rows, columns.t(), bias, "none", [], "")
     return torch.addmm(bias, rows, columns)
