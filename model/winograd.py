@@ -2,8 +2,8 @@
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: a tile d of 4×4 inputs gives
 Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, 2×2 results. Summed over the input channels, ⊙ is one matrix product for each of the
-16 places of a tile. In float32 this is as exact as the direct sum, because there are fewer
-terms. In half precision it is not.
+16 places of a tile. In float32 this is as exact as the direct sum, because there are fewer terms. In
+half precision it is not.
 
     image of 4×4, with zeros around it      each tile's 16 places            4×4 results
 
