@@ -1,4 +1,4 @@
-"""How fast tracking and training are on this machine, and how far from what it could do.
+"""Measure how fast tracking and training are on this machine, and how near to its limit.
 
     python benchmark.py                                     # base, 480×854, two objects, float32
     python benchmark.py --protocol stcn step phases --precision bfloat16
@@ -8,17 +8,17 @@
 
 Protocols:
     stcn        frames per second of the network and upsampling, without input and output (STCN's protocol)
-    step        milliseconds per frame, the device waited for after each: median and 95th percentile
+    step        milliseconds per frame, waiting for the device after each: median and 95th percentile
     phases      milliseconds and floating point operations per call of each part
     end-to-end  image files in, mask files out
-    memory      peak, and bytes per frame by which it grows, over 2,000 frames unless --frames is given
+    memory      peak, and growth in bytes per frame, over 2,000 frames unless --frames is given
     objects     frames per second with 1, 2, 5, 10 objects
     size        frames per second and peak memory with one object, 240p to 4K
     train       milliseconds per step and peak memory, stages 0 and 3, published batch
-    all         all of these; stcn in float32 and with --reference, too
+    all         all of these, and stcn also in float32 and with --reference
 
-Frames are smooth noise that moves, weights random unless --model is given: neither changes the time of a step.
-Operations are those of convolutions and products as the chosen engine of the network asks for them; the machine's peak
+The frames are moving smooth noise, and the weights are random unless --model is given: neither changes the time of a
+step. The operations counted are those of the convolutions and products that the chosen engine calls. The machine's peak
 is that of one large convolution, measured in the same run and precision.
 """
 
@@ -76,14 +76,14 @@ PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size"
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 OBJECTS = (1, 2, 5, 10)
 FRAMES, MEMORY_FRAMES = 30, 2000
-"""Frames to measure unless --frames is given; the latter for `memory`."""
+"""The numbers of frames to measure unless --frames is given. The second is for the protocol `memory`."""
 
 PARTS = {"encode": "key encoder", "read": "memory read", "decode": "decoder", "distribution": "aggregation",
          "encode_value": "value encoder", "aggregate_key": "SAM, keys", "aggregate_value": "SAM, values"}
-"""Methods of an inference engine, and what is reported of them."""
+"""The methods of an engine, and the names that they are reported under."""
 
 WARM_UP = 8
-"""Frames before the clock starts: every kind of frame has come twice."""
+"""The number of frames before the clock starts. In these every kind of frame comes twice."""
 
 
 def get_args_parser():
@@ -107,7 +107,7 @@ def main(args):
     chosen = PROTOCOLS if "all" in settings.protocol else settings.protocol
     print(f"{bench.stamp['device']}, torch {torch.__version__}, network {bench.stamp['network']}")
     if "all" in settings.protocol:
-        # What the chosen settings are compared with, each once.
+        # Also measure what the chosen settings are compared with.
         for precision, reference in dict.fromkeys((("float32", True), (settings.precision, True), ("float32", False))):
             if (precision, reference) != (settings.precision, settings.reference):
                 other = dataclasses.replace(settings, precision=precision, reference=reference, compile=False)
@@ -122,7 +122,7 @@ def main(args):
 
 
 class Bench:
-    """The protocols, one method each, and what they found as rows: dicts of settings and figures."""
+    """The protocols, one method each. The results are `rows`: dicts of settings and figures."""
 
     def __init__(self, settings, network, device, rows=None):
         self.settings, self.network, self.device = settings, network, device
@@ -144,7 +144,7 @@ class Bench:
         self._peak = self._core = None
 
     def report(self, protocol, figures, **other):
-        """Print and keep a row; `other` than the usual settings are those named there."""
+        """Print a row and keep it. other: settings of this row that differ from the usual ones."""
         stamp = {**self.stamp, "size": list(self.size), "objects": self.settings.objects, **other}
         self.rows.append({"protocol": protocol, **stamp, **figures})
         settings = f"{stamp['size'][0]}×{stamp['size'][1]}, {stamp['objects']} obj., {stamp['precision']}"
@@ -153,7 +153,7 @@ class Bench:
         print(f"{protocol:10} {settings:44} {line}", flush=True)
 
     def core(self):
-        """The core of all protocols: what is compiled for one serves the next."""
+        """Return the core that all protocols share, so that what is compiled for one serves the next."""
         if self._core is None:
             self._core = self._make_new_core()
         return self._core
@@ -163,7 +163,7 @@ class Bench:
         return self._make_core(self._make_engine())
 
     def _make_engine(self):
-        """What tracking runs, in the chosen precision."""
+        """Return the engine that tracking runs, in the chosen precision."""
         if self.settings.reference:
             engine = PlainEngine(self.network, self.dtype)
         else:
@@ -181,7 +181,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def measure_peak(self):
-        """Floating point operations per second of one large 3×3 convolution."""
+        """Return the floating point operations per second of one large 3×3 convolution."""
         if self._peak is None:
             images, rounds = (32, 20) if self.device.type == "cuda" else (1, 5)
             x = torch.randn(images, 256, 120, 216, device=self.device, dtype=self.dtype)
@@ -193,6 +193,7 @@ class Bench:
         return self._peak
 
     def _time_fastest(self, function, rounds):
+        """Return the seconds of the fastest of so many calls, after two that do not count."""
         times = []
         for _ in range(rounds + 2):
             self.wait()
@@ -203,7 +204,7 @@ class Bench:
         return min(times[2:])
 
     def warm_up(self, core, clip):
-        """Forget all, and run the first frames of a clip; returns seconds."""
+        """Reset the core and run the first frames of a clip. Returns the seconds that this took."""
         core.reset()
         self.wait()
         start = time.perf_counter()
@@ -213,7 +214,7 @@ class Bench:
         return time.perf_counter() - start
 
     def measure_throughput(self, core, clip, frames):
-        """Milliseconds per frame, propagating and remembering, the first frame and its mask not counted."""
+        """Return milliseconds per frame, for memory and other frames. The first frame and its mask are not counted."""
         core.reset()
         core.step(clip.frame(0), clip.mask)
         for index in range(1, 1 + self.settings.mem_every):
@@ -227,11 +228,11 @@ class Bench:
         return (time.perf_counter() - start) * 1000 / frames
 
     def count_flop(self, clip):
-        """Floating point operations per frame, averaged over a round of memory and other frames."""
+        """Return the floating point operations per frame: the mean from one memory frame up to the next."""
         return sum(sum(calls) for calls in self._count_operations(clip).values()) / self.settings.mem_every
 
     def stcn(self):
-        """Throughput; frames lie on the device."""
+        """Measure throughput. The frames lie on the device."""
         clip = MovingNoise(self.size, self.settings.objects, self.device)
         first = self._core is None
         start = time.perf_counter()
@@ -247,7 +248,7 @@ class Bench:
         })
 
     def step(self):
-        """Latency; frames come as arrays on the host, the mask goes back there."""
+        """Measure latency. The frames come as arrays on the host, and the masks go back there."""
         clip = MovingNoise(self.size, self.settings.objects, torch.device("cpu"))
         core = self.core()
         self.warm_up(core, clip)
@@ -260,7 +261,7 @@ class Bench:
                              "mean_ms": statistics.mean(times)})
 
     def phases(self):
-        """Where the time goes: each part, the device waited for before and after."""
+        """Measure each part on its own, waiting for the device before and after."""
         clip = MovingNoise(self.size, self.settings.objects, self.device)
         operations = self._count_operations(clip)
         measured = MeasuredEngine(self._make_engine())
@@ -276,12 +277,12 @@ class Bench:
             })
 
     def _count_operations(self, clip):
-        """{part: floating point operations of each call} over `mem_every` frames."""
-        # Torch counts its own operations, not those of oneDNN. Without the latter half precision is slow on a CPU;
-        # the number of operations is that in float32.
+        """Return {part: floating point operations of each call} over `mem_every` frames."""
+        # Torch counts its own operations, not those of oneDNN, so oneDNN is switched off. Without it half precision is
+        # slow on a CPU. There the count is made in float32, where it is the same.
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
         with warnings.catch_warnings():
-            # Torch sets its TF32 flag along with this one, and warns that only some GPUs have that.
+            # Torch also sets its TF32 flag here, and warns that only some GPUs have it.
             warnings.simplefilter("ignore")
             with torch.backends.mkldnn.flags(enabled=False):
                 engine = (PlainEngine if self.settings.reference else InferenceNetwork)(self.network, dtype)
@@ -289,7 +290,7 @@ class Bench:
                 return self._record_calls(self._make_core(measured), measured, clip, _count_call)
 
     def _record_calls(self, core, measured, clip, record, rounds=1):
-        """{part: [what `record` found of each call]} over some rounds of `mem_every` frames."""
+        """Return {part: [what `record` found of each call]} over some rounds of `mem_every` frames."""
         core.reset()
         core.step(clip.frame(0), clip.mask)
         for index in range(1, 1 + 2 * self.settings.mem_every):
@@ -300,6 +301,7 @@ class Bench:
         return measured.found
 
     def _time_call(self, function, *inputs):
+        """Return a function's result and the seconds that it took."""
         self.wait()
         start = time.perf_counter()
         result = function(*inputs)
@@ -307,7 +309,7 @@ class Bench:
         return result, time.perf_counter() - start
 
     def end_to_end(self):
-        """JPEG files in, PNG files out, decoding ahead and writing behind as the evaluation scripts do it."""
+        """Measure from JPEG files to PNG files. Threads decode ahead and write behind, as in the evaluation scripts."""
         clip = MovingNoise(self.size, self.settings.objects, torch.device("cpu"))
         core = self.core()
         with tempfile.TemporaryDirectory() as folder:
@@ -336,7 +338,7 @@ class Bench:
                                    "share_of_network_only": alone / milliseconds})
 
     def memory(self):
-        """Slope over many frames. On the CPU of a small frame, since only the slope is looked for."""
+        """Measure how memory grows over many frames. On the CPU the frames are small: only the growth matters."""
         frames = self.settings.frames or MEMORY_FRAMES
         size = self.size if self.device.type == "cuda" else (96, 160)
         clip = MovingNoise(size, self.settings.objects, self.device)
@@ -357,6 +359,7 @@ class Bench:
                     size=list(size))
 
     def objects(self):
+        """Measure throughput by the number of objects."""
         single = None
         for objects in OBJECTS:
             clip = MovingNoise(self.size, objects, self.device)
@@ -368,6 +371,7 @@ class Bench:
                                     "times_one_object": milliseconds / single}, objects=objects)
 
     def sizes(self):
+        """Measure throughput and peak memory by the size of the frames, with one object."""
         for name, size in SIZES.items():
             clip = MovingNoise(size, 1, self.device)
             if self.device.type == "cuda":
@@ -380,7 +384,7 @@ class Bench:
                                  **self.read_peak_memory()}, size=list(size), objects=1)
 
     def train(self):
-        """Stages 0 and 3; where a root is given, also the share of the time that a step waits for data."""
+        """Measure stages 0 and 3. With data, also measure the share of the time that a step waits for it."""
         if self.device.type == "cpu":
             keep_freed_memory()
         for stage, root in ((0, self.settings.static_root), (3, self.settings.video_root)):
@@ -405,6 +409,7 @@ class Bench:
                     torch.cuda.empty_cache()
 
     def _measure_training(self, trainer, settings, batch, root):
+        """Report the time of a trainer's steps, on one batch. root: the data to wait for, or None."""
         steps = 10 if self.device.type == "cuda" else 1
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -426,6 +431,7 @@ class Bench:
                     precision=trainer.precision, compiled=settings.running.compile, form="training", mode=None)
 
     def _measure_data_wait(self, trainer, settings, steps):
+        """Return the share of the time that steps wait for their batches."""
         batches = iter(training_batches(make_training_dataset(settings), settings.recipe.batch_size, 0, 3 + steps,
                                         workers=settings.data.workers, pin_memory=self.device.type == "cuda"))
         waited = 0
@@ -441,9 +447,10 @@ class Bench:
 
 
 class MeasuredEngine:
-    """An inference engine that runs another one, part by part through `record` once that is set.
+    """An engine that runs another one, and each of its parts through `record` once that is set.
 
-    record(function, *inputs) returns the function's result and a figure; `found` collects these as {part: [figures]}.
+    record(function, *inputs) returns the function's result and a figure. `found` collects the figures as {part:
+    [figures]}.
     """
 
     def __init__(self, engine):
@@ -462,6 +469,7 @@ class MeasuredEngine:
 
 
 def _count_call(function, *inputs):
+    """Return a function's result and the number of its floating point operations."""
     with FlopCounterMode(display=False) as counter:
         result = function(*inputs)
     return result, counter.get_total_flops()
@@ -469,7 +477,7 @@ def _count_call(function, *inputs):
 
 @contextlib.contextmanager
 def _search_fastest():
-    """cuDNN looks for the fastest convolution."""
+    """Let cuDNN search for the fastest convolution inside a `with` block."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield

@@ -14,10 +14,10 @@ from util.hyper_para import SHOTS, STAGES
 
 
 def make_training_dataset(settings, rank=0, processes=1):
-    """The dataset that TrainingSettings (util.hyper_para) ask for. Raises InputError naming what is missing.
+    """Return the dataset that TrainingSettings (util.hyper_para) ask for.
 
-    The first process looks whether all masks are there and of their images' sizes, and reports the videos that cannot
-    be trained on and are left out.
+    The first process checks that all masks exist and have their images' sizes. It also reports the videos that are left
+    out because they cannot be trained on. Raises InputError that names what is missing.
     """
     data, recipe, seed = settings.data, settings.recipe, settings.running.seed
     perturb = (data.perturb_min, data.perturb_max)
@@ -35,7 +35,7 @@ def make_training_dataset(settings, rank=0, processes=1):
     videos, left_out = usable_videos(found, excluded, shots)
     if not videos:
         name, why = next(iter(left_out.items()))
-        raise InputError(f"no video to train on: {len(left_out)} were left out, {name} since: {why}")
+        raise InputError(f"there is no video to train on: {len(left_out)} were left out, for instance {name}: {why}")
     if left_out and rank == 0:
         print(f"{len(left_out)} videos are left out: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()),
               file=sys.stderr)
@@ -48,7 +48,7 @@ def make_training_dataset(settings, rank=0, processes=1):
 
 
 def check_training_data(data, stage):
-    """Look at every file that training a stage would read, and print how many can be used.
+    """Check every file that training a stage would read, and print how many can be used.
 
     data: DataSettings of util.hyper_para. Raises InputError, after a line for each file that cannot be used.
     """
@@ -59,7 +59,7 @@ def check_training_data(data, stage):
 
 
 def describe_data(data, stage):
-    """What the samples of a stage come from, in words."""
+    """Return in words what the samples of a stage are made from."""
     name = f"samples of {data.video_root}" if data.video_root else STAGES[stage]["data"]
     if not data.pasted:
         return name
@@ -67,7 +67,7 @@ def describe_data(data, stage):
 
 
 def _check_files(**what):
-    """`check_data`, with the whole of its report on standard error."""
+    """Run `check_data`. If it fails, print its whole report to standard error before raising."""
     try:
         return check_data(**what)
     except InputError as error:
@@ -80,7 +80,7 @@ def _read_excluded(data):
 
 
 def _find_pairs_and_videos(data, stage):
-    """The images and the videos that samples are made of."""
+    """Return the images and the videos that samples are made of."""
     if stage == 0:
         return find_pairs(data.static_root), []
     pairs = find_pairs(data.static_root, instances=True) if data.pasted or data.hide else []

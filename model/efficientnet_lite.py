@@ -1,15 +1,15 @@
-"""EfficientNet-Lite0 up to stride 16 (Tan and Le, ICML 2019): the Lite kind, ReLU6 and no squeeze-and-excitation."""
+"""EfficientNet-Lite0 up to stride 16 (Tan and Le, ICML 2019). The Lite kind has ReLU6 and no squeeze-and-excitation."""
 
 from torch import nn
 
-# (expansion, channels, blocks, stride of the first block, kernel size)
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
+"""Each stage: (expansion, channels, blocks, stride of the first block, kernel size)."""
 
 BATCH_NORM_EPSILON = 1e-3
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel by itself, project; B×in×h×w to B×out×h/stride×w/stride."""
+    """Expands, filters each channel by itself, and projects: B×in×h×w to B×out×h/stride×w/stride."""
 
     def __init__(self, in_dim, out_dim, expansion, stride, kernel_size):
         super().__init__()

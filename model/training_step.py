@@ -295,7 +295,11 @@ def _read_entries(features, frame, entries):
 
 
 def _carry_masks(features, batch):
-    """Carry the first frame's true masks into all later frames by the affinity alone. Return these and the true ones.
+    """Carry the first frame's true masks into all later frames by the affinity alone.
+
+    Return (carried masks, true masks) of the later frames, both B×O×N: the object's share of each of the N cells at
+    stride 16 of all these frames.
+    """
     masks = torch.stack([batch[name][:, :, 0] for name in ("gt", "sec_gt") if name in batch], 2).float()
     cells = F.avg_pool2d(masks.flatten(0, 1), 16).unflatten(0, masks.shape[:2]).flatten(3).transpose(1, 2)
     queries = torch.cat([features.key(frame).flatten(2) for frame in range(1, masks.shape[1])], 2)
