@@ -73,8 +73,14 @@ from util.timing import peak_memory_mb
 from util.video import ImageFrames
 
 PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train")
+"""The protocols, in the order in which `all` runs them."""
+
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
+"""{name: (height, width)} of the protocol `size`."""
+
 OBJECTS = (1, 2, 5, 10)
+"""The numbers of objects of the protocol `objects`."""
+
 FRAMES, MEMORY_FRAMES = 30, 2000
 """The numbers of frames to measure unless --frames is given. The second is for the protocol `memory`."""
 
@@ -278,8 +284,8 @@ class Bench:
 
     def _count_operations(self, clip):
         """Return {part: floating point operations of each call} over `mem_every` frames."""
-        # Torch counts its own operations, not those of oneDNN, so oneDNN is switched off. Without it half precision is
-        # slow on a CPU. There the count is made in float32, where it is the same.
+        # Torch counts its own operations and not oneDNN's, so oneDNN is switched off. Half precision is then slow on a
+        # CPU. So a CPU counts in float32, where the number is the same.
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
         with warnings.catch_warnings():
             # Torch also sets its TF32 flag here, and warns that only some GPUs have it.

@@ -88,6 +88,7 @@ def _find_pairs_and_videos(data, stage):
 
 
 def _find_videos(data, stage):
+    """Return the videos that a stage trains on."""
     if data.video_root:
         return find_videos(data.video_root)
     if stage == 1:

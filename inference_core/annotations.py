@@ -23,7 +23,7 @@ def find_masks(values, frames):
             raise InputError(f"{file}: frame {frame} already has a mask, {masks[frame]}")
         masks[frame] = file
     for file in masks.values():
-        # Only checked here: each mask is read again with its frame, since those of a long video may not fit into
+        # The masks are only checked here and read again with their frames: those of a long video may not fit into
         # memory.
         if not read_mask(file, frames.size).any():
             raise InputError(f"{file}: this mask holds no object, all of it is 0")
@@ -53,7 +53,7 @@ def _find_frame(key, file, frames, names):
             return key
         if key.isdecimal() and int(key) < frames.length and str(int(key)) == key:
             return frames.names[int(key)]
-        raise InputError(f"{file}: no frame is called {key}; they are {frames.names[0]} to {frames.names[-1]}")
+        raise InputError(f"{file}: no frame is called {key}; the frames are {frames.names[0]} to {frames.names[-1]}")
     if key is None:
         return frames.name(0)
     if not key.isdecimal():

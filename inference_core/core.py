@@ -153,7 +153,6 @@ class InferenceCore:
         self._frame_size = frame_size
 
         # Decide whether the memory takes this frame, and whether there is anything to compute.
-        #
         # Counting from the last memory frame suits both datasets. In DAVIS all objects are annotated in the first
         # frame, so memory frames are the multiples of mem_every. In YouTube-VOS an object may be annotated later, and
         # the count then starts anew.

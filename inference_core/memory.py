@@ -21,6 +21,7 @@ the two-frames modes the annotated frame stands in the memory twice: it takes tw
 the weight. The memory keeps only one copy and notes that it counts twice."""
 
 MODES = tuple(READS)
+"""The names of all modes."""
 
 
 def needs_sam(mode):

@@ -18,6 +18,7 @@ MANIFEST = ".track.json"
 """The file that says which program wrote a folder of results."""
 
 WRITER = "track.py"
+"""The name that the manifest gives as the writer."""
 
 
 class TrackOutput:
@@ -109,6 +110,7 @@ class TrackOutput:
             raise failure
 
     def _write_frame(self, name, ids, confidence, prob, objects):
+        """Write the files of one frame, and add it to the summary."""
         write_mask(self.masks / f"{name}.png", ids)
         if prob is not None:
             write_scores(self.scores / f"{name}.npz", prob, objects)
@@ -121,6 +123,7 @@ class TrackOutput:
         self._video.write(frame if ids is None else draw_overlay(frame, ids))
 
     def _close_video(self):
+        """Finish the overlay and give it its name."""
         if self._video is None:
             return
         try:
@@ -130,6 +133,7 @@ class TrackOutput:
             self._video_part.unlink(missing_ok=True)
 
     def _close_summary(self, complete):
+        """Finish the summary and give it its name. complete: whether tracking ended without an error."""
         try:
             self._json.end_list()
             for name, value in {**self._report, "complete": complete}.items():

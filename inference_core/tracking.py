@@ -30,7 +30,7 @@ def open_network(settings):
         if settings.threads:
             torch.set_num_threads(settings.threads)
         if settings.mode != "stm":
-            # In mode `stm` the growing memory would leave holes that nothing fits into.
+            # Not in mode `stm`: its growing memory would leave holes that nothing fits into.
             keep_freed_memory()
     return load_network(settings.model, device)
 

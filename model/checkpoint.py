@@ -57,6 +57,7 @@ def read_checkpoint(path):
 
 
 def _read_state(path):
+    """Return the state dict stored at `path`. Raises InputError if the file holds something else."""
     state = read_checkpoint(path)
     if isinstance(state, dict) and isinstance(state.get("network"), dict):
         state = state["network"]

@@ -49,6 +49,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def _make_convolution(in_dim, out_dim, kernel_size, stride=1, groups=1):
+    """Return the layers convolution, batch norm and ReLU6."""
     return [
         nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_dim, eps=BATCH_NORM_EPSILON),

@@ -107,7 +107,7 @@ def fold_norm(convolution, norm):
 
 
 class ResidualUnit(nn.Module):
-    """torchvision's BasicBlock or Bottleneck of a ResNet."""
+    """A BasicBlock or Bottleneck of torchvision's ResNet."""
 
     def __init__(self, block, copier):
         super().__init__()
@@ -539,6 +539,7 @@ _snapshots = weakref.WeakKeyDictionary()
 """{network: (fingerprint of its weights, {arguments of a snapshot: snapshot})}."""
 
 _snapshot_lock = threading.Lock()
+"""Held while a snapshot is looked up or made, since threads may share a network."""
 
 
 def take_snapshot(network, dtype=torch.float32, *, packed=True):
@@ -546,7 +547,7 @@ def take_snapshot(network, dtype=torch.float32, *, packed=True):
 
     While no weight changes, this is always the same object. It lives as long as the network does or somebody uses it.
     """
-    # Snapshots are different where oneDNN is switched off.
+    # A snapshot made with oneDNN switched off is another one.
     made_with = (dtype, packed, torch.backends.mkldnn.enabled)
     with _snapshot_lock:
         before, snapshots = _snapshots.get(network, (None, {}))

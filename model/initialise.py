@@ -80,6 +80,7 @@ def _add_input_channels(weight, count):
 
 
 def _read_trunk_weights(trunk, origin):
+    """Return the state dict of a torchvision trunk. origin: "imagenet" to download it, or a folder."""
     url = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].url
     if origin == "imagenet":
         try:
@@ -100,6 +101,7 @@ def _load_key_trunk(encoder, weights):
 
 
 def _load_value_trunk(encoder, weights):
+    """Load a ResNet's weights into a value encoder. The input channels for masks start orthogonal."""
     # ImageNet networks have no biases in their convolutions, so ours keep their initial values.
     state = encoder.state_dict()
     extra = state["conv1.weight"].shape[1] - 3

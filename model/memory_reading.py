@@ -56,7 +56,7 @@ def read_top_k(query, key, value, copies, top_k):
                  for tile in block.split(max(1, limit // key.shape[1]))]
         nearest, position = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
         taken = copies[position]
-        # Positions are sorted by affinity. Each takes as many copies as those before it have left of the top-k.
+        # Positions are sorted by affinity. Each gives as many of its copies as there are places left in the top-k.
         taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
         weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
         weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)

@@ -138,6 +138,7 @@ class Convolution(nn.Module):
         return F.conv2d(x, self.unpack(), self.bias, stride, padding, dilation, groups)
 
     def _run_packed(self, x, other, activation):
+        """Run oneDNN's convolution, fused with the sum and the activation where it can."""
         arguments = self._make_arguments(x)
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *arguments, *_ACTIVATIONS[activation])
@@ -150,6 +151,7 @@ class Convolution(nn.Module):
         torch.ops.mkldnn._convolution_pointwise_.binary(total, x, *self._make_arguments(x), "add", 1.0, None, [], None)
 
     def _make_arguments(self, x):
+        """Return the arguments of oneDNN's operators for the input x, with the weight in the right layout."""
         stride, padding, dilation, groups = self.geometry
         layout = self._layout_of.get(x.shape)
         if layout is None:
@@ -174,6 +176,7 @@ class Convolution(nn.Module):
         return layout
 
     def _copy_dense(self):
+        """Return the weight as an ordinary tensor, and leave the layouts as they are."""
         if self.weight is not None:
             return self.weight
         # This is exact, because a layout is the same numbers in another order.

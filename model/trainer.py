@@ -185,12 +185,12 @@ def freeze(network, recipe):
         network.requires_grad_(False)
     network.key_proj.requires_grad_(recipe.train != "rest")
     if recipe.train == "rest" and network.config.sam:
-        # These parts stay as they are because growing keys of the embedding go unpunished: the softmax merely ignores
-        # them, so no gradient brings them back, and after some more aggregations they are infinite.
+        # The key half of SAM is frozen, too: the softmax merely ignores embedding keys that grow, so no gradient brings
+        # them back, and after some more aggregations they are infinite.
         for part in (network.mem_compress.key_encoder, network.mem_compress.compress_key):
             part.requires_grad_(False)
     if not recipe.trunk_lr:
-        # The trunk's backward pass takes a third of a step, which a frozen trunk can save.
+        # This saves the trunk's backward pass, a third of a step.
         network.key_encoder.requires_grad_(False)
 
 
@@ -215,5 +215,5 @@ def _explain_compile_error(error):
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     message = f"--compile does not work here ({reason})"
     if type(cause).__name__ == "InvalidCxxCompiler" or "No working C++ compiler" in reason:
-        message += ": it needs a C++ compiler, which is g++ or what the environment variable CXX names"
+        message += ": it needs a C++ compiler (g++, or what the environment variable CXX names)"
     return message

@@ -108,6 +108,7 @@ def video_step(network, batch, generator=None, damage=0, match=False):
     selector = batch["selector"]
 
     def remember(frame, logits):
+        """Return the value of a frame whose masks are predicted, with their damage."""
         masks = logits.softmax(1)[:, 1:]
         if damage:
             masks = damage_masks(masks, selector, damage, generator)
