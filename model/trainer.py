@@ -215,5 +215,5 @@ def _explain_compile_error(error):
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     message = f"--compile does not work here ({reason})"
     if type(cause).__name__ == "InvalidCxxCompiler" or "No working C++ compiler" in reason:
-        message += ": it needs a C++ compiler (g++, or what the environment variable CXX names)"
+        message += ": it needs a C++ compiler, g++ or the one that the environment variable CXX names"
     return message
