@@ -1,4 +1,4 @@
-"""How fast tracking and training are on this machine, and how far from what it could do.
+"""Measure how fast tracking and training are on this machine, and how near to its limit.
 
     python benchmark.py                                     # base, 480×854, two objects, float32
     python benchmark.py --protocol stcn step phases --precision bfloat16
@@ -8,17 +8,17 @@
 
 Protocols:
     stcn        frames per second of the network and upsampling, without input and output (STCN's protocol)
-    step        milliseconds per frame, the device waited for after each: median and 95th percentile
+    step        milliseconds per frame, waiting for the device after each: median and 95th percentile
     phases      milliseconds and floating point operations per call of each part
     end-to-end  image files in, mask files out
-    memory      peak, and bytes per frame by which it grows, over 2,000 frames unless --frames is given
+    memory      peak, and growth in bytes per frame, over 2,000 frames unless --frames is given
     objects     frames per second with 1, 2, 5, 10 objects
     size        frames per second and peak memory with one object, 240p to 4K
     train       milliseconds per step and peak memory, stages 0 and 3, published batch
-    all         all of these; stcn in float32 and with --reference, too
+    all         all of these, and stcn also in float32 and with --reference
 
-Frames are smooth noise that moves, weights random unless --model is given: neither changes the time of a step.
-Operations are those of convolutions and products as the chosen form of the network asks for them; the machine's peak
+The frames are moving smooth noise, and the weights are random unless --model is given: neither changes the time of a
+step. The operations counted are those of the convolutions and products that the chosen engine calls. The machine's peak
 is that of one large convolution, measured in the same run and precision.
 """
 
@@ -42,13 +42,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dataset.sampler import training_batches
 from dataset.synthetic import MovingNoise, make_noise_batch
-from dataset.training import training_dataset
+from dataset.training import make_training_dataset
 from inference_core import InferenceCore, track_frames
-from inference_core.capture import CompiledForm
+from inference_core.capture import CompiledEngine
 from model import PRESETS, RDE, load_network
 from model.checkpoint import preset_name
-from model.inference import InferenceNetwork, PlainNetwork, inference_form
-from model.initialise import starting_network
+from model.inference import InferenceNetwork, PlainEngine, take_snapshot
+from model.initialise import make_starting_network
 from model.trainer import Trainer
 from util.device import device_name, pick_device
 from util.errors import run_script
@@ -73,17 +73,23 @@ from util.timing import peak_memory_mb
 from util.video import ImageFrames
 
 PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train")
+"""The protocols, in the order in which `all` runs them."""
+
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
+"""{name: (height, width)} of the protocol `size`."""
+
 OBJECTS = (1, 2, 5, 10)
+"""The numbers of objects of the protocol `objects`."""
+
 FRAMES, MEMORY_FRAMES = 30, 2000
-"""Frames to measure unless --frames is given; the latter for `memory`."""
+"""The numbers of frames to measure unless --frames is given. The second is for the protocol `memory`."""
 
 PARTS = {"encode": "key encoder", "read": "memory read", "decode": "decoder", "distribution": "aggregation",
          "encode_value": "value encoder", "aggregate_key": "SAM, keys", "aggregate_value": "SAM, values"}
-"""Methods of an inference form, and what is reported of them."""
+"""The methods of an engine, and the names that they are reported under."""
 
 WARM_UP = 8
-"""Frames before the clock starts: every kind of frame has come twice."""
+"""The number of frames before the clock starts. In these every kind of frame comes twice."""
 
 
 def get_args_parser():
@@ -107,7 +113,7 @@ def main(args):
     chosen = PROTOCOLS if "all" in settings.protocol else settings.protocol
     print(f"{bench.stamp['device']}, torch {torch.__version__}, network {bench.stamp['network']}")
     if "all" in settings.protocol:
-        # What the chosen settings are compared with, each once.
+        # Also measure what the chosen settings are compared with.
         for precision, reference in dict.fromkeys((("float32", True), (settings.precision, True), ("float32", False))):
             if (precision, reference) != (settings.precision, settings.reference):
                 other = dataclasses.replace(settings, precision=precision, reference=reference, compile=False)
@@ -122,7 +128,7 @@ def main(args):
 
 
 class Bench:
-    """The protocols, one method each, and what they found as rows: dicts of settings and figures."""
+    """The protocols, one method each. The results are `rows`: dicts of settings and figures."""
 
     def __init__(self, settings, network, device, rows=None):
         self.settings, self.network, self.device = settings, network, device
@@ -144,55 +150,56 @@ class Bench:
         self._peak = self._core = None
 
     def report(self, protocol, figures, **other):
-        """Print and keep a row; `other` than the usual settings are those named there."""
+        """Print a row and keep it. other: settings of this row that differ from the usual ones."""
         stamp = {**self.stamp, "size": list(self.size), "objects": self.settings.objects, **other}
         self.rows.append({"protocol": protocol, **stamp, **figures})
         settings = f"{stamp['size'][0]}×{stamp['size'][1]}, {stamp['objects']} obj., {stamp['precision']}"
         settings += ", compiled" * stamp["compiled"] + ", plain" * (stamp["form"] == "plain")
-        print(f"{protocol:10} {settings:44} " + ", ".join(f"{name} {_show(value)}" for name, value in figures.items()),
-              flush=True)
+        line = ", ".join(f"{name} {_format(value)}" for name, value in figures.items())
+        print(f"{protocol:10} {settings:44} {line}", flush=True)
 
     def core(self):
-        """The core of all protocols: what is compiled for one serves the next."""
+        """Return the core that all protocols share, so that what is compiled for one serves the next."""
         if self._core is None:
-            self._core = self._new_core()
+            self._core = self._make_new_core()
         return self._core
 
-    def _new_core(self):
+    def _make_new_core(self):
         torch.compiler.reset()
-        return self._core_of(self._form())
+        return self._make_core(self._make_engine())
 
-    def _form(self):
-        """What tracking runs, in the chosen precision."""
+    def _make_engine(self):
+        """Return the engine that tracking runs, in the chosen precision."""
         if self.settings.reference:
-            form = PlainNetwork(self.network, self.dtype)
+            engine = PlainEngine(self.network, self.dtype)
         else:
-            form = inference_form(self.network, self.dtype, packed=not self.settings.compile)
-        return CompiledForm(form, growing=self.settings.mode == "stm") if self.settings.compile else form
+            engine = take_snapshot(self.network, self.dtype, packed=not self.settings.compile)
+        return CompiledEngine(engine, growing=self.settings.mode == "stm") if self.settings.compile else engine
 
-    def _core_of(self, form):
-        return InferenceCore(form, self.settings.mode, self.settings.mem_every, self.settings.top_k)
+    def _make_core(self, engine):
+        return InferenceCore(engine, self.settings.mode, self.settings.mem_every, self.settings.top_k)
 
-    def peak_memory(self):
+    def read_peak_memory(self):
         return {f"peak_{kind}_mb": value for kind, value in peak_memory_mb(self.device).items() if value}
 
     def wait(self):
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def peak(self):
-        """Floating point operations per second of one large 3×3 convolution."""
+    def measure_peak(self):
+        """Return the floating point operations per second of one large 3×3 convolution."""
         if self._peak is None:
             images, rounds = (32, 20) if self.device.type == "cuda" else (1, 5)
             x = torch.randn(images, 256, 120, 216, device=self.device, dtype=self.dtype)
             weight = torch.randn(256, 256, 3, 3, device=self.device, dtype=self.dtype)
             x, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
-            with torch.inference_mode(), _searching():
-                seconds = self._best(lambda: F.conv2d(x, weight, padding=1), rounds)
+            with torch.inference_mode(), _search_fastest():
+                seconds = self._time_fastest(lambda: F.conv2d(x, weight, padding=1), rounds)
             self._peak = 2 * x.numel() * 256 * 9 / seconds
         return self._peak
 
-    def _best(self, function, rounds):
+    def _time_fastest(self, function, rounds):
+        """Return the seconds of the fastest of so many calls, after two that do not count."""
         times = []
         for _ in range(rounds + 2):
             self.wait()
@@ -202,8 +209,8 @@ class Bench:
             times.append(time.perf_counter() - start)
         return min(times[2:])
 
-    def warm(self, core, clip):
-        """Forget all, and run the first frames of a clip; returns seconds."""
+    def warm_up(self, core, clip):
+        """Reset the core and run the first frames of a clip. Returns the seconds that this took."""
         core.reset()
         self.wait()
         start = time.perf_counter()
@@ -212,8 +219,8 @@ class Bench:
         self.wait()
         return time.perf_counter() - start
 
-    def throughput(self, core, clip, frames):
-        """Milliseconds per frame, propagating and remembering, the first frame and its mask not counted."""
+    def measure_throughput(self, core, clip, frames):
+        """Return milliseconds per frame, for memory and other frames. The first frame and its mask are not counted."""
         core.reset()
         core.step(clip.frame(0), clip.mask)
         for index in range(1, 1 + self.settings.mem_every):
@@ -226,31 +233,31 @@ class Bench:
         self.wait()
         return (time.perf_counter() - start) * 1000 / frames
 
-    def flop(self, clip):
-        """Floating point operations per frame, averaged over a round of memory and other frames."""
-        return sum(sum(calls) for calls in self._operations(clip).values()) / self.settings.mem_every
+    def count_flop(self, clip):
+        """Return the floating point operations per frame: the mean from one memory frame up to the next."""
+        return sum(sum(calls) for calls in self._count_operations(clip).values()) / self.settings.mem_every
 
     def stcn(self):
-        """Throughput; frames lie on the device."""
+        """Measure throughput. The frames lie on the device."""
         clip = MovingNoise(self.size, self.settings.objects, self.device)
         first = self._core is None
         start = time.perf_counter()
         core = self.core()
-        self.warm(core, clip)
+        self.warm_up(core, clip)
         cold = {"cold_start_s": time.perf_counter() - start} if first else {}
-        milliseconds = self.throughput(core, clip, self.frames)
-        flop = self.flop(clip)
+        milliseconds = self.measure_throughput(core, clip, self.frames)
+        flop = self.count_flop(clip)
         self.report("stcn", {
             "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds, **cold,
-            "gflop_per_frame": flop / 1e9, "peak_gflop_per_s": self.peak() / 1e9,
-            "share_of_peak": flop / (milliseconds / 1000) / self.peak(),
+            "gflop_per_frame": flop / 1e9, "peak_gflop_per_s": self.measure_peak() / 1e9,
+            "share_of_peak": flop / (milliseconds / 1000) / self.measure_peak(),
         })
 
     def step(self):
-        """Latency; frames come as arrays on the host, the mask goes back there."""
+        """Measure latency. The frames come as arrays on the host, and the masks go back there."""
         clip = MovingNoise(self.size, self.settings.objects, torch.device("cpu"))
         core = self.core()
-        self.warm(core, clip)
+        self.warm_up(core, clip)
         times = []
         for image in [clip.frame(index) for index in range(self.frames)]:
             start = time.perf_counter()
@@ -260,35 +267,36 @@ class Bench:
                              "mean_ms": statistics.mean(times)})
 
     def phases(self):
-        """Where the time goes: each part, the device waited for before and after."""
+        """Measure each part on its own, waiting for the device before and after."""
         clip = MovingNoise(self.size, self.settings.objects, self.device)
-        operations = self._operations(clip)
-        measured = Measured(self._form())
-        core = self._core_of(measured)
-        self.warm(core, clip)
-        times = self._recorded(core, measured, clip, self._timed, max(1, self.frames // self.settings.mem_every))
+        operations = self._count_operations(clip)
+        measured = MeasuredEngine(self._make_engine())
+        core = self._make_core(measured)
+        self.warm_up(core, clip)
+        rounds = max(1, self.frames // self.settings.mem_every)
+        times = self._record_calls(core, measured, clip, self._time_call, rounds)
         for part, calls in operations.items():
             seconds, flop = statistics.median(times[part]), statistics.mean(calls)
             self.report(f"- {part}", {
                 "ms_per_call": seconds * 1000, "calls_per_frame": len(calls) / self.settings.mem_every,
-                "gflop": flop / 1e9, "share_of_peak": flop / seconds / self.peak(),
+                "gflop": flop / 1e9, "share_of_peak": flop / seconds / self.measure_peak(),
             })
 
-    def _operations(self, clip):
-        """{part: floating point operations of each call} over `mem_every` frames."""
-        # Torch counts its own operations, not those of oneDNN. Without the latter half precision is slow on a CPU;
-        # the number of operations is that in float32.
+    def _count_operations(self, clip):
+        """Return {part: floating point operations of each call} over `mem_every` frames."""
+        # Torch counts its own operations and not oneDNN's, so oneDNN is switched off. Half precision is then slow on a
+        # CPU. So a CPU counts in float32, where the number is the same.
         dtype = torch.float32 if self.device.type == "cpu" else self.dtype
         with warnings.catch_warnings():
-            # Torch sets its TF32 flag along with this one, and warns that only some GPUs have that.
+            # Torch also sets its TF32 flag here, and warns that only some GPUs have it.
             warnings.simplefilter("ignore")
             with torch.backends.mkldnn.flags(enabled=False):
-                form = (PlainNetwork if self.settings.reference else InferenceNetwork)(self.network, dtype)
-                measured = Measured(form)
-                return self._recorded(self._core_of(measured), measured, clip, _counted)
+                engine = (PlainEngine if self.settings.reference else InferenceNetwork)(self.network, dtype)
+                measured = MeasuredEngine(engine)
+                return self._record_calls(self._make_core(measured), measured, clip, _count_call)
 
-    def _recorded(self, core, measured, clip, record, rounds=1):
-        """{part: [what `record` found of each call]} over some rounds of `mem_every` frames."""
+    def _record_calls(self, core, measured, clip, record, rounds=1):
+        """Return {part: [what `record` found of each call]} over some rounds of `mem_every` frames."""
         core.reset()
         core.step(clip.frame(0), clip.mask)
         for index in range(1, 1 + 2 * self.settings.mem_every):
@@ -298,7 +306,8 @@ class Bench:
             core.step(clip.frame(index))
         return measured.found
 
-    def _timed(self, function, *inputs):
+    def _time_call(self, function, *inputs):
+        """Return a function's result and the seconds that it took."""
         self.wait()
         start = time.perf_counter()
         result = function(*inputs)
@@ -306,15 +315,16 @@ class Bench:
         return result, time.perf_counter() - start
 
     def end_to_end(self):
-        """JPEG files in, PNG files out, decoding ahead and writing behind as the evaluation scripts do it."""
+        """Measure from JPEG files to PNG files. Threads decode ahead and write behind, as in the evaluation scripts."""
         clip = MovingNoise(self.size, self.settings.objects, torch.device("cpu"))
         core = self.core()
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, f"{index:05d}.jpg") for index in range(self.frames + 1)]
             for index, file in enumerate(files):
                 Image.fromarray(clip.frame(index).numpy()).save(file, quality=95)
-            self.warm(core, clip)
-            alone = self.throughput(core, MovingNoise(self.size, self.settings.objects, self.device), self.frames)
+            self.warm_up(core, clip)
+            on_device = MovingNoise(self.size, self.settings.objects, self.device)
+            alone = self.measure_throughput(core, on_device, self.frames)
             core.reset()
             writing = Background(threads=2)
 
@@ -334,12 +344,12 @@ class Bench:
                                    "share_of_network_only": alone / milliseconds})
 
     def memory(self):
-        """Slope over many frames. On the CPU of a small frame, since only the slope is looked for."""
+        """Measure how memory grows over many frames. On the CPU the frames are small: only the growth matters."""
         frames = self.settings.frames or MEMORY_FRAMES
         size = self.size if self.device.type == "cuda" else (96, 160)
         clip = MovingNoise(size, self.settings.objects, self.device)
         core = self.core()
-        self.warm(core, clip)
+        self.warm_up(core, clip)
         bar = progress_bar(frames, "memory")
         held, process = [], []
         for index in range(frames):
@@ -351,34 +361,36 @@ class Bench:
         half = frames // 2
         slopes = (float(np.polyfit(range(frames - half), series[half:], 1)[0]) for series in (held, process))
         figures = dict(zip(("core_bytes_per_frame", "process_bytes_per_frame"), slopes, strict=True))
-        self.report("memory", {"frames": frames, **figures, "core_mb": held[-1] / 1e6, **self.peak_memory()},
+        self.report("memory", {"frames": frames, **figures, "core_mb": held[-1] / 1e6, **self.read_peak_memory()},
                     size=list(size))
 
     def objects(self):
+        """Measure throughput by the number of objects."""
         single = None
         for objects in OBJECTS:
             clip = MovingNoise(self.size, objects, self.device)
             core = self.core()
-            self.warm(core, clip)
-            milliseconds = self.throughput(core, clip, self.frames)
+            self.warm_up(core, clip)
+            milliseconds = self.measure_throughput(core, clip, self.frames)
             single = single or milliseconds
             self.report("objects", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
                                     "times_one_object": milliseconds / single}, objects=objects)
 
     def sizes(self):
+        """Measure throughput and peak memory by the size of the frames, with one object."""
         for name, size in SIZES.items():
             clip = MovingNoise(size, 1, self.device)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            core = self._new_core()
-            self.warm(core, clip)
-            milliseconds = self.throughput(core, clip, min(self.frames, 2 * self.settings.mem_every))
+            core = self._make_new_core()
+            self.warm_up(core, clip)
+            milliseconds = self.measure_throughput(core, clip, min(self.frames, 2 * self.settings.mem_every))
             self.report("size", {"name": name, "ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
-                                 **self.peak_memory()}, size=list(size), objects=1)
+                                 **self.read_peak_memory()}, size=list(size), objects=1)
 
     def train(self):
-        """Stages 0 and 3; where a root is given, also the share of the time that a step waits for data."""
+        """Measure stages 0 and 3. With data, also measure the share of the time that a step waits for it."""
         if self.device.type == "cpu":
             keep_freed_memory()
         for stage, root in ((0, self.settings.static_root), (3, self.settings.video_root)):
@@ -394,15 +406,16 @@ class Bench:
                     NetworkSettings(preset=self.stamp["network"], backbone_weights="none"),
                     RunningSettings(no_amp=precision == "float32", compile=compiled))
                 torch.manual_seed(0)
-                trainer = Trainer(starting_network(settings.network, stage), settings, self.device)
+                trainer = Trainer(make_starting_network(settings.network, stage), settings, self.device)
                 if batch is None:
                     batch = make_noise_batch(stage, settings.recipe.batch_size, data.crop, self.device)
-                self._train_row(trainer, settings, batch, root)
+                self._measure_training(trainer, settings, batch, root)
                 del trainer
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-    def _train_row(self, trainer, settings, batch, root):
+    def _measure_training(self, trainer, settings, batch, root):
+        """Report the time of a trainer's steps, on one batch. root: the data to wait for, or None."""
         steps = 10 if self.device.type == "cuda" else 1
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -416,15 +429,16 @@ class Bench:
             trainer.step([batch], 0)
         self.wait()
         figures = {"ms_per_step": (time.perf_counter() - start) * 1000 / steps, "batch": settings.recipe.batch_size,
-                   "cold_start_s": cold, **self.peak_memory()}
+                   "cold_start_s": cold, **self.read_peak_memory()}
         if root:
-            figures["data_wait"] = self._data_wait(trainer, settings, steps)
+            figures["data_wait"] = self._measure_data_wait(trainer, settings, steps)
         stage, crop = settings.recipe.stage, settings.data.crop
         self.report(f"stage {stage}", figures, size=[crop, crop], objects=2 if stage else 1,
                     precision=trainer.precision, compiled=settings.running.compile, form="training", mode=None)
 
-    def _data_wait(self, trainer, settings, steps):
-        batches = iter(training_batches(training_dataset(settings), settings.recipe.batch_size, 0, 3 + steps,
+    def _measure_data_wait(self, trainer, settings, steps):
+        """Return the share of the time that steps wait for their batches."""
+        batches = iter(training_batches(make_training_dataset(settings), settings.recipe.batch_size, 0, 3 + steps,
                                         workers=settings.data.workers, pin_memory=self.device.type == "cuda"))
         waited = 0
         for number in range(3 + steps):
@@ -438,18 +452,19 @@ class Bench:
         return waited / (time.perf_counter() - start)
 
 
-class Measured:
-    """An inference form that runs another one, part by part through `record` once that is set.
+class MeasuredEngine:
+    """An engine that runs another one, and each of its parts through `record` once that is set.
 
-    record(function, *inputs) returns the function's result and a figure; `found` collects these as {part: [figures]}.
+    record(function, *inputs) returns the function's result and a figure. `found` collects the figures as {part:
+    [figures]}.
     """
 
-    def __init__(self, form):
-        self.config, self.dtype, self.device = form.config, form.dtype, form.device
+    def __init__(self, engine):
+        self.config, self.dtype, self.device = engine.config, engine.dtype, engine.device
         self.record, self.found = None, {}
         for name, part in PARTS.items():
-            if hasattr(form, name):
-                setattr(self, name, functools.partial(self._call, part, getattr(form, name)))
+            if hasattr(engine, name):
+                setattr(self, name, functools.partial(self._call, part, getattr(engine, name)))
 
     def _call(self, part, function, *inputs):
         if self.record is None:
@@ -459,15 +474,16 @@ class Measured:
         return result
 
 
-def _counted(function, *inputs):
+def _count_call(function, *inputs):
+    """Return a function's result and the number of its floating point operations."""
     with FlopCounterMode(display=False) as counter:
         result = function(*inputs)
     return result, counter.get_total_flops()
 
 
 @contextlib.contextmanager
-def _searching():
-    """cuDNN looks for the fastest convolution."""
+def _search_fastest():
+    """Let cuDNN search for the fastest convolution inside a `with` block."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         yield
@@ -475,7 +491,7 @@ def _searching():
         torch.backends.cudnn.benchmark = before
 
 
-def _show(value):
+def _format(value):
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     return str(value)

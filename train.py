@@ -4,11 +4,13 @@
     torchrun --nproc_per_node=2 train.py --recipe published-s03 --id s03 --load-network pretrain/s0/model_75000.pth
     python train.py --id mine --stage 3 --load-network W.pth --video-root my_videos --resume auto
 
-Stage 0 trains on pseudo-videos of static images, 1 on BL30K after 0, 2 on DAVIS and YouTube-VOS after 1, 3 on these
-after 0. The files in recipes/ hold options of whole stages; published commands work as they are (docs/TRAINING.md).
+Stage 0 trains on pseudo-videos of static images. Stage 1 follows it and trains on BL30K. Stage 2 follows stage 1 and
+trains on DAVIS and YouTube-VOS. Stage 3 trains on the same data but follows stage 0. The files in recipes/ hold the
+options of whole stages. The published commands work as they are (docs/TRAINING.md).
+
 A run writes OUT_ROOT/DATE_ID/: model_N.pth (the bare network, for every other script), model_N_checkpoint.pth
-(everything), TensorBoard events, log.jsonl, config.json. With --resume auto the same command goes on where a run was
-killed, and ends with the same weights bit for bit (on the CPU, with the same numbers of processes and threads).
+(everything), TensorBoard events, log.jsonl, config.json. With --resume auto the same command continues a run that was
+killed. On the CPU, with the same numbers of processes and threads, it ends with the same weights bit for bit.
 """
 
 import argparse
@@ -23,12 +25,12 @@ import torch
 import torch.distributed as dist
 
 from dataset.sampler import training_batches
-from dataset.training import check_training_data, data_name, training_dataset
+from dataset.training import check_training_data, describe_data, make_training_dataset
 from evaluation.validation import check_validation, validate
-from model.initialise import starting_network
+from model.initialise import make_starting_network
 from model.trainer import Trainer
 from model.training_log import Means, TrainLog
-from model.training_state import checkpoint_to_start_from, run_folder
+from model.training_state import find_checkpoint, make_run_folder
 from util.device import device_name, join_processes, patient_group, pick_device
 from util.errors import InputError, run_script
 from util.hyper_para import OptionParser, TrainingSettings, training_settings
@@ -36,21 +38,22 @@ from util.machine import available_cores, keep_freed_memory
 from util.timing import peak_memory_mb
 
 RECIPES = Path(__file__).parent / "recipes"
+"""The folder of option files for --recipe."""
 
 MAX_SKIPPED = 20
-"""Steps in a row without a finite loss and finite gradients after which a run stops."""
+"""A run stops after this many steps in a row without a finite loss and finite gradients."""
 
 STOPPED = 143
-"""Exit code after SIGTERM, as the shell has it."""
+"""The exit code after SIGTERM, as a shell reports it."""
 
 
 def get_args_parser():
     parser = OptionParser("train.py", __doc__, recipes=RECIPES)
     parser.add_argument("--check-data", action="store_true",
-                        help="decode every file of the data, report, and stop (default: train)")
+                        help="decode every file of the data and report the result, without training (default: train)")
     for part in dataclasses.fields(TrainingSettings):
         parser.add_settings(part.type, part.name)
-    # What published commands and old launchers give.
+    # Options of published commands and old launchers. They are accepted and have no effect here, except --local-rank.
     for name, kind in (("norm", "store_true"), ("temporal-shuffle", "store_true"), ("perturb-group", "store"),
                        ("local-rank", "store")):
         parser.add_argument(f"--{name}", action=kind, help=argparse.SUPPRESS)
@@ -73,11 +76,11 @@ def main(args):
         keep_freed_memory()
     if running.val_davis:
         check_validation(running.val_davis)
-    dataset = training_dataset(settings, rank, processes)
+    dataset = make_training_dataset(settings, rank, processes)
     if processes > 1:
         join_processes("nccl" if device.type == "cuda" else "gloo", processes, timeout=None)
     # Softmax weights of far memory positions are denormal numbers, with which some CPUs multiply many times slower.
-    # Threads take this over from the one that starts them.
+    # Threads inherit this setting from the thread that starts them.
     torch.set_flush_denormal(True)
     try:
         return train(settings, dataset, device, rank, processes)
@@ -88,35 +91,39 @@ def main(args):
 
 
 def train(settings, dataset, device, rank, processes):
-    """Train to the end, as one of the processes. Returns the exit code; raises InputError when losses stay infinite."""
+    """Train to the end, as one of the processes. Return the exit code.
+
+    Raises InputError after too many steps in a row whose loss or gradients are not finite.
+    """
     data, recipe, running = settings.data, settings.recipe, settings.running
 
-    # Where it starts: the network, and what a checkpoint knows besides.
-    checkpoint, own = checkpoint_to_start_from(running, rank, processes)
-    network = starting_network(settings.network, recipe.stage, resumed=checkpoint is not None)
+    # Make the network and the trainer, and restore a checkpoint.
+    checkpoint, own = find_checkpoint(running, rank, processes)
+    network = make_starting_network(settings.network, recipe.stage, resumed=checkpoint is not None)
     trainer = Trainer(network, settings, device, processes)
     start, skipped = trainer.restore(checkpoint) if checkpoint else (0, 0)
     if start >= recipe.iterations:
         if rank == 0:
             print(f"nothing to do: {start} of {recipe.iterations} iterations are done")
         return 0
-    folder = run_folder(running, checkpoint if own else None) if rank == 0 else None
+    folder = make_run_folder(running, checkpoint if own else None) if rank == 0 else None
 
-    # What it says about itself.
+    # Open the log, and say what is trained.
     total = recipe.batch_size * processes * recipe.accumulate
-    source, where = data_name(data, recipe.stage), device_name(device)
+    source, where = describe_data(data, recipe.stage), device_name(device)
     log = TrainLog(folder, {**settings.options(), "total_batch": total, "processes": processes, "device": where,
                             "data": source, "started_at_iteration": start}, recipe.iterations, start, shown=rank == 0)
     if checkpoint:
-        log.say(f"going on from {checkpoint}, iteration {start}")
+        log.say(f"continuing from {checkpoint}, iteration {start}")
     log.say(f"stage {recipe.stage}: {len(dataset)} {source}, total batch {total}, {recipe.iterations} iterations on "
             f"{processes} × {where}")
 
+    # Prepare the loop: batches, validation, SIGTERM, counters.
     batches = iter(training_batches(
         dataset, recipe.batch_size, start * recipe.accumulate, recipe.iterations * recipe.accumulate,
         workers=min(8, available_cores()) if data.workers is None else data.workers, rank=rank, world_size=processes,
         pin_memory=device.type == "cuda"))
-    # The others wait for the first one's validation, however long it takes.
+    # The other processes wait in this group for the first one's validation, however long it takes.
     waiting = patient_group() if running.val_davis and processes > 1 else None
     previous = signal.signal(signal.SIGTERM, lambda *_: trainer.ask_to_stop())
     means, in_a_row, saved, logged, since, waited = Means(), 0, start, start, time.perf_counter(), 0.0
@@ -128,7 +135,7 @@ def train(settings, dataset, device, rank, processes):
             waited += time.perf_counter() - began
             result = trainer.step(parts, done - 1)
 
-            # Count what cannot be learnt from; too much of it ends the run.
+            # Count steps that were skipped. Too many in a row end the run.
             if result.finite:
                 means.add(result.scalars)
             in_a_row = 0 if result.finite else in_a_row + 1
@@ -142,18 +149,18 @@ def train(settings, dataset, device, rank, processes):
             if done % running.log_interval == 0:
                 elapsed = time.perf_counter() - since
                 memory = {f"memory_{kind}_mb": value for kind, value in peak_memory_mb(device).items() if value}
-                log.scalars(done, {**means.read(processes), "lr": trainer.learning_rate(done - 1),
+                log.add_scalars(done, {**means.read(processes), "lr": trainer.learning_rate(done - 1),
                                    "seconds": elapsed / (done - logged), "data_wait": waited / elapsed,
                                    "skipped": skipped, **memory})
                 logged, since, waited = done, time.perf_counter(), 0.0
             if done % running.image_interval == 0:
-                log.images(done, parts[-1], result.images)
+                log.add_images(done, parts[-1], result.images)
             if folder and (result.stop or done % running.save_interval == 0 or done == recipe.iterations):
                 trainer.save(folder, done, skipped)
                 saved = done
             if running.val_davis and done % running.val_every == 0:
                 if rank == 0:
-                    log.scalars(done, validate(network, running.val_davis, amp=trainer.amp))
+                    log.add_scalars(done, validate(network, running.val_davis, amp=trainer.amp))
                 if waiting:
                     dist.barrier(waiting)
             if result.stop:

@@ -13,18 +13,18 @@ from util.errors import InputError
 from util.hyper_para import SHOTS, STAGES
 
 
-def training_dataset(settings, rank=0, processes=1):
-    """The dataset that TrainingSettings (util.hyper_para) ask for. Raises InputError naming what is missing.
+def make_training_dataset(settings, rank=0, processes=1):
+    """Return the dataset that TrainingSettings (util.hyper_para) ask for.
 
-    The first process looks whether all masks are there and of their images' sizes, and reports the videos that cannot
-    be trained on and are left out.
+    The first process checks that all masks exist and have their images' sizes. It also reports the videos that are left
+    out because they cannot be trained on. Raises InputError that names what is missing.
     """
     data, recipe, seed = settings.data, settings.recipe, settings.running.seed
     perturb = (data.perturb_min, data.perturb_max)
-    pairs, found = _pairs_and_videos(data, recipe.stage)
-    excluded = _excluded(data)
+    pairs, found = _find_pairs_and_videos(data, recipe.stage)
+    excluded = _read_excluded(data)
     if rank == 0:
-        _check(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
+        _check_files(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if recipe.stage == 0:
         return StaticDataset(pairs, seed=seed, perturb=perturb, size=data.crop)
     shots = recipe.rollout or SHOTS
@@ -35,7 +35,7 @@ def training_dataset(settings, rank=0, processes=1):
     videos, left_out = usable_videos(found, excluded, shots)
     if not videos:
         name, why = next(iter(left_out.items()))
-        raise InputError(f"no video to train on: {len(left_out)} were left out, {name} since: {why}")
+        raise InputError(f"there is no video to train on: {len(left_out)} were left out, for instance {name}: {why}")
     if left_out and rank == 0:
         print(f"{len(left_out)} videos are left out: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()),
               file=sys.stderr)
@@ -48,26 +48,26 @@ def training_dataset(settings, rank=0, processes=1):
 
 
 def check_training_data(data, stage):
-    """Look at every file that training a stage would read, and print how many can be used.
+    """Check every file that training a stage would read, and print how many can be used.
 
     data: DataSettings of util.hyper_para. Raises InputError, after a line for each file that cannot be used.
     """
-    pairs, found = _pairs_and_videos(data, stage)
-    excluded = _excluded(data)
-    images = _check(pairs=pairs, videos=[video for video in found if video.name not in excluded])
+    pairs, found = _find_pairs_and_videos(data, stage)
+    excluded = _read_excluded(data)
+    images = _check_files(pairs=pairs, videos=[video for video in found if video.name not in excluded])
     print(f"{images} images and their masks: every file can be used")
 
 
-def data_name(data, stage):
-    """What the samples of a stage come from, in words."""
+def describe_data(data, stage):
+    """Return in words what the samples of a stage are made from."""
     name = f"samples of {data.video_root}" if data.video_root else STAGES[stage]["data"]
     if not data.pasted:
         return name
     return "pasted images" if data.pasted == 1 else f"{name}, {data.pasted:.0%} pasted images"
 
 
-def _check(**what):
-    """`check_data`, with the whole of its report on standard error."""
+def _check_files(**what):
+    """Run `check_data`. If it fails, print its whole report to standard error before raising."""
     try:
         return check_data(**what)
     except InputError as error:
@@ -75,19 +75,20 @@ def _check(**what):
         raise
 
 
-def _excluded(data):
+def _read_excluded(data):
     return read_names(data.exclude) if data.exclude else set()
 
 
-def _pairs_and_videos(data, stage):
-    """The images and the videos that samples are made of."""
+def _find_pairs_and_videos(data, stage):
+    """Return the images and the videos that samples are made of."""
     if stage == 0:
         return find_pairs(data.static_root), []
     pairs = find_pairs(data.static_root, instances=True) if data.pasted or data.hide else []
-    return pairs, _videos(data, stage) if data.pasted < 1 else []
+    return pairs, _find_videos(data, stage) if data.pasted < 1 else []
 
 
-def _videos(data, stage):
+def _find_videos(data, stage):
+    """Return the videos that a stage trains on."""
     if data.video_root:
         return find_videos(data.video_root)
     if stage == 1:

@@ -1,4 +1,4 @@
-"""A form of the network compiled, and on a GPU replayed as CUDA graphs."""
+"""An engine that is compiled, and on a GPU replayed as CUDA graphs."""
 
 import functools
 import sys
@@ -8,53 +8,54 @@ import torch
 from util.errors import InputError
 
 GRAPHS = 16
-"""CUDA graphs kept of each function; each has memory of its own."""
+"""The number of CUDA graphs kept for each function. Each graph has memory of its own."""
 
 
-class CompiledForm:
-    """Another inference form with its parts compiled, on a GPU as CUDA graphs.
+class CompiledEngine:
+    """Another engine with its parts compiled, on a GPU as CUDA graphs.
 
-    form: an InferenceNetwork made with packed=False, or what has the same methods.
-    growing: the memory grows (mode `stm`); reading it is left as it is, since it would be captured anew with each
-        memory frame.
+    engine: an InferenceNetwork made with packed=False, or any other engine.
+    growing: the memory grows (mode `stm`). Reading the memory is then not compiled, because it would have to be
+        captured again after each memory frame.
 
     Raises InputError where nothing can be compiled.
     """
 
-    def __init__(self, form, *, growing=False):
-        self.config, self.dtype, self.device = form.config, form.dtype, form.device
-        compiles, captures = can_compile(form.device.type), form.device.type == "cuda"
+    def __init__(self, engine, *, growing=False):
+        self.config, self.dtype, self.device = engine.config, engine.dtype, engine.device
+        compiles, captures = can_compile(engine.device.type), engine.device.type == "cuda"
         if not (compiles or captures):
-            raise InputError("nothing can be compiled here: torch.compile needs a C++ compiler")
-        if form.device.type == "cpu" and getattr(form, "packed", False):
-            raise InputError("a form with packed weights cannot be compiled: make it with packed=False")
+            raise InputError("nothing can be compiled here, because torch.compile needs a C++ compiler")
+        if engine.device.type == "cpu" and getattr(engine, "packed", False):
+            raise InputError("an engine with packed weights cannot be compiled: make it with packed=False")
         static = set()
 
-        def prepared(function, **options):
+        def prepare(function, **options):
             if compiles:
                 function = torch.compile(function)
-            return Captured(function, static, **options) if captures else function
+            return CapturedFunction(function, static, **options) if captures else function
 
-        self.encode = prepared(form.encode, reused=True)
-        self.read = form.read if growing else prepared(form.read)
-        self.decode = prepared(form.decode)
-        self.distribution = prepared(form.distribution)
-        self.encode_value = prepared(form.encode_value)
-        if form.config.sam:
-            self.aggregate_key = prepared(form.aggregate_key)
-            self.aggregate_value = prepared(form.aggregate_value)
+        self.encode = prepare(engine.encode, reused=True)
+        self.read = engine.read if growing else prepare(engine.read)
+        self.decode = prepare(engine.decode)
+        self.distribution = prepare(engine.distribution)
+        self.encode_value = prepare(engine.encode_value)
+        if engine.config.sam:
+            self.aggregate_key = prepare(engine.aggregate_key)
+            self.aggregate_value = prepare(engine.aggregate_value)
 
 
-class Captured:
-    """A function of tensors that replays as a CUDA graph, one for each combination of shapes.
+class CapturedFunction:
+    """A function of tensors that is replayed as a CUDA graph, one graph for each combination of shapes.
 
-    static: addresses of the tensors that graphs write their results to, shared by functions that feed one another:
-        such an input is read where it lies, any other is copied to where the graph expects it.
-    reused: return the tensors that the next call with these shapes overwrites, instead of copies of them.
-    kept: how many graphs; the one used longest ago goes when another one comes.
+    static: the addresses of the tensors that graphs write their results to. Functions that feed one another share this
+        set: an input at such an address is read where it lies, and any other is first copied to where the graph expects
+        it.
+    reused: return the graph's own results, which the next call with these shapes overwrites, instead of copies of them.
+    kept: the number of graphs to keep. When there are more, the one used longest ago goes.
 
-    The function may also take what is no tensor; it must not look at values of tensors. Inputs and results may be
-    tuples, also named ones, of such.
+    Inputs and results may be tensors, other values, and tuples of these, also named ones. The function must not look at
+    the values of tensors.
     """
 
     def __init__(self, function, static, *, reused=False, kept=GRAPHS):
@@ -62,16 +63,16 @@ class Captured:
         self._static = static
         self._reused = reused
         self._kept = kept
-        self._graphs = {}  # the one used longest ago first
+        self._graphs = {}  # {shapes and values of the inputs: graph}, the one used longest ago first
 
     def __call__(self, *inputs):
-        leaves = list(_leaves(inputs))
+        leaves = list(_iterate_leaves(inputs))
         signature = tuple(self._describe(x) for x in leaves)
         captured = self._graphs.pop(signature, None)
         if captured is None:
             if len(self._graphs) == self._kept:
                 _, _, results = self._graphs.pop(next(iter(self._graphs)))
-                self._static.difference_update(_addresses(results))
+                self._static.difference_update(_list_addresses(results))
             captured = self._capture(inputs)
         self._graphs[signature] = captured
         graph, places, results = captured
@@ -79,27 +80,31 @@ class Captured:
             if place is not None:
                 place.copy_(given, non_blocking=True)
         graph.replay()
-        return results if self._reused else _rebuilt(results, (_copy(x) for x in _leaves(results)))
+        return results if self._reused else _rebuild(results, (_copy(x) for x in _iterate_leaves(results)))
 
     def _describe(self, x):
+        """Return what an input must have in common with a graph's input so that the graph can be replayed."""
         if not isinstance(x, torch.Tensor):
             return x
         return x.shape, x.stride(), x.dtype, x.data_ptr() if x.data_ptr() in self._static else None
 
     def _capture(self, inputs):
-        """(graph, for each tensor or other leaf of the inputs the tensor to copy it to or None, results)."""
-        leaves = list(_leaves(inputs))
+        """Capture the function for these inputs and return (graph, places, results).
+
+        places has an entry for each leaf of the inputs: the tensor to copy it to, or None if it is not copied.
+        """
+        leaves = list(_iterate_leaves(inputs))
         places = [x.clone() if isinstance(x, torch.Tensor) and x.data_ptr() not in self._static else None
                   for x in leaves]
-        arguments = _rebuilt(inputs, (given if place is None else place
+        arguments = _rebuild(inputs, (given if place is None else place
                                       for given, place in zip(leaves, places, strict=True)))
-        graph, results = self._recorded(arguments)
-        self._static.update(_addresses(results))
+        graph, results = self._record(arguments)
+        self._static.update(_list_addresses(results))
         return graph, places, results
 
-    def _recorded(self, arguments):
-        """(graph, results)."""
-        # Compiling, choosing algorithms and allocating workspaces cannot be captured: they are done before.
+    def _record(self, arguments):
+        """Record a graph of the function, and return (graph, results)."""
+        # Compiling, choosing algorithms and allocating workspaces cannot be captured, so these first calls do them.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -108,26 +113,26 @@ class Captured:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        # Other threads, which read and write files, may go on meanwhile.
+        # This mode lets other threads go on, which read and write files meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = self._function(*arguments)
         return graph, results
 
 
-def _leaves(x):
-    """What nested tuples hold, in order."""
+def _iterate_leaves(x):
+    """Yield what nested tuples hold, in order."""
     if isinstance(x, tuple):
         for part in x:
-            yield from _leaves(part)
+            yield from _iterate_leaves(part)
     else:
         yield x
 
 
-def _rebuilt(like, leaves):
-    """`like` with other leaves, taken from an iterator."""
+def _rebuild(like, leaves):
+    """Return nested tuples like `like`, with leaves taken from an iterator."""
     if not isinstance(like, tuple):
         return next(leaves)
-    parts = [_rebuilt(part, leaves) for part in like]
+    parts = [_rebuild(part, leaves) for part in like]
     return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
 
 
@@ -135,13 +140,17 @@ def _copy(x):
     return x.clone() if isinstance(x, torch.Tensor) else x
 
 
-def _addresses(x):
-    return {leaf.data_ptr() for leaf in _leaves(x) if isinstance(leaf, torch.Tensor)}
+def _list_addresses(x):
+    """Return the set of addresses of all tensors in nested tuples."""
+    return {leaf.data_ptr() for leaf in _iterate_leaves(x) if isinstance(leaf, torch.Tensor)}
 
 
 @functools.cache
 def can_compile(device_type):
-    """Does torch.compile work here? It needs a C++ compiler, on a GPU Triton, too."""
+    """Return whether torch.compile works here. It needs a C++ compiler, and on a GPU also Triton.
+
+    If it does not work, the reason goes to standard error.
+    """
     try:
         torch.compile(lambda x: x.relu() + 1)(torch.zeros(8, device=device_type))
     except (RuntimeError, ImportError, OSError) as error:

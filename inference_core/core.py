@@ -1,4 +1,7 @@
-"""The inference core: one frame at a time, constant memory."""
+"""The inference core: it tracks objects through a video, one frame at a time.
+
+Its memory does not grow with the video, except in mode `stm`.
+"""
 
 import contextlib
 
@@ -6,25 +9,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from inference_core.capture import CompiledForm
-from inference_core.memory import MODES, ObjectMemory, compresses
+from inference_core.capture import CompiledEngine
+from inference_core.memory import MODES, ObjectMemory, needs_sam
 from model import RDE
-from model.inference import inference_form
+from model.inference import take_snapshot
 from model.network import distribution
 from util.errors import InputError, pixels
 
 STRIDE = 16
+"""The sides of an image are padded to multiples of this: keys and values have one position for 16×16 pixels."""
 
 
 @contextlib.contextmanager
 def exact_float32():
-    """Within, float32 means float32: on a GPU torch would round the inputs of convolutions to TF32's ten bits.
+    """Compute in full float32 precision inside a `with` block.
 
-    Tracking feeds its own results back, frame after frame: with TF32 probabilities of the parity tests move by 4e-3
-    instead of 8e-6. Who wants speed asks for half precision.
+    By default, torch on a GPU rounds the inputs of float32 convolutions to the ten bits of TF32. Tracking feeds its own
+    results back, frame after frame, so these errors add up: with TF32 the probabilities of the parity tests move by
+    4e-3 instead of 8e-6. If you want speed, choose half precision (`amp`).
 
-    These settings are the whole process's, and torch (2.14) has none for a single thread, call or convolution: other
-    threads that compute on a GPU during a step have exact float32, too. They are put back afterwards.
+    The settings are those of the whole process, because torch (2.14) has none for a single thread, call or convolution.
+    So other threads that compute on a GPU during a step also use full float32. The settings are put back afterwards.
     """
     settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [setting.allow_tf32 for setting in settings]
@@ -41,40 +46,41 @@ class InferenceCore:
     """Tracks objects through one video.
 
         core = InferenceCore(network, mode="two-frames-compress", mem_every=3, top_k=40)
-        for image, mask in frames:          # mask: None but where objects are given
+        for image, mask in frames:          # mask is None, except where objects are given
             ids = core.to_mask(core.step(image, mask))
 
-    network: a multi-object `model.RDE`; the core computes on the network's device, with the weights that it has now.
-        Or what is to be run in its place: an object with the methods and `config`, `device` and `dtype` of a
-        `model.inference.InferenceNetwork`.
-    mode: what the memory keeps, one of `MODES`. Nothing grows with the video's length except in `stm`.
-    mem_every: a frame becomes a memory frame when at least so many have passed since the last one.
-    top_k: how many memory positions each query reads.
+    network: a multi-object `model.RDE`. The core computes on the network's device, with the weights that it has now.
+        Instead of a network, `network` may be an engine: an object with the methods of a
+        `model.inference.InferenceNetwork` and its attributes `config`, `device` and `dtype`.
+    mode: what the memory keeps, one of `MODES`. Only in `stm` does the memory grow with the video.
+    mem_every: a frame becomes a memory frame when at least this many frames have passed since the last one.
+    top_k: the number of memory positions that each query reads.
     include_last: make every frame a memory frame.
-    size: shorter side at which to compute; frames and masks are resized to it and probabilities back.
-    amp: half precision for all but affinities and probabilities: "float16", "bfloat16", or True, which is float16 and
-        on the CPU bfloat16. Of a form that is given its dtype counts instead.
-    compile: compile what a frame runs through, and on a GPU replay it as CUDA graphs. It takes a minute or so when a
-        size of frame, or for a second time a number of objects, comes for the first time.
-    chunk_size: how many objects go through value encoder, SAM and decoder at a time.
+    size: the shorter side, in pixels, at which the core computes. Frames and masks are resized to it, probabilities
+        back.
+    amp: half precision for everything but affinities and probabilities: "float16", "bfloat16", or True, which is
+        float16 on a GPU and bfloat16 on the CPU. It is ignored for an engine, which has its own dtype.
+    compile: compile all that a frame runs through, and on a GPU replay it as CUDA graphs. Compiling takes about a
+        minute. It happens at the first frame of each size, and once more when the number of objects first changes.
+    chunk_size: the number of objects that go through value encoder, SAM and decoder at a time.
 
-    On a CPU, scripts call `util.machine.keep_freed_memory` first, which saves up to a quarter of the time; not in mode
-    `stm`, whose growing memory would leave holes behind that nothing fits into.
+    On a CPU, a script should first call `util.machine.keep_freed_memory`, which saves up to a quarter of the time. It
+    should not do so in mode `stm`: there the growing memory would leave holes that nothing fits into.
 
-    Raises InputError for a network or a mode that cannot track, or where nothing can be compiled.
+    Raises InputError for a network or a mode that cannot track, and if `compile` is set where nothing can be compiled.
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
                  size=None, amp=False, compile=False, chunk_size=8):
         if mode not in MODES:
-            raise InputError(f"no mode {mode!r}; there are {', '.join(MODES)}")
+            raise InputError(f"there is no mode {mode!r}; the modes are {', '.join(MODES)}")
         if network.config.single_object:
-            raise InputError("this is a single-object network of training stage 0: it does not see the other "
-                             "objects' masks and cannot track; use one of stages 1 to 3")
-        if compresses(mode) and not network.config.sam:
-            usable = ", ".join(name for name in MODES if not compresses(name))
-            raise InputError(f"mode {mode} needs SAM and this network has none (an STCN checkpoint?); "
-                             f"usable modes: {usable}")
+            raise InputError("this is a single-object network of training stage 0: it cannot track, because it does "
+                             "not see the other objects' masks; use a network of stages 1 to 3")
+        if needs_sam(mode) and not network.config.sam:
+            usable = ", ".join(name for name in MODES if not needs_sam(name))
+            raise InputError(f"mode {mode} needs SAM, which this network does not have (is it an STCN "
+                             f"checkpoint?); the modes that it can use are {usable}")
         numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size}
         for name, number in numbers.items():
             if number is not None and number < 1:
@@ -84,17 +90,17 @@ class InferenceCore:
         self.top_k = top_k
         self.size = size
         self.chunk_size = chunk_size
-        form = network
+        engine = network
         if isinstance(network, RDE):
             precision = precision_name(amp, next(network.parameters()).device)
-            form = inference_form(network, getattr(torch, precision), packed=not compile)
-        self._form = CompiledForm(form, growing=mode == "stm") if compile else form
-        self._device = form.device
+            engine = take_snapshot(network, getattr(torch, precision), packed=not compile)
+        self._engine = CompiledEngine(engine, growing=mode == "stm") if compile else engine
+        self._device = engine.device
         self._id_tensor = None
         self.reset()
 
     def reset(self):
-        """Forget everything; the next frame is the first of a video."""
+        """Forget everything. The next frame is then the first one of a video."""
         self._groups = []
         self._since_memory = 0
         self._frame_size = None
@@ -102,50 +108,54 @@ class InferenceCore:
 
     @property
     def objects(self):
-        """Ids of the tracked objects, in the order of the latest probabilities."""
+        """The ids of the tracked objects, in the order of the latest probabilities."""
         return [object_id for group in self._groups for object_id in group.ids]
 
     @property
     def memory_bytes(self):
-        """Bytes that the memory of all objects takes."""
+        """The number of bytes that the memory of all objects takes."""
         storages = {}
-        for tensor in (tensor for group in self._groups for tensor in group.tensors()):
+        for tensor in (tensor for group in self._groups for tensor in group.list_tensors()):
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return sum(storages.values())
 
     def delete_objects(self, ids):
-        """Stop tracking these objects. Raises InputError for an id that is not tracked."""
+        """Stop tracking the objects with these ids. Raises InputError for an id that is not tracked."""
         unknown = sorted(set(ids) - set(self.objects))
         if unknown:
-            raise InputError(f"no object {unknown[0]} to delete; tracked are {self.objects}")
+            raise InputError(f"there is no object {unknown[0]} to delete; the tracked objects are {self.objects}")
         self._forget(ids)
 
     @torch.inference_mode()
     @exact_float32()
     def step(self, image, mask=None, objects=None, *, end=False, needs_output=True):
-        """Take the next frame, and the mask of objects that appear or are corrected in it.
+        """Track the objects into the next frame, and take a mask of objects that appear or are corrected in it.
 
-        image: 3×H×W float in [0, 1] or uint8 RGB (uint8 also as H×W×3).
-        mask: H×W ids, 0 is background; or O×H×W in [0, 1], one plane for each of `objects`.
-        objects: the ids that the mask stands for, 1 to 255, not necessarily contiguous; by default every id
-            in an H×W mask. A new id is tracked from here on. A known one starts anew from this mask: what the
-            memory held of it is dropped, since it may be what the mask corrects.
-        end: this is the last frame; it is not remembered, since nothing reads it.
-        needs_output: if False, nothing is computed unless the memory needs this frame, and None is returned.
+        image: 3×H×W RGB, float in [0, 1] or uint8. A uint8 image may also be H×W×3.
+        mask: H×W object ids, 0 is background; or O×H×W in [0, 1], one plane for each of `objects`.
+        objects: the ids in the mask, each from 1 to 255, in any order and with gaps. By default they are all ids of an
+            H×W mask. The core tracks a new id from this frame on. An id that it tracks already starts anew from this
+            mask: what the memory held of the object is dropped, since it may be what the mask corrects.
+        end: this is the last frame. The memory does not take it, since no frame will read it.
+        needs_output: if False, the core computes nothing unless the memory needs this frame, and returns None.
 
-        Returns (number of objects + 1)×H×W float32 probabilities that sum to one, background first, then
-        `self.objects` in order; before the first mask, background alone.
-        Raises InputError for shapes, types and ids other than these; the state is then unchanged.
+        Returns float32 probabilities (number of objects + 1)×H×W that sum to one: background first, then the objects in
+        the order of `self.objects`. Before the first mask there is only the background.
+
+        Raises InputError for shapes, types and ids other than these. The state is then unchanged.
         """
-        image = self._checked_image(image)
+        # Check the input before anything changes.
+        image = self._check_image(image)
         frame_size = tuple(image.shape[-2:])
         ids = []
         if mask is not None:
-            mask, ids = self._checked_mask(mask, objects, frame_size)
+            mask, ids = self._check_mask(mask, objects, frame_size)
         self._frame_size = frame_size
 
-        # Counting from the last memory frame serves both protocols: with all objects annotated in the first frame,
-        # as in DAVIS, these are the multiples of mem_every; in YouTube-VOS a late annotation starts anew.
+        # Decide whether the memory takes this frame, and whether there is anything to compute.
+        # Counting from the last memory frame suits both datasets. In DAVIS all objects are annotated in the first
+        # frame, so memory frames are the multiples of mem_every. In YouTube-VOS an object may be annotated later, and
+        # the count then starts anew.
         self._since_memory += 1
         annotated = mask is not None
         due = bool(self._groups) and self._since_memory >= self.mem_every and not end
@@ -153,56 +163,61 @@ class InferenceCore:
         if not (remember or needs_output):
             return None
         if not (annotated or self._groups):
-            return self._labelled(torch.ones(1, *frame_size, device=self._device))
+            return self._label(torch.ones(1, *frame_size, device=self._device))
 
-        size = None if self.size is None else _shorter_side(frame_size, self.size)
-        pad = _padding(size or frame_size)
-        image, frame = self._form.encode(self._uploaded(image), size, pad)
+        # Encode the frame, and predict the objects that have no mask in it.
+        size = None if self.size is None else _scale_size(frame_size, self.size)
+        pad = _compute_padding(size or frame_size)
+        image, frame = self._engine.encode(self._upload(image), size, pad)
         kept = [row for row, object_id in enumerate(self.objects) if object_id not in ids]
         if kept:
             prob = self._segment(frame)
+        # Put the given masks into the prediction.
         if annotated:
-            planes = self._resized_mask(mask, size, pad)
+            planes = self._resize_mask(mask, size, pad)
             if kept:
-                # The given masks override: inside them the probability of all others is zero.
+                # A given mask overrides the prediction: inside it the probability of all other objects is zero.
                 planes = torch.cat([prob[1:][kept] * (planes.sum(0) <= 0.5), planes])
             prob = distribution(planes)
             self._forget(ids)
+        # Update the memory, and return the probabilities at the frame's size.
         if remember:
             self._remember(image, frame, prob[1:], ids)
-        return self._labelled(self._restored(prob, pad, frame_size)) if needs_output else None
+        return self._label(self._restore_size(prob, pad, frame_size)) if needs_output else None
 
     def to_mask(self, prob):
-        """Object ids uint8 H×W from probabilities.
+        """Return the object ids of each pixel, uint8 H×W, from probabilities (number of objects + 1)×H×W.
 
-        What `step` returned stands for the objects of its own step, in its attribute `object_ids`. What was computed
-        from that, and has no such attribute, has to be of the latest step.
+        The result of `step` knows its objects: they are in its attribute `object_ids`. A tensor that was computed from
+        such a result has no such attribute, and must belong to the latest step. Raises InputError if it has another
+        number of objects.
         """
         ids = getattr(prob, "object_ids", self._latest)
         if len(ids) + 1 != prob.shape[0]:
-            raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, in the latest step there were "
-                             f"{len(ids)}: they are not from it")
-        best = _argmax(prob)
+            raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, but the latest step had "
+                             f"{len(ids)} objects")
+        best = _find_largest(prob)
         if ids == tuple(range(1, len(ids) + 1)):
             return best
-        # Kept, since a tensor made from numbers makes the host wait for the GPU.
+        # The tensor is kept because making one from numbers makes the host wait for the GPU.
         if self._id_tensor is None or self._id_tensor[0] != (ids, prob.device):
             self._id_tensor = (ids, prob.device), torch.tensor((0, *ids), dtype=torch.uint8, device=prob.device)
         return self._id_tensor[1][best.int()]
 
-    def _labelled(self, prob):
-        """Note which objects these probabilities stand for."""
+    def _label(self, prob):
+        """Note which objects these probabilities belong to, and return them."""
         self._latest = prob.object_ids = tuple(self.objects)
         return prob
 
-    def _checked_image(self, image):
+    def _check_image(self, image):
+        """Return the image as a tensor 3×H×W. Raises InputError for anything that is not an image of this video."""
         image = image if isinstance(image, torch.Tensor) else torch.tensor(np.ascontiguousarray(image))
         if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] != 3:
             image = image.movedim(-1, 0)
         if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-            raise InputError(f"an image is 3×H×W, float in [0, 1] or uint8; this is {image.dtype}, "
-                             f"shape {tuple(image.shape)}")
-        # On another device the look at the values would wait for it.
+            raise InputError(f"an image is 3×H×W, float in [0, 1] or uint8; this one is {image.dtype} of shape "
+                             f"{tuple(image.shape)}")
+        # Only checked on the CPU: reading a value from another device would wait for it.
         if image.is_floating_point() and image.device.type == "cpu" and image.max() > 2:
             raise InputError(f"a float image lies in [0, 1]; the largest value here is {image.max():g}")
         frame_size = tuple(image.shape[-2:])
@@ -210,11 +225,11 @@ class InferenceCore:
             raise InputError(f"a frame of {pixels(frame_size[::-1])} in a video of {pixels(self._frame_size[::-1])}")
         return image
 
-    def _checked_mask(self, mask, objects, frame_size):
-        """Planes O×H×W and their ids."""
+    def _check_mask(self, mask, objects, frame_size):
+        """Return a mask as planes O×H×W, and their ids. Raises InputError for a mask that cannot be used."""
         mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(np.ascontiguousarray(mask))
         if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
-            # torch can store these, and little else.
+            # Torch can store these types, but can do little else with them.
             mask = mask.long()
         if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
             raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
@@ -228,26 +243,29 @@ class InferenceCore:
             raise InputError("the mask holds no object")
         wrong = [object_id for object_id in ids if not 1 <= object_id <= 255]
         if wrong or len(set(ids)) < len(ids):
-            raise InputError(f"object ids must be distinct and from 1 to 255, these are {ids}")
+            raise InputError(f"object ids must be distinct and from 1 to 255; these are {ids}")
         if mask.ndim == 3 and len(mask) != len(ids):
             raise InputError(f"{len(mask)} mask planes for {len(ids)} objects")
         if mask.ndim == 2:
             mask = mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)
         return mask, ids
 
-    def _uploaded(self, image):
+    def _upload(self, image):
+        """Return the image on the network's device."""
         if self._device.type == "cuda" and image.device.type == "cpu":
-            # From memory that the system may not move: the host need not wait for the copy.
+            # The host does not wait for a copy from pinned memory, which the system may not move.
             image = image.pin_memory()
         return image.to(self._device, non_blocking=True)
 
-    def _resized_mask(self, planes, size, pad):
+    def _resize_mask(self, planes, size, pad):
+        """Return the planes O×H×W as float32 on the network's device, at the size of the computation."""
         planes = planes.to(self._device).float()
         if size is not None:
             planes = F.interpolate(planes.unsqueeze(0), size=size, mode="nearest").squeeze(0)
         return F.pad(planes, pad)
 
-    def _restored(self, prob, pad, frame_size):
+    def _restore_size(self, prob, pad, frame_size):
+        """Crop the padding off the probabilities and resize them to the frame."""
         left, right, top, bottom = pad
         prob = prob[:, top:prob.shape[1] - bottom, left:prob.shape[2] - right]
         if self.size is not None:
@@ -256,18 +274,18 @@ class InferenceCore:
         return prob
 
     def _segment(self, frame):
-        """Probabilities (O+1)×H'×W' of the tracked objects in this frame."""
-        readout = torch.cat([group.read(frame.key[0], self.top_k, self._form.read) for group in self._groups])
-        logits = torch.cat([self._form.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
-        return self._form.distribution(logits)
+        """Return the probabilities (O+1)×H'×W' of background and tracked objects in this frame."""
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self._engine.read) for group in self._groups])
+        logits = torch.cat([self._engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
+        return self._engine.distribution(logits)
 
     def _remember(self, image, frame, masks, new_ids):
-        """Add this frame to the memory of every object; those in `new_ids` are the last in `masks`."""
-        # The next frame may overwrite what was computed for this one.
+        """Add this frame to the memory of every object. The objects `new_ids` come last in `masks` O×H'×W'."""
+        # This is a copy because the next frame may overwrite what was computed for this one.
         key = frame.key[0].clone()
         others = masks.sum(0) - masks
         value = torch.cat([
-            self._form.encode_value(image, frame, own, rest)
+            self._engine.encode_value(image, frame, own, rest)
             for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
         ])
         for group in self._groups:
@@ -278,26 +296,31 @@ class InferenceCore:
         self._since_memory = 0
 
     def _aggregate(self, old, new):
-        """SAM on two memory entries (key C×h×w, value O×V×h×w); where its result is not finite, the new one.
+        """Merge two memory entries (key C×h×w, value O×V×h×w) with SAM.
 
-        It is applied to its own output and nothing bounds that: in a network trained on too short videos it may grow
-        from frame to frame without end, and infinite once, would be so for the rest of the video.
+        SAM is applied to its own output, and nothing bounds that. In a network trained on too short videos the output
+        may grow from frame to frame without end. Once infinite, it would stay so for the rest of the video.
         """
-        key = self._form.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
+        key = self._engine.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
-        value = torch.cat([self._form.aggregate_value(before, after) for before, after in chunks])
-        # Affinities need the square. Decided on the device, which the host need not wait for.
+        value = torch.cat([self._engine.aggregate_value(before, after) for before, after in chunks])
+        # The square of the key is checked because affinities contain it. The device makes the choice, so that the host
+        # need not wait for it.
         finite = key.float().square().sum().isfinite() & value.isfinite().all()
         return torch.where(finite, key, new[0]), torch.where(finite, value, new[1])
 
     def _forget(self, ids):
+        """Drop these objects, and the groups that are then empty."""
         for group in self._groups:
             group.remove(ids)
         self._groups = [group for group in self._groups if group.ids]
 
 
 def precision_name(amp, device):
-    """The dtype, as torch calls it, that the option `amp` of InferenceCore stands for."""
+    """Return torch's name of the dtype that the option `amp` of InferenceCore means on this torch.device.
+
+    Raises InputError for any other value of `amp`.
+    """
     if amp in (False, None):
         return "float32"
     if amp is True:
@@ -307,11 +330,11 @@ def precision_name(amp, device):
     return amp
 
 
-def _argmax(prob):
-    """prob.argmax(0) as uint8, the first of equal ones."""
+def _find_largest(prob):
+    """Return prob.argmax(0) as uint8. Of equal probabilities the first one counts."""
     if prob.device.type != "cpu":
         return prob.argmax(0).byte()
-    # Plane by plane: twenty times as fast as what torch has for the CPU.
+    # Going plane by plane is twenty times as fast as torch's own argmax on the CPU.
     best, places = prob[0].clone(), torch.zeros(prob.shape[1:], dtype=torch.uint8)
     for number, plane in enumerate(prob[1:], 1):
         places.masked_fill_(plane > best, number)
@@ -319,15 +342,15 @@ def _argmax(prob):
     return places
 
 
-def _padding(size):
-    """(left, right, top, bottom) that make (height, width) multiples of 16."""
+def _compute_padding(size):
+    """Return the padding (left, right, top, bottom) that makes (height, width) multiples of 16."""
     height, width = size
     extra_y, extra_x = -height % STRIDE, -width % STRIDE
     return extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2
 
 
-def _shorter_side(size, length):
-    """(height, width) with the shorter side at `length`, rounded as torchvision's Resize does."""
+def _scale_size(size, length):
+    """Return (height, width) scaled so that the shorter side is `length`, rounded as torchvision's Resize does."""
     height, width = size
     if height <= width:
         return length, int(length * width / height)

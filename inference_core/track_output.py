@@ -1,4 +1,4 @@
-"""Writes the results of tracking one video: masks, overlay, scores, summary."""
+"""Write the results of tracking one video: masks, overlay, scores, summary."""
 
 import contextlib
 import json
@@ -15,22 +15,25 @@ from util.pipeline import Background
 from util.video import VideoWriter
 
 MANIFEST = ".track.json"
-"""Says who wrote a folder of results."""
+"""The file that says which program wrote a folder of results."""
 
 WRITER = "track.py"
+"""The name that the manifest gives as the writer."""
 
 
 class TrackOutput:
-    """Writes the results of one video into a folder, in threads, frame by frame; a context manager.
+    """Writes the results of one video into a folder, frame by frame, in threads. It is a context manager.
 
         masks/NAME.png    object ids, indexed with the DAVIS palette
         scores/NAME.npz   `prob` uint8 (objects + 1)×H×W, 255 is certain, background first; `objects`
         overlay.mp4       every frame with its objects drawn in
         summary.json      `header`, the frames' statistics, and what `finish` gives
 
-    Each file takes its place when it is whole. If the block ends with an error, finished masks and the overlay so far
-    stay and summary.json says `"complete": false`. Results of an earlier run are removed first: a folder is known as
-    ours by .track.json in it.
+    A file gets its name only when it is whole. If the block ends with an error, the finished masks and the overlay so
+    far stay, and summary.json says `"complete": false`. Results of an earlier run are removed first; the file
+    .track.json tells that a folder holds results of ours.
+
+    size: the frames' (width, height). rate: frames per second of the overlay. header: {name: value} for the summary.
     """
 
     def __init__(self, folder, size, rate, header, *, overlay=True, scores=False):
@@ -53,8 +56,9 @@ class TrackOutput:
         return self
 
     def _begin(self):
+        """Clear the folder and open the summary."""
         remove_earlier_results(self.folder)
-        # From here on the folder is known as ours, even if the process is killed.
+        # From here on the folder is recognised as ours, even if the process is killed.
         write_json(self.folder / MANIFEST, {"written_by": WRITER})
         self.masks.mkdir()
         if self.scores:
@@ -71,8 +75,11 @@ class TrackOutput:
     def add(self, name, frame, ids, confidence, prob, objects):
         """Write one frame.
 
-        frame uint8 H×W×3; ids uint8 H×W, None before the first mask; confidence float H×W, the probability of
-        each pixel's id; prob uint8 (objects + 1)×H×W or None; objects: ids in the order of prob.
+        frame: uint8 H×W×3.
+        ids: uint8 H×W object ids; None before the first mask.
+        confidence: float H×W, the probability of each pixel's id.
+        prob: uint8 (objects + 1)×H×W, or None.
+        objects: the object ids in the order of `prob`.
         """
         if ids is not None:
             self._files.submit(self._write_frame, name, ids, confidence, prob, objects)
@@ -88,7 +95,7 @@ class TrackOutput:
     def __exit__(self, kind, error, traceback):
         self._files.close()
         self._drawing.close()
-        # Only the first error is raised: when the disk is full, say, others follow from it.
+        # Only the first error is raised. Others may follow from it, for instance when the disk is full.
         failure = error
         try:
             self._close_video()
@@ -103,6 +110,7 @@ class TrackOutput:
             raise failure
 
     def _write_frame(self, name, ids, confidence, prob, objects):
+        """Write the files of one frame, and add it to the summary."""
         write_mask(self.masks / f"{name}.png", ids)
         if prob is not None:
             write_scores(self.scores / f"{name}.npz", prob, objects)
@@ -115,6 +123,7 @@ class TrackOutput:
         self._video.write(frame if ids is None else draw_overlay(frame, ids))
 
     def _close_video(self):
+        """Finish the overlay and give it its name."""
         if self._video is None:
             return
         try:
@@ -124,6 +133,7 @@ class TrackOutput:
             self._video_part.unlink(missing_ok=True)
 
     def _close_summary(self, complete):
+        """Finish the summary and give it its name. complete: whether tracking ended without an error."""
         try:
             self._json.end_list()
             for name, value in {**self._report, "complete": complete}.items():
@@ -140,7 +150,7 @@ class TrackOutput:
 def remove_earlier_results(folder):
     """Remove what an earlier run left in `folder`.
 
-    Raises InputError, and removes nothing, if there are results that no run of ours has written.
+    Raises InputError, and removes nothing, if `folder` holds results that track.py did not write.
     """
     ours = _is_ours(folder)
     results = [folder / "summary.json", folder / "overlay.mp4"]
@@ -150,7 +160,7 @@ def remove_earlier_results(folder):
     for name in ("masks", "scores"):
         files = list((folder / name).iterdir()) if (folder / name).is_dir() else []
         if files and not ours:
-            raise InputError(f"{folder / name}: holds files that track.py did not write; choose another --output")
+            raise InputError(f"{folder / name}: track.py did not write the files in it; choose another --output")
         results += files
     for file in results:
         file.unlink(missing_ok=True)
@@ -160,11 +170,12 @@ def remove_earlier_results(folder):
 
 
 def _is_ours(folder):
+    """Return whether track.py wrote the results in this folder."""
     summary = folder / "summary.json"
     if not summary.exists():
-        # Without it what lies here may be the user's own, whoever once wrote into the folder.
+        # Without a summary the files may be the user's own, even in a folder that has a manifest.
         return False
-    # Earlier versions wrote no manifest; their summary says who wrote it.
+    # Earlier versions wrote no manifest. Their summary says who wrote it.
     for file in (folder / MANIFEST, summary):
         try:
             return json.loads(file.read_text())["written_by"] == WRITER
@@ -174,10 +185,10 @@ def _is_ours(folder):
 
 
 def measure_objects(ids, confidence, objects):
-    """{id: {"area": pixels, "box": [left, top, right, bottom], "confidence": mean probability}} of one frame.
+    """Return {id: {"area": pixels, "box": [left, top, right, bottom], "confidence": mean probability}} of one frame.
 
-    ids uint8 H×W, confidence float H×W, objects: the ids to measure. The right and bottom ends of a box are
-    exclusive; box and confidence of an object that is not there are None.
+    ids uint8 H×W, confidence float H×W, objects: the ids to measure. The right and bottom ends of a box are exclusive.
+    Box and confidence are None for an object that is not in the frame.
     """
     area = np.bincount(ids.ravel(), minlength=256)
     certainty = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256)

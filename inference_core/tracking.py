@@ -1,4 +1,4 @@
-"""From settings to masks: the network and core that the options ask for, and the one loop over a video's frames."""
+"""Track a video: open the network that the options ask for, and loop over the frames."""
 
 import os
 import sys
@@ -18,53 +18,55 @@ from util.pipeline import mark_last, prefetch
 
 
 def open_network(settings):
-    """The network that TrackingSettings name, on their device, and the process made ready to track with it.
+    """Return the network that TrackingSettings name, on their device, and prepare this process for tracking.
 
-    On the CPU that sets torch's number of threads and keeps freed memory, for the whole process: a script calls this,
-    a library does not. Raises InputError where the network or the device cannot be used.
+    On the CPU this sets torch's number of threads and keeps freed memory, for the whole process. So call it from a
+    script, not from a library. Raises InputError if the network or the device cannot be used.
     """
     if settings.model == COMPACT and os.environ.get("RANK", "0") == "0":
-        print("the compact network of weights/compact.pth; --model takes another", file=sys.stderr)
+        print("using the compact network of weights/compact.pth; choose another with --model", file=sys.stderr)
     device = pick_device(settings.device)
     if device.type == "cpu":
         if settings.threads:
             torch.set_num_threads(settings.threads)
         if settings.mode != "stm":
-            # A memory that grows would leave holes behind that nothing fits into.
+            # Not in mode `stm`: its growing memory would leave holes that nothing fits into.
             keep_freed_memory()
     return load_network(settings.model, device)
 
 
 class TrackedFrame(NamedTuple):
-    """What `track_frames` knows of one frame."""
+    """One frame as `track_frames` yields it."""
 
     name: str
+    """The frame's name: that of its image file, or its number."""
 
     image: np.ndarray
-    """uint8 H×W×3 RGB, as it came."""
+    """The image as it came, uint8 H×W×3 RGB."""
 
     ids: np.ndarray | None
-    """uint8 H×W object ids; None before the first mask, and where no output was wanted."""
+    """Object ids uint8 H×W; None before the first mask, and where no output was wanted."""
 
     probabilities: torch.Tensor | None
-    """float32 (objects + 1)×H×W on the network's device, background first; None where `ids` is."""
+    """Float32 (objects + 1)×H×W on the network's device, background first; None where `ids` is None."""
 
     objects: list
-    """Ids of the tracked objects, in the order of `probabilities`."""
+    """The ids of the tracked objects, in the order of `probabilities`."""
 
     seconds: float
-    """From the image to the ids, both in the host's memory: the time of the network alone."""
+    """The time from image to ids, both in the host's memory, without reading and writing files."""
 
 
 def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None):
-    """Track objects through the frames of one video; yields a TrackedFrame for each.
+    """Track objects through the frames of one video, and yield a TrackedFrame for each.
 
-    frames: yields (name, uint8 H×W×3 RGB); it is read ahead in a thread, a few frames at most.
-    masks: masks(name, image) gives uint8 H×W ids of the objects that appear or are corrected in this frame, or None.
-    wanted: wanted(name) says whether this frame's mask is needed (default: each is). Where it is not and the memory
-        does not need the frame either, nothing is computed.
+    core: it should be new or `reset`.
+    frames: yields (name, uint8 H×W×3 RGB). A thread reads a few frames ahead.
+    masks: masks(name, image) returns uint8 H×W ids of the objects that appear or are corrected in this frame, or None.
+    wanted: wanted(name) says whether this frame's mask is needed (default: all are). If it is not, and the memory does
+        not need the frame either, nothing is computed.
 
-    `core` should be new or `reset`. Raises what `frames`, `masks` and `core.step` raise, each frame before it yielded.
+    Raises what `frames`, `masks` and `core.step` raise, after the frames before it were yielded.
     """
     for (name, image), last in mark_last(prefetch(frames)):
         mask = masks(name, image)
@@ -73,7 +75,7 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
         prob = core.step(image, mask, end=last, needs_output=needed)
         ids = None
         if prob is not None and core.objects:
-            # Copying to the host waits for the device.
+            # This copy to the host waits for the device, so that the time measured is complete.
             ids = core.to_mask(prob).cpu().numpy()
         seconds = time.perf_counter() - start
         yield TrackedFrame(name, image, ids, prob if ids is not None else None, core.objects, seconds)

@@ -1,4 +1,4 @@
-"""Reading checkpoints: which network is it, and does every tensor fit?"""
+"""Read checkpoints: find out which network they hold, and whether every tensor fits."""
 
 import dataclasses
 import functools
@@ -15,31 +15,31 @@ from util.errors import InputError
 
 
 def load_network(path, device="cpu", preset="auto"):
-    """The network stored at `path`, in eval mode on `device`, float32.
+    """Return the network stored at `path`, in eval mode on `device`, float32.
 
-    `path` holds a bare state dict, as published, or a training checkpoint of ours, whose "network" entry is
-    one. Single- or multi-object, with or without SAM, its `repeat` and, unless named, its preset are seen
-    from keys and shapes. Raises InputError when the file is no checkpoint or a tensor is missing,
-    unexpected, or of another shape; further lines of the message list these.
+    `path` holds a bare state dict, as published, or a training checkpoint of ours, whose entry "network" is one. Keys
+    and shapes tell whether the network is single- or multi-object, whether it has SAM, and its `repeat`. They also tell
+    its preset, unless `preset` names it. Raises InputError if the file is no checkpoint, or a tensor is missing,
+    unexpected, or of another shape; further lines of the message list these tensors.
     """
-    state = _read(path)
-    config = _detect(state, path, preset)
+    state = _read_state(path)
+    config = _detect_config(state, path, preset)
     with torch.device("meta"):
         network = RDE(config)
-    _check(state, network.state_dict(), path, preset_name(config))
+    _check_tensors(state, network.state_dict(), path, preset_name(config))
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     network.load_state_dict(state, assign=True)
     return network.to(device).eval()
 
 
 def preset_name(config):
-    """The preset whose dimensions a NetworkConfig has."""
+    """Return the name of the preset whose dimensions a NetworkConfig has, or "custom"."""
     plain = dataclasses.replace(config, sam=True, repeat=0, single_object=False)
     return next((name for name, preset in PRESETS.items() if preset == plain), "custom")
 
 
 def read_checkpoint(path):
-    """What is stored at `path`, tensors and plain values alone. Raises InputError if it cannot be read as that."""
+    """Return what is stored at `path`. Raises InputError unless that is only tensors and plain values."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def read_checkpoint(path):
     except IsADirectoryError:
         raise InputError(f"{path}: a folder where a checkpoint was expected") from None
     except pickle.UnpicklingError as error:
-        # torch names the first global that it refuses; that name is what tells a user what is wrong.
+        # Torch names the first global that it refuses, which tells the user what is wrong with the file.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it holds code or objects ({refused[1]}), refused" if refused else "not a torch file"
         raise InputError(f"{path}: not a checkpoint of tensors alone: {reason}") from None
@@ -56,7 +56,8 @@ def read_checkpoint(path):
         raise InputError(f"{path}: damaged or not a torch file ({_first_line(error)})") from None
 
 
-def _read(path):
+def _read_state(path):
+    """Return the state dict stored at `path`. Raises InputError if the file holds something else."""
     state = read_checkpoint(path)
     if isinstance(state, dict) and isinstance(state.get("network"), dict):
         state = state["network"]
@@ -69,9 +70,10 @@ def _first_line(error):
     return str(error).strip().split("\n")[0][:100] or type(error).__name__
 
 
-def _detect(state, path, preset):
+def _detect_config(state, path, preset):
+    """Return the NetworkConfig that fits most tensors of a state dict."""
     if preset != "auto" and preset not in PRESETS:
-        raise InputError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+        raise InputError(f"no preset {preset!r}; the presets are {', '.join(PRESETS)}")
     blocks = [re.match(r"mem_compress\.key_encoder\.se_block\.(\d+)\.", key) for key in state]
     first = state.get("value_encoder.conv1.weight")
     variant = {
@@ -83,11 +85,11 @@ def _detect(state, path, preset):
                for name in (PRESETS if preset == "auto" else [preset])]
     shapes = {key: value.shape for key, value in state.items()}
 
-    def fitting(config):
+    def count_fitting(config):
         return len(shapes.items() & expected_shapes(config).items())
 
-    best = max(configs, key=fitting)
-    if not fitting(best):
+    best = max(configs, key=count_fitting)
+    if not count_fitting(best):
         found = ", ".join(list(state)[:3]) or "nothing"
         raise InputError(f"{path}: a checkpoint of another network (it holds {found}, ...)")
     return best
@@ -95,15 +97,16 @@ def _detect(state, path, preset):
 
 @functools.cache
 def expected_shapes(config):
-    """{key: shape} of a network's state dict, without building its weights."""
+    """Return {key: shape} of a network's state dict, without building its weights."""
     with torch.device("meta"):
         return {key: value.shape for key, value in RDE(config).state_dict().items()}
 
 
-def _check(state, expected, path, preset):
-    rows = [("missing", key, "-", _shape(expected[key])) for key in expected if key not in state]
-    rows += [("unexpected", key, _shape(state[key]), "-") for key in state if key not in expected]
-    rows += [("other shape", key, _shape(state[key]), _shape(expected[key]))
+def _check_tensors(state, expected, path, preset):
+    """Raise InputError that lists all tensors of `state` that differ from `expected`, if there are any."""
+    rows = [("missing", key, "-", _format_shape(expected[key])) for key in expected if key not in state]
+    rows += [("unexpected", key, _format_shape(state[key]), "-") for key in state if key not in expected]
+    rows += [("other shape", key, _format_shape(state[key]), _format_shape(expected[key]))
              for key in expected if key in state and state[key].shape != expected[key].shape]
     if not rows:
         return
@@ -120,5 +123,5 @@ def _check(state, expected, path, preset):
     raise InputError("\n".join([f"{path}: does not fit the network '{preset}': {summary}", *lines]))
 
 
-def _shape(tensor):
+def _format_shape(tensor):
     return "×".join(map(str, tensor.shape)) or "scalar"

@@ -1,4 +1,4 @@
-"""What distinguishes one network from another: its dimensions, in one place."""
+"""The configuration of a network: its dimensions, all in one place."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class NetworkConfig:
     """Channels of keys and queries."""
 
     key_scale: float = 1
-    """What keys are multiplied by. Affinities grow with their square: where they are large, the softmax over the memory
+    """Keys are multiplied by this. Affinities grow with its square: if they are large, the softmax over the memory
     takes one position alone and lets no gradient through to the keys."""
 
     value_dim: int = 512
@@ -28,20 +28,20 @@ class NetworkConfig:
     """Channels of the decoder at strides 16, 8, 4."""
 
     skip_kernel: int = 3
-    """Kernel size of the convolution beside a residual block that changes the width."""
+    """The kernel size of the shortcut convolution in a residual block that changes the width."""
 
     sam: bool = True
-    """Is there a Spatio-temporal Aggregation Module? STCN checkpoints and stage 0 have none."""
+    """Whether there is a Spatio-temporal Aggregation Module. STCN checkpoints and stage 0 have none."""
 
     repeat: int = 0
     """Squeeze-and-excitation blocks in each half of SAM."""
 
     single_object: bool = False
-    """Stage 0 trains without the input channel for the other objects' masks."""
+    """Whether the input channel for the other objects' masks is missing, as in stage 0."""
 
 
 def stage_config(preset, stage, repeat=0):
-    """The NetworkConfig that a training stage trains: stage 0 knows one object and has no SAM."""
+    """Return the NetworkConfig of a training stage. Stage 0 has one object and no SAM."""
     single = stage == 0
     return dataclasses.replace(PRESETS[preset], single_object=single, sam=not single, repeat=0 if single else repeat)
 
@@ -50,7 +50,7 @@ PRESETS = {
     "base": NetworkConfig(),
     "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", key_scale=0.17,
                              value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1),
-    # For tests: every part of the network, milliseconds a frame.
+    # This preset is for tests: it has every part of the network and takes milliseconds a frame.
     "tiny": NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
                           decoder_dims=(32, 16, 16)),
 }

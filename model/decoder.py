@@ -1,4 +1,4 @@
-"""The decoder: memory readout and image features to one object's mask."""
+"""The decoder: it turns memory readout and image features into one object's mask."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,10 @@ from model.modules import ResBlock, UpBlock, conv3x3, per_object
 
 
 class Decoder(nn.Module):
-    """dims: channels at strides 16, 8, 4; f8_dim, f4_dim: of the key encoder's skip connections."""
+    """Makes mask logits of a readout and image features.
+
+    dims: channels at strides 16, 8, 4. f8_dim, f4_dim: channels of the key encoder's skip connections.
+    """
 
     def __init__(self, value_dim, f8_dim, f4_dim, dims, skip_kernel):
         super().__init__()
@@ -18,10 +21,9 @@ class Decoder(nn.Module):
         self.pred = conv3x3(dims[2], 1)
 
     def forward(self, readout, f16_thin, f8, f4):
-        """Mask logits (B·O)×1×H×W.
+        """Return mask logits (B·O)×1×H×W.
 
-        readout (B·O)×value_dim×h×w with the objects of one image in a row; f16_thin, f8, f4 B×..., once per
-        image.
+        readout: (B·O)×value_dim×h×w, with the objects of one image in a row. f16_thin, f8, f4: B×..., once per image.
         """
         x = self.compress(torch.cat([readout, per_object(f16_thin, readout.shape[0])], 1))
         x = self.up_16_8(f8, x)

@@ -1,22 +1,22 @@
-"""EfficientNet-Lite0 up to stride 16 (Tan and Le, ICML 2019): the Lite kind, ReLU6 and no squeeze-and-excitation."""
+"""EfficientNet-Lite0 up to stride 16 (Tan and Le, ICML 2019). The Lite kind has ReLU6 and no squeeze-and-excitation."""
 
 from torch import nn
 
-# (expansion, channels, blocks, stride of the first block, kernel size)
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
+"""Each stage: (expansion, channels, blocks, stride of the first block, kernel size)."""
 
 BATCH_NORM_EPSILON = 1e-3
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel by itself, project; B×in×h×w to B×out×h/stride×w/stride."""
+    """Expands, filters each channel by itself, and projects: B×in×h×w to B×out×h/stride×w/stride."""
 
     def __init__(self, in_dim, out_dim, expansion, stride, kernel_size):
         super().__init__()
         dim = in_dim * expansion
-        layers = _convolution(in_dim, dim, 1) if expansion > 1 else []
-        layers += _convolution(dim, dim, kernel_size, stride, groups=dim)
-        layers += _convolution(dim, out_dim, 1)[:-1]
+        layers = _make_convolution(in_dim, dim, 1) if expansion > 1 else []
+        layers += _make_convolution(dim, dim, kernel_size, stride, groups=dim)
+        layers += _make_convolution(dim, out_dim, 1)[:-1]
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and in_dim == out_dim
 
@@ -31,7 +31,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(*_convolution(3, 32, 3, stride=2))
+        self.stem = nn.Sequential(*_make_convolution(3, 32, 3, stride=2))
         stages, in_dim = [], 32
         for expansion, dim, count, stride, kernel_size in STAGES:
             blocks = []
@@ -48,7 +48,8 @@ class EfficientNetLite0(nn.Module):
         return self.stages[4](self.stages[3](f8)), f8, f4
 
 
-def _convolution(in_dim, out_dim, kernel_size, stride=1, groups=1):
+def _make_convolution(in_dim, out_dim, kernel_size, stride=1, groups=1):
+    """Return the layers convolution, batch norm and ReLU6."""
     return [
         nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_dim, eps=BATCH_NORM_EPSILON),

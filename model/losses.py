@@ -5,7 +5,10 @@ import torch.nn.functional as F
 
 
 def bootstrap_fraction(iteration, start_warm, end_warm, top_p):
-    """The hardest fraction p of pixels that counts: 1 at first, then linearly down to `top_p`, both ends included."""
+    """Return the fraction p of hardest pixels to learn from: 1 before `start_warm`, then linearly down to `top_p`.
+
+    From iteration `end_warm` on it is `top_p`.
+    """
     if iteration < start_warm:
         return 1.0
     if iteration >= end_warm:
@@ -14,10 +17,10 @@ def bootstrap_fraction(iteration, start_warm, end_warm, top_p):
 
 
 def bootstrapped_cross_entropy(logits, target, fraction, selector=None):
-    """L_ce: cross entropy over the hardest `fraction` of each image's pixels, averaged over the batch.
+    """Return L_ce: cross entropy over the hardest `fraction` of each image's pixels, averaged over the batch.
 
-    logits B×(O+1)×H×W, target B×H×W with classes. selector B×O in {0, 1}: where an image has no second object, its
-    last channel is left out.
+    logits: B×(O+1)×H×W. target: B×H×W classes. selector: B×O in {0, 1}; if an image has no second object, its last
+        channel is left out.
     """
     if selector is not None:
         absent = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
@@ -30,10 +33,10 @@ def bootstrapped_cross_entropy(logits, target, fraction, selector=None):
 
 
 def dice(logits, target, selector=None):
-    """1 - 2 Σ p·g / (Σ p + Σ g) of each object, averaged over all there are (Milletari et al., V-Net, 3DV 2016).
+    """Return 1 - 2 Σ p·g / (Σ p + Σ g), averaged over the objects that exist (Milletari et al., V-Net, 3DV 2016).
 
-    Arguments as for `bootstrapped_cross_entropy`. Not part of the paper's recipe: small networks gain from a loss that
-    small objects weigh as much in as large ones.
+    Arguments as for `bootstrapped_cross_entropy`. This loss is not part of the paper's recipe. In it small objects
+    weigh as much as large ones, which helps small networks.
     """
     prob = logits.softmax(1)[:, 1:]
     truth = torch.stack([target == label for label in range(1, logits.shape[1])], 1)
@@ -41,12 +44,12 @@ def dice(logits, target, selector=None):
 
 
 def consistency(student, teacher, temperature=1):
-    """D_KL(teacher ‖ student) of channel distributions: mask consistency L_mc and unbiased guidance L_ug.
+    """Return D_KL(teacher ‖ student) of channel distributions: mask consistency L_mc and unbiased guidance L_ug.
 
-    student, teacher B×O×C×h×w. Summed over objects, averaged over all else, channels included, times T². The
-    recipe lets gradients flow into both sides.
+    student, teacher: B×O×C×h×w. The result is summed over objects, averaged over all else, channels included, and
+        multiplied by T². As in the published recipe, gradients flow into both sides.
     """
-    # With the teacher as logarithms: its gradient would be NaN where its probability underflows to 0.
+    # The teacher is given as logarithms: otherwise its gradient would be NaN where its probability underflows to 0.
     divergence = F.kl_div(
         F.log_softmax(student.float() / temperature, 2),
         F.log_softmax(teacher.float() / temperature, 2),
@@ -57,10 +60,11 @@ def consistency(student, teacher, temperature=1):
 
 
 def matching(prob, truth, selector=None):
-    """Binary cross entropy and Dice of masks that the affinity alone has carried from one frame to another.
+    """Return binary cross entropy plus Dice of masks that the affinity alone has carried into other frames.
 
-    prob, truth B×O×N in [0, 1]: shares of each of N cells; selector B×O in {0, 1}: is there such an object? Averaged
-    over all there are. Not part of the paper's recipe: through decoder and values alone the keys learn slowly.
+    prob, truth: B×O×N in [0, 1], shares of each of N cells. selector: B×O in {0, 1}, 1 where there is such an object.
+        The loss is averaged over the objects that exist. It is not part of the paper's recipe: without it keys learn
+        slowly, since they get gradients only through decoder and values.
     """
     prob = prob.float().clamp(1e-3, 1 - 1e-3)
     entropy = F.binary_cross_entropy(prob, truth, reduction="none").mean(2)
@@ -68,19 +72,22 @@ def matching(prob, truth, selector=None):
 
 
 def _dice(prob, truth):
-    """B×O from B×O×N."""
+    """Return the Dice loss B×O of prob and truth B×O×N."""
     return 1 - (2 * (prob * truth).sum(2) + 1) / (prob.sum(2) + truth.sum(2) + 1)
 
 
 def _mean_of_present(loss, selector):
-    """Mean of loss B×O over the objects that selector B×O, if there is one, says are there."""
+    """Return the mean of a loss B×O over the objects where `selector` B×O is 1, or over all if it is None."""
     if selector is None:
         return loss.mean()
     return (loss * selector).sum() / selector.sum().clamp(min=1)
 
 
 def halving_sum(losses):
-    """total ← (total + loss) / 2 from frame to frame: the last of n frames has weight 1/2, the first 1/2ⁿ."""
+    """Return the weighted sum total ← (total + loss) / 2, frame by frame.
+
+    The last of n frames has weight 1/2, the first 1/2ⁿ.
+    """
     total = 0
     for loss in losses:
         total = (total + loss) / 2
@@ -88,6 +95,9 @@ def halving_sum(losses):
 
 
 def intersection_and_union(masks, truth):
-    """Pixel counts of thresholded masks ...×H×W against boolean truth, for the IoU that is logged."""
+    """Return the pixel counts of intersection and union, for the IoU that is logged.
+
+    masks: ...×H×W probabilities, thresholded at 0.5. truth: boolean ...×H×W.
+    """
     predicted = masks > 0.5
     return (predicted & truth).sum(), (predicted | truth).sum()

@@ -5,18 +5,21 @@ import math
 import torch
 import torch.nn.functional as F
 
-from model.onednn import product
+from model.onednn import multiply
 
 TILES = {"cpu": 2**20, "cuda": 2**26}
-"""Affinities held at a time by `read_top_k`: enough to keep the device busy, on the CPU few enough for its caches."""
+"""The number of affinities that `read_top_k` holds at a time, by type of device.
+
+Enough to keep the device busy, and on the CPU few enough for its caches."""
 
 
 def affinity(query, key):
-    """How near each memory key is to each query: a(q, n) = (2 Kₙ·Q_q - ‖Kₙ‖²) / √C.
+    """Return how near each memory key is to each query: a(q, n) = (2 Kₙ·Q_q - ‖Kₙ‖²) / √C.
 
-    That is the negative squared distance without the term that the softmax over the memory cancels. query
-    C×Q, key C×N, with a batch dimension in front of both or of none. Returns (B×)Q×N; always float32, since
-    the two terms nearly cancel.
+    This is the negative squared distance without the term that the softmax over the memory cancels.
+
+    query: C×Q. key: C×N. Both may have a batch dimension in front. Returns (B×)Q×N, always float32, since the two terms
+        nearly cancel.
     """
     scale = 1 / math.sqrt(key.shape[-2])
     with torch.autocast(key.device.type, enabled=False):
@@ -26,14 +29,16 @@ def affinity(query, key):
 
 
 def read_top_k(query, key, value, copies, top_k):
-    """Readout of the inference: every query reads its `top_k` nearest memory positions.
+    """Return the readout of inference: every query reads its `top_k` nearest memory positions.
 
-    query C×Q, key C×N, value N×V, where V may hold the channels of several objects. copies N: how many times each
-    position stands in the memory. Returns Q×V. If the memory has fewer than `top_k` positions, all count. The softmax
-    subtracts the maximum. Queries are taken in tiles, so that the affinities of a large image are never all there.
+    query: C×Q. key: C×N. value: N×V, where V may hold the channels of several objects.
+    copies: N, the number of times that each position stands in the memory.
 
-    Copies have the same affinity and the same value: of a position that stands c times, of which the top-k takes t,
-    it is enough to read one with t times the weight.
+    Returns Q×V. If the memory has fewer than `top_k` positions, all are read. The softmax subtracts the maximum.
+    Queries are taken in tiles, so that the affinities of a large image are never in memory at once.
+
+    Copies have the same affinity and the same value. So if the top-k takes t copies of a position, it is enough to read
+    one copy with t times the weight.
     """
     kept = min(top_k, key.shape[1])
     groups = max(1, int(math.sqrt(key.shape[1] / kept)))
@@ -47,11 +52,11 @@ def read_top_k(query, key, value, copies, top_k):
     limit = TILES.get(key.device.type, 2**24)
     readout = []
     for block in query.split(max(1, limit // kept)):
-        found = [_grouped_top_k(product(tile, key, negative_norm), kept, groups)
+        found = [_find_top_k(multiply(tile, key, negative_norm), kept, groups)
                  for tile in block.split(max(1, limit // key.shape[1]))]
         nearest, position = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
         taken = copies[position]
-        # Sorted by affinity: what the places before a position have left of the top-k.
+        # Positions are sorted by affinity. Each gives as many of its copies as there are places left in the top-k.
         taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
         weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
         weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
@@ -59,10 +64,11 @@ def read_top_k(query, key, value, copies, top_k):
     return readout[0] if len(readout) == 1 else torch.cat(readout)
 
 
-def _grouped_top_k(rows, k, groups):
-    """rows.topk(k) of rows Q×N, N a multiple of `groups`.
+def _find_top_k(rows, k, groups):
+    """Return rows.topk(k) of rows Q×N. N is a multiple of `groups`.
 
-    Of N/groups sets of `groups` columns each, the k with the largest maxima hold the k largest values.
+    The columns form N/groups sets of `groups` columns each. The k sets with the largest maxima hold the k largest
+    values.
     """
     if groups == 1:
         return rows.topk(k)
@@ -74,9 +80,9 @@ def _grouped_top_k(rows, k, groups):
 
 
 def read_all(query, key, value):
-    """Readout of the training: a softmax over the whole memory.
+    """Return the readout of training: a softmax over the whole memory.
 
-    query B×C×Q, key B×C×N, value B×O×V×N. Returns B×O×V×Q.
+    query: B×C×Q. key: B×C×N. value: B×O×V×N. Returns B×O×V×Q.
     """
     weight = affinity(query, key).softmax(-1).to(value.dtype)
     return value @ weight.transpose(-1, -2).unsqueeze(1)

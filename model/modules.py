@@ -1,6 +1,6 @@
 """Building blocks that key encoder, value encoder and decoder share.
 
-Attribute names are the published checkpoint's. Layouts: B batch, C channels, h×w a feature map.
+Attribute names are those of the published checkpoint. Layouts: B batch, C channels, h×w a feature map.
 """
 
 import torch
@@ -13,7 +13,7 @@ def conv3x3(in_dim, out_dim):
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block, B×in×h×w to B×out×h×w; a change of width is made by a convolution beside it."""
+    """Pre-activation residual block, B×in×h×w to B×out×h×w. If the width changes, the shortcut is a convolution."""
 
     def __init__(self, in_dim, out_dim, skip_kernel=3):
         super().__init__()
@@ -29,7 +29,7 @@ class ResBlock(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Scale each channel by what its global average and global maximum say."""
+    """Scales each channel by a factor that depends on all channels' averages and maxima over the image."""
 
     def __init__(self, dim, reduction=16):
         super().__init__()
@@ -43,7 +43,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Scale each position by what its maximum and mean over the channels say."""
+    """Scales each position by a factor that depends on maximum and mean over the channels nearby."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +68,7 @@ class CBAM(nn.Module):
 
 
 class FeatureFuser(nn.Module):
-    """Join an object's features with the image's f16: B×x_dim×h×w, B×f16_dim×h×w to B×out_dim×h×w."""
+    """Joins an object's features with the image's f16: B×x_dim×h×w, B×f16_dim×h×w to B×out_dim×h×w."""
 
     def __init__(self, x_dim, f16_dim, out_dim, skip_kernel=3):
         super().__init__()
@@ -82,7 +82,7 @@ class FeatureFuser(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Double the resolution, adding a skip connection from the key encoder."""
+    """Doubles the resolution and adds a skip connection from the key encoder."""
 
     def __init__(self, skip_dim, up_dim, out_dim, skip_kernel=3):
         super().__init__()
@@ -90,7 +90,7 @@ class UpBlock(nn.Module):
         self.out_conv = ResBlock(up_dim, out_dim, skip_kernel)
 
     def forward(self, skip, x):
-        """skip B×skip_dim×2h×2w, x (B·O)×up_dim×h×w with the objects of one image in a row."""
+        """skip: B×skip_dim×2h×2w. x: (B·O)×up_dim×h×w, with the objects of one image in a row."""
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         return self.out_conv(per_object(self.skip_conv(skip), x.shape[0]) + x)
 

@@ -5,25 +5,29 @@ from torch import nn
 
 from model.config import PRESETS
 from model.decoder import Decoder
-from model.encoders import KeyProjection, key_encoder, value_encoder
+from model.encoders import KeyProjection, make_key_encoder, make_value_encoder
 from model.sam import SAM
 
 EPSILON = 1e-7
+"""Probabilities are kept this far from 0 and 1."""
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's RGB channels."""
 
 
 def normalise(image, statistics=None):
-    """What the network sees: ...×3×H×W RGB, uint8 or float in [0, 1], to zero mean and unit variance on ImageNet.
+    """Return the image as the network takes it: normalised with the mean and standard deviation of ImageNet.
 
-    statistics: `image_statistics` of the image's device, where the host shall not wait for them to get there.
-    A single image comes back channels_last.
+    image: ...×3×H×W RGB, uint8 or float in [0, 1]. A single image comes back channels_last.
+    statistics: `image_statistics` of the image's device. Without it they are made anew, and the host waits for the
+        device.
     """
     mean, std = statistics or image_statistics(image.device)
     scale = 255 if image.dtype == torch.uint8 else 1
     if image.ndim > 3:
         return (image.float() / scale - mean) / std
-    # The channels interleaved, a row of pixels is one long vector: on a CPU that is many times as fast.
+    # With interleaved channels a row of pixels is one long vector. On a CPU that is many times as fast.
     width = image.shape[2]
     rows = image.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format).flatten(1) / scale
     rows = rows.sub_(mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
@@ -31,47 +35,50 @@ def normalise(image, statistics=None):
 
 
 def image_statistics(device):
-    """Mean and standard deviation of ImageNet's channels, each 3×1×1."""
+    """Return mean and standard deviation of ImageNet's channels, each 3×1×1."""
     return tuple(torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
 
 
 def aggregate(prob):
-    """Soft aggregation: make independent object probabilities one distribution over objects and background.
+    """Make independent object probabilities one distribution over objects and background (soft aggregation).
 
-    prob ...×O×H×W in [0, 1], float32. Returns logits ...×(O+1)×H×W, background first; their softmax is the
-    distribution. The background's probability is Π (1 - pᵢ); all are clamped to [1e-7, 1 - 1e-7]
-    (Oh et al., STM, ICCV 2019, section 3.4).
+    prob: ...×O×H×W in [0, 1], float32. Returns logits ...×(O+1)×H×W, background first; their softmax is the
+        distribution. The background's probability is Π (1 - pᵢ). All probabilities are clamped to [1e-7, 1 - 1e-7] (Oh
+        et al., STM, ICCV 2019, section 3.4).
     """
     return torch.log(_odds(prob))
 
 
 def distribution(prob):
-    """The softmax of `aggregate`, computed without logarithms and exponentials: odds divided by their sum."""
+    """Return the softmax of `aggregate`.
+
+    It is computed without logarithms and exponentials: odds divided by their sum.
+    """
     odds = _odds(prob)
     return odds.div_(odds.sum(-3, keepdim=True))
 
 
 def _odds(prob):
-    """Odds ...×(O+1)×H×W of background and objects."""
+    """Return the odds ...×(O+1)×H×W of background and objects."""
     background = (1 - prob).prod(-3, keepdim=True)
     prob = torch.cat([background, prob], -3).clamp(EPSILON, 1 - EPSILON)
     return prob / (1 - prob)
 
 
 class RDE(nn.Module):
-    """Space-time-memory network with a recurrent dynamic embedding; one class to train and to infer.
+    """Space-time memory network with a recurrent dynamic embedding, for training and inference.
 
-    Layouts: B images, O objects, h×w = H/16×W/16; H and W multiples of 16. Attribute names are the published
-    checkpoint's. Weights are random until a checkpoint is loaded: `model.load_network` does both.
+    Layouts: B images, O objects, h×w = H/16×W/16; H and W are multiples of 16. Attribute names are those of the
+        published checkpoint. Weights are random until a checkpoint is loaded; `model.load_network` does both.
     """
 
     def __init__(self, config=PRESETS["base"]):
         super().__init__()
         self.config = config
-        self.key_encoder = key_encoder(config.key_trunk)
+        self.key_encoder = make_key_encoder(config.key_trunk)
         f16_dim, f8_dim, f4_dim = self.key_encoder.dims
         mask_channels = 1 if config.single_object else 2
-        self.value_encoder = value_encoder(config, mask_channels, f16_dim)
+        self.value_encoder = make_value_encoder(config, mask_channels, f16_dim)
         self.key_proj = KeyProjection(f16_dim, config.key_dim, config.key_scale)
         self.key_comp = nn.Conv2d(f16_dim, config.value_dim, kernel_size=3, padding=1)
         self.decoder = Decoder(config.value_dim, f8_dim, f4_dim, config.decoder_dims, config.skip_kernel)
@@ -79,15 +86,15 @@ class RDE(nn.Module):
             self.mem_compress = SAM(config.key_dim, config.value_dim, config.repeat)
 
     def encode_key(self, image):
-        """image B×3×H×W, normalised. Returns key B×key_dim×h×w, f16_thin B×value_dim×h×w, f16, f8, f4."""
+        """Return key B×key_dim×h×w, f16_thin B×value_dim×h×w, f16, f8 and f4 of a normalised image B×3×H×W."""
         f16, f8, f4 = self.key_encoder(image)
         return self.key_proj(f16), self.key_comp(f16), f16, f8, f4
 
     def encode_value(self, image, f16, masks, others=None):
-        """Values B×O×value_dim×h×w of O objects.
+        """Return the values B×O×value_dim×h×w of O objects.
 
-        image B×3×H×W normalised, f16 of the same frame, masks B×O×H×W in [0, 1]. `others` B×O×H×W is for
-        each object the sum of all other objects' masks; by default these are the other ones in `masks`.
+        image: B×3×H×W, normalised. f16: features of the same image. masks: B×O×H×W in [0, 1].
+        others: B×O×H×W, for each object the sum of all other objects' masks; by default computed from `masks`.
         """
         batch, objects = masks.shape[:2]
         planes = [masks.unsqueeze(2)]
@@ -100,7 +107,7 @@ class RDE(nn.Module):
         return value.unflatten(0, (batch, objects))
 
     def decode(self, readout, f16_thin, f8, f4):
-        """Mask logits B×O×H×W from readout B×O×value_dim×h×w and the frame's own features."""
+        """Return mask logits B×O×H×W from readout B×O×value_dim×h×w and the frame's own features."""
         batch, objects = readout.shape[:2]
         logits = self.decoder(readout.flatten(0, 1), f16_thin, f8, f4)
         return logits.squeeze(1).unflatten(0, (batch, objects))

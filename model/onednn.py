@@ -1,7 +1,7 @@
-"""oneDNN called directly: convolutions with what follows fused into them and weights laid out once, and products.
+"""Direct calls of oneDNN: products, and convolutions that are fused with what follows and lay out their weights once.
 
-The operators in `torch.ops.mkldnn` are private to torch. Before the first use in a dtype they are tried on a small
-example; where one is missing or wrong, torch's own convolution does all the work.
+The operators in `torch.ops.mkldnn` are private to torch. So they are tried on a small example before their first use in
+a dtype. If one is missing or gives a wrong result, torch's own convolution does all the work.
 """
 
 import functools
@@ -13,24 +13,26 @@ import torch.nn.functional as F
 from torch import nn
 
 _ACTIVATIONS = {None: ("none", [], ""), "relu": ("relu", [], ""), "relu6": ("hardtanh", [0.0, 6.0], "")}
+"""{activation: (name, scalars, algorithm) as oneDNN's operators take them}."""
+
 KEPT = 2
-"""Layouts kept of one weight. For most, one serves all batches of a frame size; another size brings another one."""
+"""The number of layouts kept for each weight. Most weights need one for all batches of a frame size."""
 
 SHAPES = 100
-"""Shapes of inputs of which each weight remembers the layout."""
+"""The number of input shapes for which each weight remembers the layout."""
 
-_packing = threading.Lock()
-"""Held while a weight changes its layout: threads may share a network."""
+_packing_lock = threading.Lock()
+"""Held while a weight changes its layout, since threads may share a network."""
 
 
-def takes(tensor):
-    """Does oneDNN compute with tensors on this one's device, of its dtype?"""
-    return tensor.device.type == "cpu" and torch.backends.mkldnn.enabled and works(tensor.dtype)
+def can_run(tensor):
+    """Return whether oneDNN computes with tensors of this one's device and dtype."""
+    return tensor.device.type == "cpu" and torch.backends.mkldnn.enabled and supports(tensor.dtype)
 
 
 @functools.cache
-def works(dtype):
-    """Can this processor's oneDNN compute in `dtype`, and are torch's private operators for it what they were?"""
+def supports(dtype):
+    """Return whether oneDNN can compute in `dtype` here. Torch's private operators must work as expected, too."""
     if not torch.backends.mkldnn.is_available():
         return False
     supported = {torch.float32: lambda: True, torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
@@ -39,7 +41,7 @@ def works(dtype):
         return False
     try:
         with torch.no_grad():
-            fault = _fault(dtype)
+            fault = _find_fault(dtype)
     except Exception as error:
         fault = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
     if fault:
@@ -47,25 +49,25 @@ def works(dtype):
     return not fault
 
 
-def _fault(dtype):
-    """What is wrong with the operators, None if nothing is."""
-    def example(*shape):
-        # Not random: torch's generator is the user's.
+def _find_fault(dtype):
+    """Return what is wrong with the operators in `dtype`, or None if nothing is."""
+    def make_example(*shape):
+        # These numbers are not random because torch's generator belongs to the user.
         return torch.arange(torch.Size(shape).numel()).mul(0.7).sin().view(shape).to(dtype)
 
-    weight, bias = example(24, 16, 3, 3), example(24)
+    weight, bias = make_example(24, 16, 3, 3), make_example(24)
     x, other = (tensor.contiguous(memory_format=torch.channels_last)
-                for tensor in (example(2, 16, 9, 7), example(2, 24, 9, 7)))
+                for tensor in (make_example(2, 16, 9, 7), make_example(2, 24, 9, 7)))
     exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     convolution = Convolution(weight, bias, ([1, 1], [1, 1], [1, 1], 1))
     total = other.clone()
     convolution._add_packed(total, x)
-    rows = example(5, 16)
+    rows = make_example(5, 16)
     pairs = {
-        "convolution": (convolution._packed(x, None, None), exact),
-        "convolution with ReLU": (convolution._packed(x, None, "relu"), exact.relu()),
-        "convolution with ReLU6": (convolution._packed(x, None, "relu6"), exact.clamp(0, 6)),
-        "convolution and sum": (convolution._packed(x, other, "relu"), (exact + other.double()).relu()),
+        "convolution": (convolution._run_packed(x, None, None), exact),
+        "convolution with ReLU": (convolution._run_packed(x, None, "relu"), exact.relu()),
+        "convolution with ReLU6": (convolution._run_packed(x, None, "relu6"), exact.clamp(0, 6)),
+        "convolution and sum": (convolution._run_packed(x, other, "relu"), (exact + other.double()).relu()),
         "convolution into a sum": (total, exact + other.double()),
         "product": (torch.ops.mkldnn._linear_pointwise(rows, weight[:, :, 0, 0], bias, "none", [], ""),
                     rows.double() @ weight[:, :, 0, 0].double().t() + bias.double()),
@@ -74,17 +76,18 @@ def _fault(dtype):
     for name, (ours, wanted) in pairs.items():
         if not (ours.double() - wanted).abs().max() <= tolerance * wanted.abs().max():
             return f"wrong result of {name}"
-    return None if torch.equal(convolution.dense(), weight) else "a weight does not come back from its layout"
+    return None if torch.equal(convolution.unpack(), weight) else "a weight does not come back from its layout"
 
 
 class Convolution(nn.Module):
-    """activation(convolution(x) + other), in as few passes over the memory as the device allows.
+    """A module that computes activation(convolution(x) + other) in as few passes over the memory as the device allows.
 
-    weight, bias: become buffers; the bias may be None. geometry: stride, padding, dilation, groups, as lists.
+    weight, bias: become buffers. The bias may be None.
+    geometry: stride, padding, dilation, groups; all but groups are lists.
     activation: None, "relu" or "relu6".
-    packed: on the CPU, keep the weight in the layout that oneDNN wants, and nothing else of it. Which layout is the
-        fastest depends on the input's shape; with another one oneDNN would lay the weight out in every call, which
-        can take several times as long as the convolution.
+    packed: on the CPU, keep the weight only in the layout that oneDNN wants. The fastest layout depends on the input's
+        shape. With another one, oneDNN would lay out the weight in every call, which can take several times as long as
+        the convolution.
     """
 
     def __init__(self, weight, bias, geometry, activation=None, *, packed=True):
@@ -95,14 +98,17 @@ class Convolution(nn.Module):
         self.activation = activation
         self.packed = packed
         self._shape = weight.shape
-        self._layouts = {}  # by their descriptions, the one chosen longest ago first
-        self._layout_of = {}  # by the shape of the input
+        self._layouts = {}  # {description: weight in this layout}, the one chosen longest ago first
+        self._layout_of = {}  # {shape of the input: weight in the layout for it}
 
     def forward(self, x, other=None):
-        """x B×in×h×w, other with the output's shape or one row for all of the batch; channels_last."""
-        if self.packed and takes(x):
-            return self._packed(x, other, self.activation)
-        y = self._plain(x)
+        """x: B×in×h×w.
+
+        other: None, or of the output's shape, or with one row for all of the batch. All are channels_last.
+        """
+        if self.packed and can_run(x):
+            return self._run_packed(x, other, self.activation)
+        y = self._run_plain(x)
         if other is not None:
             y += other
         if self.activation == "relu":
@@ -112,51 +118,53 @@ class Convolution(nn.Module):
         return y
 
     def add_to(self, total, x):
-        """total += convolution(x)."""
-        if self.packed and takes(x):
+        """Add convolution(x) to `total` in place."""
+        if self.packed and can_run(x):
             self._add_packed(total, x)
         else:
-            total += self._plain(x)
+            total += self._run_plain(x)
 
-    def dense(self):
-        """The weight as an ordinary tensor out×in×k×k; layouts are dropped."""
+    def unpack(self):
+        """Return the weight as an ordinary tensor out×in×k×k, and drop its layouts."""
         weight = self.weight
         if weight is None:
-            with _packing:
-                weight = self.weight = self._dense_copy()
+            with _packing_lock:
+                weight = self.weight = self._copy_dense()
                 self._layouts, self._layout_of = {}, {}
         return weight
 
-    def _plain(self, x):
+    def _run_plain(self, x):
         stride, padding, dilation, groups = self.geometry
-        return F.conv2d(x, self.dense(), self.bias, stride, padding, dilation, groups)
+        return F.conv2d(x, self.unpack(), self.bias, stride, padding, dilation, groups)
 
-    def _packed(self, x, other, activation):
-        arguments = self._arguments(x)
+    def _run_packed(self, x, other, activation):
+        """Run oneDNN's convolution, fused with the sum and the activation where it can."""
+        arguments = self._make_arguments(x)
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *arguments, *_ACTIVATIONS[activation])
         if activation == "relu6":
-            return self._packed(x, other, None).clamp_(0, 6)
+            return self._run_packed(x, other, None).clamp_(0, 6)
         other = other.expand(x.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise.binary(x, other, *arguments, "add", 1.0, activation, [], "")
 
     def _add_packed(self, total, x):
-        torch.ops.mkldnn._convolution_pointwise_.binary(total, x, *self._arguments(x), "add", 1.0, None, [], None)
+        torch.ops.mkldnn._convolution_pointwise_.binary(total, x, *self._make_arguments(x), "add", 1.0, None, [], None)
 
-    def _arguments(self, x):
+    def _make_arguments(self, x):
+        """Return the arguments of oneDNN's operators for the input x, with the weight in the right layout."""
         stride, padding, dilation, groups = self.geometry
         layout = self._layout_of.get(x.shape)
         if layout is None:
-            with _packing:
+            with _packing_lock:
                 layout = self._pack(x.shape)
         return layout, self.bias, padding, stride, dilation, groups
 
     def _pack(self, shape):
-        """The weight in the layout for inputs of this shape, from now on instead of the dense one."""
+        """Return the weight in the layout for inputs of this shape. This layout replaces the ordinary tensor."""
         stride, padding, dilation, groups = self.geometry
-        dense = self._dense_copy()
+        dense = self._copy_dense()
         layout = torch.ops.mkldnn._reorder_convolution_weight(dense, padding, stride, dilation, groups, list(shape))
-        description = _description(layout, shape)
+        description = _describe(layout, shape)
         layout = self._layouts.pop(description, layout)
         if len(self._layout_of) == SHAPES:
             self._layout_of = {}
@@ -167,38 +175,45 @@ class Convolution(nn.Module):
         self.weight = None
         return layout
 
-    def _dense_copy(self):
+    def _copy_dense(self):
+        """Return the weight as an ordinary tensor, and leave the layouts as they are."""
         if self.weight is not None:
             return self.weight
-        # Exact: a layout is another order of the same numbers.
+        # This is exact, because a layout is the same numbers in another order.
         dense = next(iter(self._layouts.values())).to_dense().reshape(self._shape)
         return dense.contiguous(memory_format=torch.channels_last)
 
     def _apply(self, *args, **kwargs):
-        self.dense()
+        self.unpack()
         result = super()._apply(*args, **kwargs)
         self._layouts, self._layout_of = {}, {}
         return result
 
     def _save_to_state_dict(self, *args, **kwargs):
-        self.dense()
+        self.unpack()
         super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self.dense()
+        self.unpack()
         super()._load_from_state_dict(*args, **kwargs)
 
 
-def _description(layout, shape):
-    """What equal layouts of one weight have in common; where torch does not tell (before 2.6), the input's shape."""
+def _describe(layout, shape):
+    """Return what equal layouts of one weight have in common.
+
+    Torch before 2.6 does not tell it: then the input's shape.
+    """
     try:
         return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(layout).numpy())
     except (AttributeError, RuntimeError):
         return shape
 
 
-def product(rows, columns, bias):
-    """rows Q×C @ columns C×N + bias N, float32. Q×N; on AMD's processors twice as fast as torch.addmm."""
-    if not torch.compiler.is_compiling() and takes(rows):
+def multiply(rows, columns, bias):
+    """Return rows Q×C @ columns C×N + bias N, as Q×N float32.
+
+    On AMD's processors it is twice as fast as torch.addmm.
+    """
+    if not torch.compiler.is_compiling() and can_run(rows):
         return torch.ops.mkldnn._linear_pointwise(rows, columns.t(), bias, "none", [], "")
     return torch.addmm(bias, rows, columns)

@@ -1,7 +1,7 @@
-"""SAM, the Spatio-temporal Aggregation Module (paper, section 3.2): two time steps of memory become one.
+"""SAM, the Spatio-temporal Aggregation Module (paper, section 3.2): it makes one time step of memory of two.
 
-Everything works on B×C×T×h×w with T = 2: the old embedding, then the new memory frame. Attribute names are
-the published checkpoint's.
+Everything works on B×C×T×h×w with T = 2: the old embedding, then the new memory frame. Attribute names are those of the
+published checkpoint.
 """
 
 import torch
@@ -20,18 +20,18 @@ class NonLocal(nn.Module):
         super().__init__()
         inner = dim // 2
         self.theta = nn.Conv3d(dim, inner, kernel_size=1)
-        # The pooling is a function; the Sequential is here for the names `phi.0`, `g.0`.
+        # The pooling is a function call. The Sequential only gives the published names `phi.0`, `g.0`.
         self.phi = nn.Sequential(nn.Conv3d(dim, inner, kernel_size=1))
         self.g = nn.Sequential(nn.Conv3d(dim, inner, kernel_size=1))
         self.W = nn.Conv3d(inner, dim, kernel_size=1)
-        # The block starts as the identity (Wang et al., section 4.1). Products of three unnormalised features, nested
-        # from frame to frame, would otherwise make the first losses astronomic.
+        # The block starts as the identity (Wang et al., section 4.1). Otherwise products of three unnormalised
+        # features, nested from frame to frame, would make the first losses astronomic.
         nn.init.zeros_(self.W.weight)
         nn.init.zeros_(self.W.bias)
 
     def forward(self, x):
         batch, _, time, height, width = x.shape
-        # An image of one stride-16 cell on a side has nothing to pool there.
+        # A feature map of one cell on a side has nothing to pool there.
         window = (1, min(2, height), min(2, width))
         phi = F.max_pool3d(self.phi(x), window).flatten(2)
         g = F.max_pool3d(self.g(x), window).flatten(2)
@@ -42,7 +42,7 @@ class NonLocal(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale every channel of every time step by what all their averages say."""
+    """Scales every channel of every time step by a factor that depends on all their averages."""
 
     def __init__(self, dim, reduction=8):
         super().__init__()
@@ -75,7 +75,7 @@ class SEBlock(nn.Module):
 
 
 class DilatedBranch(nn.Module):
-    """One branch of the ASPP; dilation 0 is the 1×1 convolution."""
+    """One branch of the ASPP. With dilation 0 it is the 1×1 convolution."""
 
     def __init__(self, dim, out_dim, dilation):
         super().__init__()
@@ -110,7 +110,7 @@ class ASPP(nn.Module):
 
 
 class AggregationEncoder(nn.Module):
-    """What happens to keys or values before their two time steps become one."""
+    """Processes keys or values before their two time steps become one."""
 
     def __init__(self, dim, repeat):
         super().__init__()
@@ -123,7 +123,7 @@ class AggregationEncoder(nn.Module):
 
 
 class SAM(nn.Module):
-    """The Spatio-temporal Aggregation Module: keys and values have separate weights."""
+    """The Spatio-temporal Aggregation Module. Keys and values have separate weights."""
 
     def __init__(self, key_dim, value_dim, repeat):
         super().__init__()
@@ -133,9 +133,9 @@ class SAM(nn.Module):
         self.compress_value = nn.Conv3d(value_dim, value_dim, kernel_size=(2, 3, 3), padding=(0, 1, 1))
 
     def aggregate_key(self, old, new):
-        """Two keys B×C×h×w to one."""
+        """Return the one key that SAM makes of two keys B×C×h×w."""
         return self.compress_key(self.key_encoder(torch.stack([old, new], 2))).squeeze(2)
 
     def aggregate_value(self, old, new):
-        """Two values B×C×h×w, all objects as a batch, to one."""
+        """Return the one value that SAM makes of two values B×C×h×w, with all objects as a batch."""
         return self.compress_value(self.value_encoder(torch.stack([old, new], 2))).squeeze(2)

@@ -1,4 +1,4 @@
-"""What a training writes about itself: TensorBoard, JSON lines, console."""
+"""The logs of a training: TensorBoard, JSON lines, console."""
 
 import json
 import platform
@@ -16,22 +16,22 @@ from util.files import atomic_path
 from util.overlay import draw_overlay
 
 SHOWN = ("total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait", "val/J", "val/F", "val/J&F")
-"""What the console shows of the scalars."""
+"""The scalars that the console shows."""
 
 
 class Means:
-    """Means of what the steps report, over the iterations since they were last read and over all processes."""
+    """Means of what the steps report, over all processes and over the iterations since the last `read`."""
 
     def __init__(self):
         self._values = {}
 
     def add(self, scalars):
-        """scalars: {name: number or scalar tensor} of one step; other steps and processes may have other names."""
+        """Add the {name: number or scalar tensor} of one step. Steps and processes may report different names."""
         for name, value in scalars.items():
             self._values.setdefault(name, []).append(value)
 
     def read(self, processes=1):
-        """{name: mean}, and forget all of it. Counts of pixels (hide_iou/…) become `iou` and `sec_iou`."""
+        """Return {name: mean} and start anew. Pixel counts (hide_iou/…) become `iou` and `sec_iou`."""
         gathered = [{name: (float(sum(values)), len(values)) for name, values in self._values.items()}]
         self._values = {}
         if processes > 1:
@@ -49,11 +49,14 @@ class Means:
 
 
 class TrainLog:
-    """Logs of one run into its folder (None: console only; shown False: nothing, as in all processes but the first).
+    """Writes the logs of one run into its folder, and shows them on the console.
 
         events.out.tfevents…   TensorBoard: scalars, and images of predictions
-        log.jsonl              the same scalars, a line each time
+        log.jsonl              the same scalars, one line for each time
         config.json            options, versions, total batch
+
+    folder: None for the console alone. shown: False for no console output, as in all processes but the first. start:
+        the number of iterations that were done before this run.
     """
 
     def __init__(self, folder, config, iterations, start, shown=True):
@@ -63,19 +66,19 @@ class TrainLog:
         self._began = time.perf_counter()
         self._writer = None
         if folder is not None:
-            _forget_after(start, folder / "log.jsonl")
+            _drop_lines_after(start, folder / "log.jsonl")
             self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
             versions = {"python": platform.python_version(), "torch": torch.__version__,
                         "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
             (folder / "config.json").write_text(json.dumps({**config, "versions": versions}, indent=1) + "\n")
 
     def say(self, text):
-        """A line for whoever looks on."""
+        """Print a line to standard output."""
         if self._shown:
             print(text)
 
-    def scalars(self, iteration, values):
-        """values: {name: number} after this iteration."""
+    def add_scalars(self, iteration, values):
+        """Log {name: number} after this iteration."""
         if self._writer:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, iteration)
@@ -87,12 +90,12 @@ class TrainLog:
         left = (time.perf_counter() - self._began) / done * (self._iterations - iteration)
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or
                          (name == "skipped" and value))
-        print(f"{iteration}/{self._iterations} {shown} left {_duration(left)}", file=sys.stderr)
+        print(f"{iteration}/{self._iterations} {shown} left {_format_duration(left)}", file=sys.stderr)
 
-    def images(self, iteration, batch, masks):
-        """One row per frame of the first sample: frame with the truth, frame with the prediction."""
+    def add_images(self, iteration, batch, masks):
+        """Log a picture of the batch's first sample: each row is a frame with the truth, and with the prediction."""
         if self._writer:
-            self._writer.add_image("truth and prediction", montage(batch, masks), iteration, dataformats="HWC")
+            self._writer.add_image("truth and prediction", draw_montage(batch, masks), iteration, dataformats="HWC")
             self._writer.flush()
 
     def close(self):
@@ -100,16 +103,16 @@ class TrainLog:
             self._writer.close()
 
 
-def _forget_after(iteration, path):
-    """Leave out of a resumed run's log what will come again, and a line that a kill cut off."""
+def _drop_lines_after(iteration, path):
+    """Drop the lines of a log that a resumed run will write again, and a line that a kill cut off."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
         with atomic_path(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["iteration"] <= iteration))
 
 
-def montage(batch, masks):
-    """uint8 picture of the first sample; masks {mask_FRAME: B×O×H×W probabilities}."""
+def draw_montage(batch, masks):
+    """Return a uint8 picture of the batch's first sample. masks: {mask_FRAME: B×O×H×W probabilities}."""
     rows = []
     for name, prob in masks.items():
         frame = int(name.rsplit("_", 1)[1])
@@ -121,6 +124,6 @@ def montage(batch, masks):
     return np.vstack(rows)
 
 
-def _duration(seconds):
+def _format_duration(seconds):
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

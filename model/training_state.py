@@ -1,4 +1,4 @@
-"""The folder of a training and its checkpoints: everything that the next iteration depends on."""
+"""The folder of a training, and its checkpoints: they hold everything that the next iteration depends on."""
 
 import datetime
 import random
@@ -14,26 +14,27 @@ from util.errors import InputError
 from util.files import atomic_path
 
 
-def checkpoint_to_start_from(running, rank=0, processes=1):
-    """(the checkpoint from which a training goes on, the same in every process, or None; is it this run's own?).
+def find_checkpoint(running, rank=0, processes=1):
+    """Return (checkpoint to continue from, whether it is this run's own). The checkpoint is None for a new training.
 
-    running: RunningSettings of util.hyper_para.
+    running: RunningSettings of util.hyper_para. All processes get the same result.
     """
     found = None
     if running.resume:
-        found = latest(Path(running.out_root), running.id) if rank == 0 else None
+        found = find_latest(Path(running.out_root), running.id) if rank == 0 else None
         if processes > 1:
-            # On a machine that does not see the first one's files, looking for itself would start from nothing.
+            # Only the first process looks: another machine may not see its files, and would start anew.
             shared = [found]
             dist.broadcast_object_list(shared)
             found = shared[0]
     return (found, True) if found else (running.load_model, False)
 
 
-def run_folder(running, checkpoint=None):
-    """The folder that a run writes into: that of its own checkpoint, or a new one OUT_ROOT/DATE_ID; None without an id.
+def make_run_folder(running, checkpoint=None):
+    """Return the folder that a run writes into, or None for a run without an id.
 
-    running: RunningSettings of util.hyper_para.
+    It is the folder of the run's own checkpoint, or a new one OUT_ROOT/DATE_ID. running: RunningSettings of
+    util.hyper_para.
     """
     if running.id == "NULL":
         return None
@@ -45,19 +46,20 @@ def run_folder(running, checkpoint=None):
 
 
 def save(folder, iteration, network, optimizer, scaler, skipped, options, *, keep):
-    """Write model_N.pth (the bare network) and model_N_checkpoint.pth; of the latter the last `keep` stay.
+    """Write model_N.pth (the bare network) and model_N_checkpoint.pth, of which only the last `keep` stay.
 
-    iteration: how many are done. skipped: how many of them without an update. options: {name: value}, for the reader.
+    iteration: the number of iterations that are done. skipped: how many of them made no update. options: {name: value},
+        for whoever reads the file.
     """
     state = {
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        # The next sample and the schedules follow from the iteration.
+        # The next sample and the schedules follow from this number.
         "iteration": iteration,
         "skipped": skipped,
         "options": options,
-        "rng": rng_state(),
+        "rng": get_rng_state(),
     }
     for name, content in ((f"model_{iteration}.pth", state["network"]), (f"model_{iteration}_checkpoint.pth", state)):
         try:
@@ -65,46 +67,47 @@ def save(folder, iteration, network, optimizer, scaler, skipped, options, *, kee
                 torch.save(content, temporary)
         except RuntimeError as error:
             raise InputError(f"{folder / name}: cannot be written ({str(error).splitlines()[0]})") from None
-    for _, old in numbered(folder)[:-keep]:
+    for _, old in list_checkpoints(folder)[:-keep]:
         old.unlink()
 
 
-def numbered(folder):
-    """[(iteration, checkpoint file)] of a run, the earliest first."""
+def list_checkpoints(folder):
+    """Return [(iteration, checkpoint file)] of a run's folder, the earliest first."""
     files = [(re.fullmatch(r"model_(\d+)_checkpoint\.pth", file.name), file) for file in folder.glob("*.pth")]
     return sorted((int(match[1]), file) for match, file in files if match)
 
 
-def latest(out_root, name):
-    """The newest checkpoint of the runs called <date>_<name> below `out_root`, or None."""
+def find_latest(out_root, name):
+    """Return the newest checkpoint of the runs called <date>_<name> below `out_root`, or None."""
     runs = [run for run in out_root.glob(f"*_{name}") if re.fullmatch(r"[\d-]+_[\d-]+_" + re.escape(name), run.name)]
-    checkpoints = [(run.name, iteration, file) for run in runs for iteration, file in numbered(run)]
+    checkpoints = [(run.name, iteration, file) for run in runs for iteration, file in list_checkpoints(run)]
     return max(checkpoints)[2] if checkpoints else None
 
 
 def restore(path, network, optimizer, scaler):
-    """Put a checkpoint's content into place; returns its iteration and how many steps were skipped up to it.
+    """Load a checkpoint's content. Return its iteration and the number of steps that were skipped up to it.
 
-    Raises InputError if it is none.
+    Raises InputError if the file is no checkpoint of a training, or belongs to another network.
     """
     state = read_checkpoint(path)
     lacking = {"network", "optimizer", "scaler", "iteration", "rng"} - set(state if isinstance(state, dict) else ())
     if lacking:
-        raise InputError(f"{path}: a network without the rest of a training ({', '.join(sorted(lacking))} missing); "
+        raise InputError(f"{path}: this file is no checkpoint of a training ({', '.join(sorted(lacking))} missing); "
                          "--load-network starts a new training from it")
     try:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: of another network than this run's ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: a checkpoint of another network ({str(error).splitlines()[0]})") from None
     if state["scaler"]:
-        # Empty where the precision needs none; this run's may be another.
+        # The scaler's state is empty if that run's precision needed none; this run's precision may differ.
         scaler.load_state_dict(state["scaler"])
     set_rng_state(state["rng"])
     return state["iteration"], state.get("skipped", 0)
 
 
-def rng_state():
+def get_rng_state():
+    """Return the states of all global random generators, as plain values and tensors."""
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -115,6 +118,7 @@ def rng_state():
 
 
 def set_rng_state(state):
+    """Set all global random generators to the states that `get_rng_state` returned."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

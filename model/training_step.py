@@ -1,11 +1,11 @@
-"""One training step, forward: from a batch to its loss. One function for static images, one for videos.
+"""The forward pass of a training step: from a batch to its loss.
 
 A batch is a dict of tensors (B images or videos, T frames):
     rgb       B×T×3×H×W   uint8 RGB
-    gt        B×T×1×H×W   0/1 mask of the first object; `sec_gt` that of the second
-    pgt       B×…×1×H×W   perturbed mask of the first object in the first frame; `sec_pgt` that of the second
+    gt        B×T×1×H×W   0/1 mask of the first object; `sec_gt` is that of the second
+    pgt       B×…×1×H×W   perturbed mask of the first object in the first frame; `sec_pgt` is that of the second
     cls_gt    B×T×H×W     classes: 0 background, 1, 2
-    selector  B×2         is there a first, a second object?
+    selector  B×2         1 where there is a first, a second object, else 0
 """
 
 import functools
@@ -29,20 +29,20 @@ from model.memory_reading import read_all
 from model.network import aggregate, normalise
 
 SUPERVISED = 3
-"""Frames in a row that `rollout_step` learns from."""
+"""The number of successive frames that `rollout_step` learns from."""
 
 
 class TrainingStep(nn.Module):
     """The forward pass of a step as one module.
 
-    DistributedDataParallel synchronises gradients once per call of the module that it wraps, and a step calls the
-    network's parts many times: so it wraps this.
+    DistributedDataParallel wraps this module and not the network, because it synchronises gradients once per call, and
+    a step calls the network's parts many times.
     """
 
     def __init__(self, network, settings, damage=0, keys_only=False, rollout=False):
-        """settings: LossSettings of util.hyper_para. damage: of `video_step`. rollout: `rollout_step` for videos.
+        """settings: LossSettings of util.hyper_para. damage: as for `video_step`.
 
-        keys_only: by the loss of `matching` alone.
+        rollout: use `rollout_step` for videos instead of `video_step`. keys_only: use only the loss of `matching`.
         """
         super().__init__()
         self.network = network
@@ -55,11 +55,11 @@ class TrainingStep(nn.Module):
                        functools.partial(rollout_step if rollout else video_step, damage=damage, match=match))
 
     def forward(self, batch, iteration, generator=None):
-        """(loss, {name: scalar tensor or float}, {name: tensor}): what to minimise, to log, and to look at.
+        """Return (loss, {name: scalar tensor or float} to log, {name: tensor} to look at).
 
-        generator: the torch.Generator, on the CPU, of all that the step draws; torch's global one if None.
+        generator: the torch.Generator on the CPU for all random draws of the step; torch's global one if None.
         """
-        return combine(self.frames(self.network, batch, generator), batch, iteration, self.settings)
+        return combine_losses(self.frames(self.network, batch, generator), batch, iteration, self.settings)
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ class Outcome:
     """{name of the loss: (student, teacher)}, each B×O×C×h×w."""
 
     matches: tuple | None = None
-    """(prob, truth) of `_carried`."""
+    """(prob, truth) of `_carry_masks`."""
 
-    alike: bool = False
-    """Do all frames have the same weight, or the published ones of `halving_sum`?"""
+    equal_weights: bool = False
+    """Whether all frames have the same weight. If not, they have the published weights of `halving_sum`."""
 
 
 def static_step(network, batch, generator=None, match=False):
-    """Stage 0: three views of an image, one object, frame by frame into a growing memory.
+    """Run stage 0: three views of an image, one object, and a memory that grows frame by frame.
 
-    generator: not needed, nothing is drawn. match: of `video_step`.
+    generator: not used, since nothing is drawn. match: as for `video_step`. Returns an Outcome.
     """
     features = _encode_frames(network, batch)
     clean, perturbed = batch["gt"][:, 0].float(), batch["pgt"][:, 0].float()
@@ -94,59 +94,69 @@ def static_step(network, batch, generator=None, match=False):
         if frame == 1:
             mask = logits[frame].softmax(1)[:, 1:]
             values.append(network.encode_value(features.image(frame), features.f16(frame), mask))
-    return Outcome(logits, {"klloss_loss": (value, clean_value)}, _carried(features, batch) if match else None)
+    return Outcome(logits, {"klloss_loss": (value, clean_value)}, _carry_masks(features, batch) if match else None)
 
 
 def video_step(network, batch, generator=None, damage=0, match=False):
-    """Stages 1 to 3: five frames, two objects; 2 and 4 are read from the embedding, guided by the full memory.
+    """Run stages 1 to 3: five frames, two objects. Frames 2 and 4 read the embedding, guided by the full memory.
 
-    generator: of the damage. damage: the share of the predicted masks that are damaged (`damaged_masks`) before the
-    memory takes them. match: are the outcome's `matches` wanted?
+    generator: draws the damage.
+    damage: the share of the images whose predicted masks are damaged (`damage_masks`) before the memory takes them.
+    match: whether the outcome shall have `matches`. Returns an Outcome.
     """
     features = _encode_frames(network, batch)
     selector = batch["selector"]
 
-    def remembered(frame, logits):
+    def remember(frame, logits):
+        """Return the value of a frame whose masks are predicted, with their damage."""
         masks = logits.softmax(1)[:, 1:]
         if damage:
-            masks = damaged_masks(masks, selector, damage, generator)
+            masks = damage_masks(masks, selector, damage, generator)
         return network.encode_value(features.image(frame), features.f16(frame), masks)
 
+    # Frame 0: encode the perturbed masks; the clean ones are for the consistency loss.
     clean = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
     perturbed = torch.cat([batch["pgt"][:, 0], batch["sec_pgt"][:, 0]], 1).float()
     value, clean_value = (network.encode_value(features.image(0), features.f16(0), mask) for mask in (perturbed, clean))
     values, logits = [value], {}
 
+    # Frame 1: read the first frame.
     logits[1] = _segment(network, features, 1, _read(features, 1, [0], values), selector)
-    values.append(remembered(1, logits[1]))
+    values.append(remember(1, logits[1]))
 
+    # Frame 2: read the embedding of frames 0 and 1. The guide reads both frames.
     embedding = _aggregate(network, (features.key(0), values[0]), (features.key(1), values[1]))
     thin_2, guide_2 = _read_entries(features, 2, [embedding]), _read(features, 2, [0, 1], values)
     logits[2] = _segment(network, features, 2, thin_2, selector)
-    # The memory takes the guide's mask, which the embedding's errors do not reach.
-    values.append(remembered(2, _segment(network, features, 2, guide_2, selector)))
+    # The memory takes the mask of the guide, since the embedding's errors do not reach it.
+    values.append(remember(2, _segment(network, features, 2, guide_2, selector)))
 
+    # Frame 3: read frames 0 to 2.
     logits[3] = _segment(network, features, 3, _read(features, 3, [0, 1, 2], values), selector)
-    values.append(remembered(3, logits[3]))
+    values.append(remember(3, logits[3]))
 
+    # Frame 4: read the embedding of frames 0 to 3. The guide reads all four frames.
     for frame in (2, 3):
         embedding = _aggregate(network, embedding, (features.key(frame), values[frame]))
     thin_4, guide_4 = _read_entries(features, 4, [embedding]), _read(features, 4, [0, 1, 2, 3], values)
     logits[4] = _segment(network, features, 4, thin_4, selector)
     return Outcome(logits, {
         "klloss_loss": (value, clean_value),
-        "df2_distillation": _decoder_inputs(features, 2, thin_2, guide_2),
-        "df4_distillation": _decoder_inputs(features, 4, thin_4, guide_4),
-    }, _carried(features, batch) if match else None)
+        "df2_distillation": _join_decoder_inputs(features, 2, thin_2, guide_2),
+        "df4_distillation": _join_decoder_inputs(features, 4, thin_4, guide_4),
+    }, _carry_masks(features, batch) if match else None)
 
 
 def rollout_step(network, batch, generator=None, damage=0, match=False):
-    """Any number of frames, all remembered, tracked as inference does it (mode two-frames-compress).
+    """Track any number of frames as inference does it (mode two-frames-compress). All are memory frames.
 
-    Learnt from are `SUPERVISED` frames in a row, anywhere after the first. Those before them are tracked without
-    gradients: they bring the memory to where a tracker's errors have gathered, and the embedding to what SAM makes of
-    its own results. generator: says which frames, and how masks are damaged. damage: the share of the images in which
-    the first predicted masks are damaged. match: of `video_step`.
+    The network learns from `SUPERVISED` successive frames, anywhere after the first. The frames before them are tracked
+    without gradients: they bring the memory to where a tracker's errors have gathered, and the embedding to what SAM
+    makes of its own results.
+
+    generator: draws which frames are learnt from, and the damage.
+    damage: the share of the images in which the first predicted masks are damaged.
+    match: as for `video_step`. Returns an Outcome.
     """
     features = _encode_frames(network, batch)
     selector = batch["selector"]
@@ -154,7 +164,7 @@ def rollout_step(network, batch, generator=None, damage=0, match=False):
     end = before + SUPERVISED
     true = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
     first = features.key(0), network.encode_value(features.image(0), features.f16(0), true)
-    # The annotated frame stands twice, as it does there.
+    # The annotated frame stands twice, as in inference.
     memory, embedding, logits = [first, first], first, {}
     for frame in range(1, end + 1):
         with torch.set_grad_enabled(frame > before and torch.is_grad_enabled()):
@@ -164,30 +174,30 @@ def rollout_step(network, batch, generator=None, damage=0, match=False):
             if frame < end:
                 masks = output.softmax(1)[:, 1:]
                 if damage and frame == 1:
-                    masks = damaged_masks(masks, selector, damage, generator)
+                    masks = damage_masks(masks, selector, damage, generator)
                 last = features.key(frame), network.encode_value(features.image(frame), features.f16(frame), masks)
                 embedding = _aggregate(network, embedding, last)
                 memory = [first, first, last, embedding]
         if frame == before:
-            # Autocast would go on with the weights that it converted without gradients.
+            # Otherwise autocast would reuse the weights that it converted without gradients.
             torch.clear_autocast_cache()
-    return Outcome(logits, {}, _carried(features, batch) if match else None, alike=True)
+    return Outcome(logits, {}, _carry_masks(features, batch) if match else None, equal_weights=True)
 
 
 def matching_step(network, batch, generator=None):
-    """Nothing but what the keys are worth: the first frame's masks, carried into the others. Nothing is drawn."""
-    return Outcome({}, {}, _carried(_encode_frames(network, batch), batch))
+    """Carry the first frame's masks into the others by the affinity alone, to train keys. Nothing is drawn."""
+    return Outcome({}, {}, _carry_masks(_encode_frames(network, batch), batch))
 
 
-def damaged_masks(masks, selector, share, generator=None):
-    """masks B×O×H×W in [0, 1] as a tracker that errs would remember them; selector as in a batch.
+def damage_masks(masks, selector, share, generator=None):
+    """Return masks with the errors that a tracker would make. masks: B×O×H×W in [0, 1]. selector: as in a batch.
 
-    In `share` of the images something is wrong: in half of them every object lacks what lies beyond a line across it,
-    in the others it has an ellipse of the background, too. The network then learns to trust the annotated frame
-    instead: otherwise a part that was missed when it came into sight is background in all later memory.
+    A `share` of the images is damaged. In half of these every object lacks what lies beyond a line across it. In the
+    others every object also has an ellipse of the background. The network then learns to trust the annotated frame.
+    Otherwise a part of an object that was missed when it came into sight would be background in all later memory.
     """
     batch, objects, height, width = masks.shape
-    # Drawn on the CPU: the same on every device.
+    # The numbers are drawn on the CPU so that they are the same on every device.
     chance, angle = torch.rand(2, batch, 1, 1, 1, generator=generator).to(masks.device)
     place, *ellipse = torch.rand(5, batch, objects, 1, 1, generator=generator).to(masks.device)
     down = torch.linspace(-1, 1, height, device=masks.device).view(height, 1)
@@ -198,7 +208,7 @@ def damaged_masks(masks, selector, share, generator=None):
     weight = weight / (weight.sum((2, 3), keepdim=True) + 1e-6)
     mean = (along * weight).sum((2, 3), keepdim=True)
     deviation = ((along - mean).square() * weight).sum((2, 3), keepdim=True).sqrt()
-    # Cut off is from nearly nothing to seven tenths of the object.
+    # Between nearly nothing and seven tenths of the object are cut off.
     lacking = masks * (along < mean + deviation * (2 * place - 0.5))
 
     x, y, wide, high = ellipse
@@ -210,8 +220,9 @@ def damaged_masks(masks, selector, share, generator=None):
     return torch.where(chance < share / 2, lacking, torch.where(chance < share, excessive, masks))
 
 
-def combine(outcome, batch, iteration, settings):
-    """The losses of an Outcome; see TrainingStep.forward."""
+def combine_losses(outcome, batch, iteration, settings):
+    """Return the losses of an Outcome; see TrainingStep.forward."""
+    # The segmentation loss of each frame.
     selector = batch.get("selector")
     classes = batch["cls_gt"].long()
     fraction = bootstrap_fraction(iteration, settings.start_warm, settings.end_warm, settings.top_p)
@@ -225,7 +236,8 @@ def combine(outcome, batch, iteration, settings):
             scalars[f"dice_{frame}"] = overlap
             frame_losses[-1] = frame_losses[-1] + overlap
         images[f"mask_{frame}"] = logits.detach().softmax(1)[:, 1:]
-    total = sum(frame_losses) / max(1, len(frame_losses)) if outcome.alike else halving_sum(frame_losses)
+    total = sum(frame_losses) / max(1, len(frame_losses)) if outcome.equal_weights else halving_sum(frame_losses)
+    # The losses that compare two results, and the matching loss.
     weights = {"klloss_loss": settings.klloss_weight, "df2_distillation": settings.decoder_f2_weight,
                "df4_distillation": settings.decoder_f4_weight}
     for name, (student, teacher) in outcome.consistencies.items():
@@ -235,6 +247,7 @@ def combine(outcome, batch, iteration, settings):
         scalars["match_loss"] = settings.match_weight * matching(*outcome.matches, selector)
         total = total + scalars["match_loss"]
     scalars["total_loss"] = total
+    # The pixel counts of the logged IoU.
     for prefix, truth, channel in (("", "gt", 0), ("sec_", "sec_gt", 1)):
         if truth in batch and images:
             masks = ((int(name.removeprefix("mask_")), mask[:, channel]) for name, mask in images.items())
@@ -244,7 +257,7 @@ def combine(outcome, batch, iteration, settings):
 
 
 class _Features:
-    """Images and what the key encoder gives for all frames at once, taken apart by frame."""
+    """The images of all frames, and what the key encoder gives for them."""
 
     def __init__(self, images, features):
         self._images, self._features = images, features
@@ -259,7 +272,7 @@ class _Features:
         return self._features[2][:, frame]
 
     def decoder(self, frame):
-        """f16_thin, f8, f4."""
+        """Return f16_thin, f8 and f4 of a frame."""
         return tuple(self._features[index][:, frame] for index in (1, 3, 4))
 
 
@@ -270,22 +283,23 @@ def _encode_frames(network, batch):
 
 
 def _read(features, frame, memory, values):
-    """Readout B×O×V×h×w of a frame from the frames in `memory`, all positions."""
+    """Return the readout B×O×V×h×w of a frame, from all positions of the frames in `memory`."""
     return _read_entries(features, frame, [(features.key(index), values[index]) for index in memory])
 
 
 def _read_entries(features, frame, entries):
-    """The same from memory entries (key B×C×h×w, value B×O×V×h×w)."""
+    """Return the readout of a frame from memory entries (key B×C×h×w, value B×O×V×h×w)."""
     keys = torch.cat([key.flatten(2) for key, _ in entries], 2)
     values = torch.cat([value.flatten(3) for _, value in entries], 3)
     query = features.key(frame)
     return read_all(query.flatten(2), keys, values).unflatten(3, query.shape[2:])
 
 
-def _carried(features, batch):
-    """The first frame's true masks, carried into all later frames by the affinity alone, and the true ones there.
+def _carry_masks(features, batch):
+    """Carry the first frame's true masks into all later frames by the affinity alone.
 
-    Both B×O×N: of each cell at stride 16 the share that is the object's, N cells of all later frames together.
+    Return (carried masks, true masks) of the later frames, both B×O×N: the object's share of each of the N cells at
+    stride 16 of all these frames.
     """
     masks = torch.stack([batch[name][:, :, 0] for name in ("gt", "sec_gt") if name in batch], 2).float()
     cells = F.avg_pool2d(masks.flatten(0, 1), 16).unflatten(0, masks.shape[:2]).flatten(3).transpose(1, 2)
@@ -295,7 +309,7 @@ def _carried(features, batch):
 
 
 def _segment(network, features, frame, readout, selector=None):
-    """Logits B×(O+1)×H×W of background and objects."""
+    """Return logits B×(O+1)×H×W of background and objects."""
     prob = network.decode(readout, *features.decoder(frame)).float().sigmoid()
     if selector is not None:
         prob = prob * selector[:, :, None, None]
@@ -303,13 +317,13 @@ def _segment(network, features, frame, readout, selector=None):
 
 
 def _aggregate(network, old, new):
-    """SAM on (key B×C×h×w, value B×O×V×h×w) pairs."""
+    """Return the one entry that SAM makes of two (key B×C×h×w, value B×O×V×h×w)."""
     sam = network.mem_compress
     value = sam.aggregate_value(old[1].flatten(0, 1), new[1].flatten(0, 1))
     return sam.aggregate_key(old[0], new[0]), value.unflatten(0, old[1].shape[:2])
 
 
-def _decoder_inputs(features, frame, *readouts):
-    """Each readout with the frame's f16_thin beside it, B×O×2V×h×w."""
+def _join_decoder_inputs(features, frame, *readouts):
+    """Return each readout with the frame's f16_thin beside it, B×O×2V×h×w."""
     thin = features.decoder(frame)[0].unsqueeze(1)
     return tuple(torch.cat([readout, thin.expand_as(readout)], 2) for readout in readouts)

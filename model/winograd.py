@@ -1,8 +1,9 @@
-"""3×3 convolutions with 16 multiplications for four results instead of 36 (Winograd's F(2×2, 3×3)).
+"""3×3 convolutions that need 16 multiplications for four results instead of 36 (Winograd's F(2×2, 3×3)).
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: a tile d of 4×4 inputs gives
 Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, 2×2 results. Summed over the input channels, ⊙ is one matrix product for each of the
-16 places of a tile. In float32 it is as exact as the direct sum (the terms are fewer); in half precision it is not.
+16 places of a tile. In float32 this is as exact as the direct sum, because there are fewer terms. In
+half precision it is not.
 
     image of 4×4, with zeros around it      each tile's 16 places            4×4 results
 
@@ -15,7 +16,7 @@ Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A, 2×2 results. Summed over the input chan
         0 d d d   d 0                        tiles×in @ in×out
         0 0 0 0   0 0                        with G g Gᵀ there
 
-    The framed tile gives the four Y; the next one begins two columns further, those below two rows.
+    The framed tile gives the four results Y. The next tile begins two columns to the right, or two rows below.
 """
 
 import torch
@@ -24,40 +25,43 @@ from torch import nn
 from model.onednn import Convolution
 
 G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+"""The matrix G that transforms a weight."""
+
 TILES = 600
-"""Tiles computed at a time: few enough for the caches, enough for the matrix products."""
+"""The number of tiles computed at a time: few enough for the caches, enough for fast matrix products."""
 
 CHANNELS = 192
-"""With fewer, transforming takes longer than it saves."""
+"""With fewer channels than this, the transforms take longer than they save."""
 
 
-def fits(weight, stride, padding, dilation, groups):
-    """Is this convolution one that gains from it?"""
+def is_faster(weight, stride, padding, dilation, groups):
+    """Return whether this convolution is faster with Winograd's method. weight out×in×k×k; see `onednn.Convolution`."""
     return (weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= CHANNELS and groups == 1
             and stride == [1, 1] and padding == [1, 1] and dilation == [1, 1])
 
 
 class Winograd(nn.Module):
-    """A 3×3 convolution of stride 1 and padding 1, float32, made for the CPU: activation(convolution(x) + other).
+    """A 3×3 convolution of stride 1 and padding 1 for the CPU, float32: activation(convolution(x) + other).
 
-    Of the weight it keeps the 16 products alone, a 1×1 convolution for each place of a tile. activation: None or
+    Of the weight it keeps only the 16 products, each as a 1×1 convolution for one place of a tile. activation: None or
     "relu".
     """
 
     def __init__(self, weight, bias, activation=None):
         super().__init__()
         transform = torch.tensor(G, dtype=torch.float64, device=weight.device)
-        # Each a tensor of its own, which goes once it is packed; made bit by bit, since float64 takes much memory.
+        # Each product has a tensor of its own, which is freed when it is packed. They are computed in blocks because
+        # float64 takes much memory.
         products = [[weight.new_empty(*weight.shape[:2], 1, 1) for _ in range(4)] for _ in range(4)]
         for start in range(0, len(weight), 32):
             block = torch.einsum("ai,kcij,bj->abkc", transform, weight[start:start + 32].double(), transform)
-            # Aᵀ subtracts what belongs to a tile's last row and column: with the sign here, all is added.
+            # Aᵀ subtracts the last row and column of a tile. With the sign changed here, everything is added.
             block[3].neg_()
             block[:, 3].neg_()
             for place in range(16):
                 row, column = divmod(place, 4)
                 products[row][column][start:start + 32, :, 0, 0] = block[row, column]
-        # The place (1, 1) is part of all four results with a plus: a bias there is one everywhere.
+        # The place (1, 1) is added to all four results, so a bias there reaches each of them once.
         self.products = nn.ModuleList(
             nn.ModuleList(Convolution(products[row][column], bias if row == column == 1 else None,
                                       ([1, 1], [0, 0], [1, 1], 1)) for column in range(4))
@@ -66,7 +70,10 @@ class Winograd(nn.Module):
         self._out = weight.shape[0]
 
     def forward(self, x, other=None):
-        """x B×in×h×w, other with the output's shape or one row for all of the batch; channels_last."""
+        """x: B×in×h×w.
+
+        other: None, or of the output's shape, or with one row for all of the batch. All are channels_last.
+        """
         batch, channels, height, width = x.shape
         x = x.permute(0, 2, 3, 1)
         rows, columns = (height + 1) // 2, (width + 1) // 2
@@ -78,9 +85,9 @@ class Winograd(nn.Module):
             padded = x.new_zeros(batch, 2 * count + 2, 2 * columns + 2, channels)
             first, last = max(0, 2 * top - 1), min(height, 2 * (top + count) + 1)
             padded[:, first - 2 * top + 1:last - 2 * top + 1, 1:width + 1] = x[:, first:last]
-            tiles = _transformed(_transformed(padded, 1, count), 3, columns)
+            tiles = _transform_tiles(_transform_tiles(padded, 1, count), 3, columns)
             tiles = tiles.view(4, 4, 1, batch * count * columns, 1, channels).permute(1, 0, 2, 5, 3, 4)
-            sums = zip(*(self._down(tiles[:, column], column) for column in range(4)), strict=True)
+            sums = zip(*(self._multiply_column(tiles[:, column], column) for column in range(4)), strict=True)
             for row, parts in enumerate(sums):
                 parts = [part.permute(0, 2, 3, 1).view(batch, count, columns, -1) for part in parts]
                 target = result[:, 2 * top + row:2 * (top + count):2]
@@ -94,8 +101,8 @@ class Winograd(nn.Module):
                 target.relu_()
         return result[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
-    def _down(self, tiles, column):
-        """The products of a column of places, added up along it to the upper and the lower results."""
+    def _multiply_column(self, tiles, column):
+        """Return the upper and the lower results of one column of places: its products, added up along it."""
         middle, lower = (self.products[row][column](tiles[row]) for row in (1, 2))
         upper = middle + lower
         lower = middle.sub_(lower)
@@ -104,8 +111,8 @@ class Winograd(nn.Module):
         return upper, lower
 
 
-def _transformed(x, dim, count):
-    """Bᵀ along `dim`, whose `count` tiles of four overlap by two; the four places come first."""
+def _transform_tiles(x, dim, count):
+    """Apply Bᵀ along `dim`, whose `count` tiles of four overlap by two. The four places become the first dimension."""
     places = [x.narrow(dim, start, 2 * count - 1).unfold(dim, 1, 2).squeeze(-1) for start in range(4)]
     result = x.new_empty(4, *places[0].shape)
     torch.sub(places[0], places[2], out=result[0])

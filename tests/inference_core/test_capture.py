@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from inference_core.capture import Captured
+from inference_core.capture import CapturedFunction
 
 
 class Pair(NamedTuple):
@@ -36,7 +36,7 @@ def captures(monkeypatch):
         results = self._function(*arguments)
         return Replay(self._function, arguments, results), results
 
-    monkeypatch.setattr(Captured, "_recorded", record)
+    monkeypatch.setattr(CapturedFunction, "_record", record)
     return made
 
 
@@ -46,9 +46,9 @@ def split(x, offset):
 
 def test_nested_results_travel_from_graph_to_graph_without_a_copy(captures):
     static = set()
-    first = Captured(split, static, reused=True)
+    first = CapturedFunction(split, static, reused=True)
     given = []
-    second = Captured(lambda pair, factor: given.append(pair) or (pair.first + pair.second) * factor, static)
+    second = CapturedFunction(lambda pair, factor: given.append(pair) or (pair.first + pair.second) * factor, static)
     for number in range(3):
         total, pair = first(torch.full((2,), float(number)), 1)
         assert torch.equal(total, torch.full((2,), number + 1.0)) and isinstance(pair, Pair)
@@ -58,7 +58,7 @@ def test_nested_results_travel_from_graph_to_graph_without_a_copy(captures):
 
 
 def test_results_are_copies_unless_they_may_be_overwritten(captures):
-    function = Captured(split, set())
+    function = CapturedFunction(split, set())
     _, before = function(torch.zeros(2), 0)
     function(torch.ones(2), 0)
     assert not before.first.any()
@@ -66,7 +66,7 @@ def test_results_are_copies_unless_they_may_be_overwritten(captures):
 
 def test_the_graph_used_longest_ago_goes_and_its_results_are_no_longer_static(captures):
     static = set()
-    function = Captured(split, static, reused=True, kept=2)
+    function = CapturedFunction(split, static, reused=True, kept=2)
     results = [function(torch.ones(length), 0) for length in (1, 2)]
     function(torch.ones(1), 0)
     assert len(captures) == 2 and len(static) == 6

@@ -9,9 +9,9 @@ import torch
 
 from inference_core import MODES, InferenceCore
 from inference_core.capture import can_compile
-from inference_core.memory import ObjectMemory, compresses
+from inference_core.memory import ObjectMemory, needs_sam
 from model import PRESETS
-from model.inference import PlainNetwork, inference_form
+from model.inference import PlainEngine, take_snapshot
 from tests.conftest import recipe_network
 from util.errors import InputError
 
@@ -111,15 +111,15 @@ def test_correcting_one_object_replaces_its_mask_and_keeps_the_other(tiny_networ
     assert (ids[5] == 1).any()
 
 
-class Counting:
-    """An inference form that runs another one and counts the calls of its parts."""
+class CountingEngine:
+    """An engine that runs another one and counts the calls of its parts."""
 
-    def __init__(self, form):
-        self.form = form
+    def __init__(self, engine):
+        self.engine = engine
         self.calls = collections.Counter()
 
     def __getattr__(self, name):
-        part = getattr(self.form, name)
+        part = getattr(self.engine, name)
         if not callable(part):
             return part
         return lambda *inputs: self.calls.update([name]) or part(*inputs)
@@ -128,24 +128,24 @@ class Counting:
 def test_skipped_frames_cost_nothing_and_change_nothing(tiny_network, clip):
     frames, truth = clip
     full = play(InferenceCore(tiny_network), frames, {0: truth[0]})
-    form = Counting(inference_form(tiny_network))
-    core = InferenceCore(form)
+    engine = CountingEngine(take_snapshot(tiny_network))
+    core = InferenceCore(engine)
     for index, frame in enumerate(frames):
         wanted = index % 5 == 0
         prob = core.step(frame, truth[0] if index == 0 else None, needs_output=wanted)
         assert (prob is not None) == wanted
         if wanted:
             assert (core.to_mask(prob).numpy() == full[index]).all()
-    assert form.calls["encode"] == sum(index % 5 == 0 or index % 3 == 0 for index in range(len(frames)))
+    assert engine.calls["encode"] == sum(index % 5 == 0 or index % 3 == 0 for index in range(len(frames)))
 
 
 def test_last_frame_is_not_remembered(tiny_network, clip):
     frames, truth = clip
-    form = Counting(inference_form(tiny_network))
-    core = InferenceCore(form)
+    engine = CountingEngine(take_snapshot(tiny_network))
+    core = InferenceCore(engine)
     for index, frame in enumerate(frames[:4]):
         core.step(frame, truth[0] if index == 0 else None, end=index == 3)
-    assert form.calls["encode_value"] == 1
+    assert engine.calls["encode_value"] == 1
 
 
 def test_chunks_of_objects_give_the_same(tiny_network, clip):
@@ -243,7 +243,7 @@ def test_annotated_frame_counts_twice_in_two_frames_modes():
 
 
 def test_every_mode_that_compresses_says_so():
-    assert [mode for mode in MODES if compresses(mode)] == [
+    assert [mode for mode in MODES if needs_sam(mode)] == [
         "compress", "gt-compress", "last-compress", "two-frames-compress"]
 
 
@@ -317,12 +317,12 @@ def test_what_is_computed_from_probabilities_is_of_the_latest_step(tiny_network,
         core.to_mask(prob * 1)
 
 
-def test_cores_of_one_network_share_its_form(tiny_network, clip):
-    """And a form in the place of the network gives the same; so does the plain network, nearly."""
+def test_cores_of_one_network_share_its_snapshot(tiny_network, clip):
+    """And a snapshot in the place of the network gives the same; so does the plain network, nearly."""
     frames, truth = clip
-    forms = [tiny_network, inference_form(tiny_network), PlainNetwork(tiny_network)]
+    engines = [tiny_network, take_snapshot(tiny_network), PlainEngine(tiny_network)]
     ours, same, plain = ([core.step(frame, truth[0] if index == 0 else None) for index, frame in enumerate(frames[:5])]
-                         for core in map(InferenceCore, forms))
+                         for core in map(InferenceCore, engines))
     assert all(torch.equal(*pair) for pair in zip(ours, same, strict=True))
     for pair in zip(ours, plain, strict=True):
         torch.testing.assert_close(*pair, atol=1e-4, rtol=0)

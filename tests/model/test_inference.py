@@ -1,4 +1,4 @@
-"""The inference form of a network against the network itself."""
+"""A snapshot of a network against the network itself."""
 
 import dataclasses
 import gc
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model import PRESETS
-from model.inference import InferenceNetwork, PlainNetwork, inference_form
+from model.inference import InferenceNetwork, PlainEngine, take_snapshot
 from tests.conftest import recipe_network
 
 
@@ -31,26 +31,26 @@ def close(ours, plain):
 PADDING = (5, 5, 4, 4)
 
 
-def parts(form):
-    """What each part of a form makes of an image of 40×70 and three objects; all parts have the same inputs."""
+def parts(engine):
+    """What each part of an engine makes of an image of 40×70 and three objects; all parts have the same inputs."""
     torch.manual_seed(0)
-    image, frame = form.encode(torch.randint(0, 256, (3, 40, 70), dtype=torch.uint8), None, PADDING)
+    image, frame = engine.encode(torch.randint(0, 256, (3, 40, 70), dtype=torch.uint8), None, PADDING)
     masks = torch.rand(3, *image.shape[-2:])
-    value_dim, (height, width) = form.config.value_dim, frame.key.shape[-2:]
-    value = torch.randn(3, value_dim, height, width).to(form.dtype, memory_format=torch.channels_last)
+    value_dim, (height, width) = engine.config.value_dim, frame.key.shape[-2:]
+    value = torch.randn(3, value_dim, height, width).to(engine.dtype, memory_format=torch.channels_last)
     return {
         "image": image, "key": frame.key, "f16": frame.f16,
-        "value": form.encode_value(image, frame, masks, masks.sum(0) - masks),
-        "logits": form.decode(value, frame),
-        "prob": form.distribution(form.decode(value, frame)),
-        "key embedding": form.aggregate_key(frame.key, frame.key.roll(1, 2)),
-        "value embedding": form.aggregate_value(value.roll(1, 2), value),
+        "value": engine.encode_value(image, frame, masks, masks.sum(0) - masks),
+        "logits": engine.decode(value, frame),
+        "prob": engine.distribution(engine.decode(value, frame)),
+        "key embedding": engine.aggregate_key(frame.key, frame.key.roll(1, 2)),
+        "value embedding": engine.aggregate_value(value.roll(1, 2), value),
     }
 
 
 @torch.inference_mode()
 def test_every_part_is_the_same_function(network, layout):
-    plain, ours = parts(PlainNetwork(network)), parts(InferenceNetwork(network))
+    plain, ours = parts(PlainEngine(network)), parts(InferenceNetwork(network))
     for name, result in plain.items():
         close(ours[name], result)
 
@@ -90,14 +90,14 @@ def own_network(tiny_network):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_snapshot_shares_nothing_with_the_network(own_network, dtype):
     with torch.inference_mode(False):
-        form = InferenceNetwork(own_network.to(dtype), dtype)
-    before = {name: tensor.clone() for name, tensor in form.state_dict().items()}
-    result = parts(form)
+        snapshot = InferenceNetwork(own_network.to(dtype), dtype)
+    before = {name: tensor.clone() for name, tensor in snapshot.state_dict().items()}
+    result = parts(snapshot)
     for tensor in own_network.state_dict().values():
         tensor.data.add_(1)
-    after = form.state_dict()
+    after = snapshot.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    assert all(torch.equal(result[name], again) for name, again in parts(form).items())
+    assert all(torch.equal(result[name], again) for name, again in parts(snapshot).items())
 
 
 @torch.inference_mode()
@@ -109,27 +109,27 @@ def test_weights_are_seen_from_outside_also_when_they_are_packed(tiny_network):
     parts(other)
     other.load_state_dict(one.state_dict())
     assert one.state_dict().keys() == names
-    for form in (one, other, one.to("cpu")):
-        assert all(torch.equal(result[name], again) for name, again in parts(form).items())
+    for snapshot in (one, other, one.to("cpu")):
+        assert all(torch.equal(result[name], again) for name, again in parts(snapshot).items())
     with pytest.raises(TypeError, match="make another one"):
         one.to(torch.bfloat16)
 
 
 @torch.inference_mode()
-def test_a_packed_form_also_runs_where_onednn_is_switched_off_later(base_network):
-    form = InferenceNetwork(base_network)
-    packed = parts(form)
+def test_a_packed_snapshot_also_runs_where_onednn_is_switched_off_later(base_network):
+    snapshot = InferenceNetwork(base_network)
+    packed = parts(snapshot)
     with torch.backends.mkldnn.flags(enabled=False):
-        for name, result in parts(form).items():
+        for name, result in parts(snapshot).items():
             close(result, packed[name])
 
 
-def test_a_network_has_one_form_for_each_dtype(own_network):
-    form = inference_form(own_network)
-    assert inference_form(own_network) is form
-    half = inference_form(own_network, torch.bfloat16)
-    assert half is not form and inference_form(own_network, torch.bfloat16) is half
-    assert inference_form(own_network) is form
+def test_a_network_has_one_snapshot_for_each_dtype(own_network):
+    snapshot = take_snapshot(own_network)
+    assert take_snapshot(own_network) is snapshot
+    half = take_snapshot(own_network, torch.bfloat16)
+    assert half is not snapshot and take_snapshot(own_network, torch.bfloat16) is half
+    assert take_snapshot(own_network) is snapshot
 
 
 CHANGES = {
@@ -146,20 +146,20 @@ CHANGES = {
 
 @torch.inference_mode()
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_network_gets_a_new_form_and_the_old_one_stays_as_it_was(own_network, change):
+def test_a_changed_network_gets_a_new_snapshot_and_the_old_one_stays_as_it_was(own_network, change):
     with torch.inference_mode(False):
-        old = inference_form(own_network)
+        old = take_snapshot(own_network)
         before = parts(old)
         CHANGES[change](own_network)
-    new = inference_form(own_network)
-    assert new is not old and inference_form(own_network) is new
+    new = take_snapshot(own_network)
+    assert new is not old and take_snapshot(own_network) is new
     assert all(torch.equal(before[name], again) for name, again in parts(old).items())
     assert any(not torch.equal(before[name], again) for name, again in parts(new).items())
 
 
-def test_a_network_that_is_gone_takes_its_form_along(tiny_network):
+def test_a_network_that_is_gone_takes_its_snapshot_along(tiny_network):
     network = recipe_network(tiny_network.config)
-    form = weakref.ref(inference_form(network))
+    snapshot = weakref.ref(take_snapshot(network))
     del network
     gc.collect()
-    assert form() is None
+    assert snapshot() is None

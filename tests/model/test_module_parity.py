@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference_core import InferenceCore
 from model import NetworkConfig
+from model.inference import prepare_image
 from model.memory_reading import read_top_k
 from model.network import aggregate, distribution
 from tests.conftest import SHARED, recipe_network
@@ -25,13 +25,12 @@ def golden():
 @pytest.fixture(scope="module")
 def encoded(base_network, golden):
     """Per frame: normalised image, key, f16_thin, f16, f8, f4; and the values of frames 0 and 1."""
-    core = InferenceCore(base_network)
     with torch.inference_mode():
-        images = [core._prepare_and_encode(frame.permute(2, 0, 1))[0] for frame in golden["frames"]]
+        images = [prepare_image(frame.permute(2, 0, 1), None, (0, 0, 0, 0)) for frame in golden["frames"]]
         features = [base_network.encode_key(image) for image in images]
         values = []
         for index in (0, 1):
-            planes = torch.stack([golden["gt_masks"][index] == known for known in (1, 2)]).float()
+            planes = torch.stack([golden["gt_masks"][index] == object_id for object_id in (1, 2)]).float()
             masks = aggregate(planes).softmax(0)[1:]
             values.append(base_network.encode_value(images[index], features[index][2], masks[None])[0])
     return features, values

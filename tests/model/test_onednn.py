@@ -12,12 +12,12 @@ GEOMETRY = ([1, 1], [1, 1], [1, 1], 1)
 @pytest.fixture
 def anew():
     """The operators are tried once more, also after the test."""
-    onednn.works.cache_clear()
+    onednn.supports.cache_clear()
     yield
-    onednn.works.cache_clear()
+    onednn.supports.cache_clear()
 
 
-pytestmark = pytest.mark.skipif(not onednn.takes(torch.ones(1)), reason="oneDNN is not there")
+pytestmark = pytest.mark.skipif(not onednn.can_run(torch.ones(1)), reason="oneDNN is not there")
 
 
 def example(dtype=torch.float32):
@@ -42,20 +42,20 @@ def wrong(*arguments):
 def test_operators_that_are_not_what_they_were_are_left_alone(anew, monkeypatch, capsys, name, replacement, message):
     monkeypatch.setattr(torch.ops.mkldnn, name, replacement)
     weight, bias, x = example()
-    assert not onednn.takes(x) and not onednn.takes(x)
+    assert not onednn.can_run(x) and not onednn.can_run(x)
     report = capsys.readouterr().err
     assert message in report and report.count("\n") == 1
     convolution = onednn.Convolution(weight, bias, GEOMETRY, "relu")
     torch.testing.assert_close(convolution(x), F.conv2d(x, weight, bias, padding=1).relu())
     rows, columns, offset = torch.randn(3, 8), torch.randn(8, 5), torch.randn(5)
-    torch.testing.assert_close(onednn.product(rows, columns, offset), rows @ columns + offset)
+    torch.testing.assert_close(onednn.multiply(rows, columns, offset), rows @ columns + offset)
 
 
 def test_trying_them_leaves_random_numbers_as_they_are(anew):
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    onednn.works(torch.float32)
+    onednn.supports(torch.float32)
     assert torch.rand(1) == expected
 
 
@@ -63,7 +63,7 @@ def test_trying_them_leaves_random_numbers_as_they_are(anew):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_weight_comes_back_from_any_layout_as_it_was(dtype):
     """After more sizes than layouts are kept, each of which may want another one."""
-    if not onednn.works(dtype):
+    if not onednn.supports(dtype):
         pytest.skip(f"oneDNN does not compute in {dtype} here")
     weight, bias, x = example(dtype)
     for groups in (1, 8):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from model.initialise import starting_network
+from model.initialise import make_starting_network
 from model.trainer import Trainer, merge_scalars
 from model.training_log import Means
 from util.hyper_para import (
@@ -27,7 +27,7 @@ def trainer_of(running=None, losses=None, network_seed=0, **recipe):
                                 NetworkSettings(preset="tiny", backbone_weights="none"),
                                 running or RunningSettings(no_amp=True))
     torch.manual_seed(network_seed)
-    return Trainer(starting_network(settings.network, recipe.stage), settings, CPU)
+    return Trainer(make_starting_network(settings.network, recipe.stage), settings, CPU)
 
 
 def batch_of(clip, start=0, frames=5):

@@ -5,7 +5,7 @@ import torch
 
 from inference_core import InferenceCore
 from model import PRESETS
-from model.training_step import SUPERVISED, TrainingStep, damaged_masks, rollout_step
+from model.training_step import SUPERVISED, TrainingStep, damage_masks, rollout_step
 from tests.conftest import recipe_network
 from util.hyper_para import LossSettings
 
@@ -19,7 +19,7 @@ def drawn(share, seed=3, batch=200):
     selector = torch.ones(batch, 2)
     selector[1::2, 1] = 0
     torch.manual_seed(seed)
-    return masks, selector, damaged_masks(masks, selector, share)
+    return masks, selector, damage_masks(masks, selector, share)
 
 
 def test_damaged_masks_lack_a_part_or_hold_some_background():
@@ -44,14 +44,14 @@ def test_damage_is_drawn_anew_and_its_share_holds():
 def test_gradients_pass_what_is_kept():
     masks, selector, _ = drawn(1)
     torch.manual_seed(3)
-    damaged = damaged_masks(masks.requires_grad_(), selector, 1)
+    damaged = damage_masks(masks.requires_grad_(), selector, 1)
     damaged.sum().backward()
     assert masks.grad.isfinite().all() and masks.grad[damaged.detach() > 0].any()
 
 
 def test_an_object_out_of_sight_does_no_harm():
     nothing = torch.zeros(20, 2, SIZE, SIZE)
-    assert damaged_masks(nothing, torch.ones(20, 2), 1).isfinite().all()
+    assert damage_masks(nothing, torch.ones(20, 2), 1).isfinite().all()
 
 
 @pytest.mark.parametrize("single", [True, False], ids=["images", "videos"])

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from model import winograd
-from model.onednn import takes
+from model.onednn import can_run
 
-pytestmark = pytest.mark.skipif(not takes(torch.ones(1)), reason="oneDNN is not there")
+pytestmark = pytest.mark.skipif(not can_run(torch.ones(1)), reason="oneDNN is not there")
 
 
 @torch.inference_mode()
@@ -29,8 +29,8 @@ def test_winograd_is_the_convolution(monkeypatch, size, tiles):
 def test_it_is_used_where_it_gains():
     plain = ([1, 1], [1, 1], [1, 1], 1)
     weight = torch.empty(192, 256, 3, 3)
-    assert winograd.fits(weight, *plain)
-    assert not winograd.fits(weight[:64], *plain)
-    assert not winograd.fits(weight, [2, 2], *plain[1:])
-    assert not winograd.fits(weight[..., :1, :1], [1, 1], [0, 0], [1, 1], 1)
-    assert not winograd.fits(weight, [1, 1], [2, 2], [2, 2], 1)
+    assert winograd.is_faster(weight, *plain)
+    assert not winograd.is_faster(weight[:64], *plain)
+    assert not winograd.is_faster(weight, [2, 2], *plain[1:])
+    assert not winograd.is_faster(weight[..., :1, :1], [1, 1], [0, 0], [1, 1], 1)
+    assert not winograd.is_faster(weight, [1, 1], [2, 2], [2, 2], 1)

@@ -113,7 +113,7 @@ def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, v
     killed.wait()
     assert not list((tmp_path / "broken").glob("*/model_10.pth"))
     resumed = subprocess.run(broken, check=True, capture_output=True, text=True)
-    assert "going on from" in resumed.stdout
+    assert "continuing from" in resumed.stdout
     results = [weights(folder_of(tmp_path / name, "x") / "model_10.pth") for name in ("whole", "broken")]
     assert equal(*results)
 
