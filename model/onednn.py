@@ -96,7 +96,7 @@ class Convolution(nn.Module):
         self.packed = packed
         self._shape = weight.shape
         self._layouts = {}  # by their descriptions, the one chosen longest ago first
-        self._layout_of = {}  # by the shape of the input
+        self._prepared = {}  # by the shape of the input: the layout for it and the other arguments of the operators
 
     def forward(self, x, other=None):
         """x B×in×h×w, other with the output's shape or one row for all of the batch; channels_last."""
@@ -124,7 +124,7 @@ class Convolution(nn.Module):
         if weight is None:
             with _packing:
                 weight = self.weight = self._dense_copy()
-                self._layouts, self._layout_of = {}, {}
+                self._layouts, self._prepared = {}, {}
         return weight
 
     def _plain(self, x):
@@ -144,28 +144,28 @@ class Convolution(nn.Module):
         torch.ops.mkldnn._convolution_pointwise_.binary(total, x, *self._arguments(x), "add", 1.0, None, [], None)
 
     def _arguments(self, x):
-        stride, padding, dilation, groups = self.geometry
-        layout = self._layout_of.get(x.shape)
-        if layout is None:
+        arguments = self._prepared.get(x.shape)
+        if arguments is None:
             with _packing:
-                layout = self._pack(x.shape)
-        return layout, self.bias, padding, stride, dilation, groups
+                arguments = self._pack(x.shape)
+        return arguments
 
     def _pack(self, shape):
-        """The weight in the layout for inputs of this shape, from now on instead of the dense one."""
+        """Lay the weight out for inputs of this shape; the dense one goes."""
         stride, padding, dilation, groups = self.geometry
         dense = self._dense_copy()
         layout = torch.ops.mkldnn._reorder_convolution_weight(dense, padding, stride, dilation, groups, list(shape))
         description = _description(layout, shape)
         layout = self._layouts.pop(description, layout)
-        if len(self._layout_of) == SHAPES:
-            self._layout_of = {}
+        if len(self._prepared) == SHAPES:
+            self._prepared = {}
         if len(self._layouts) == KEPT:
             oldest = self._layouts.pop(next(iter(self._layouts)))
-            self._layout_of = {of: kept for of, kept in self._layout_of.items() if kept is not oldest}
-        self._layouts[description] = self._layout_of[shape] = layout
+            self._prepared = {of: kept for of, kept in self._prepared.items() if kept[0] is not oldest}
+        self._layouts[description] = layout
+        self._prepared[shape] = arguments = (layout, self.bias, padding, stride, dilation, groups)
         self.weight = None
-        return layout
+        return arguments
 
     def _dense_copy(self):
         if self.weight is not None:
@@ -177,7 +177,7 @@ class Convolution(nn.Module):
     def _apply(self, *args, **kwargs):
         self.dense()
         result = super()._apply(*args, **kwargs)
-        self._layouts, self._layout_of = {}, {}
+        self._layouts, self._prepared = {}, {}
         return result
 
     def _save_to_state_dict(self, *args, **kwargs):
