@@ -10,15 +10,23 @@ A snapshot is faster than the network because
 
 Every block of the network that has convolutions has a counterpart here. It has the same name where it does the same:
 
-    as trained                                        here
+    as trained      x --+--> conv1 -> bn1 -> relu -> conv2 -> bn2 -> + -> relu ->
+                        |                                            |
+                        +--> downsample.0 -> downsample.1 -----------+
 
-    x ─┬─ conv1 ─ bn1 ─ relu ─ conv2 ─ bn2 ─ + ─ relu     x ─┬─ conv1 ──────── conv2 ─
-       │                                     │               │ (bn1, relu) (bn2, +, relu)
-       └─ downsample.0 ─ downsample.1 ───────┘               └─ downsample ───────┘
+    here            x --+--> [conv1, bn1, relu] -> [conv2, bn2, +, relu] ->         each [...] one call
+                        |                                       |
+                        +--> [downsample.0, downsample.1] ------+
 
-    masks ──┐                                         once per frame:  image ─ conv1's columns for it ─┐
-            cat ─ conv1 ─                                                                              │
-    image ──┘                                         per object:      masks ─ conv1's columns for them (+) ─
+and where objects' and image's features are concatenated:
+
+    as trained      object --+
+                             cat -> conv ->                                         for each object
+                    image ---+
+
+    here            object -------------------> [conv's columns for it, +] ->       for each object
+                                                                        |
+                    image ---> [conv's columns for it, bias] -----------+           once per frame
 
 The first dimension is 1 for what belongs to the frame and O for what belongs to its objects. h×w = H/16×W/16.
 """

@@ -99,7 +99,7 @@ class Convolution(nn.Module):
         self.packed = packed
         self._shape = weight.shape
         self._layouts = {}  # {description: weight in this layout}, the one chosen longest ago first
-        self._layout_of = {}  # {shape of the input: weight in the layout for it}
+        self._prepared = {}  # {shape of the input: the layout for it and the operators' other arguments}
 
     def forward(self, x, other=None):
         """x: B×in×h×w.
@@ -130,7 +130,7 @@ class Convolution(nn.Module):
         if weight is None:
             with _packing_lock:
                 weight = self.weight = self._copy_dense()
-                self._layouts, self._layout_of = {}, {}
+                self._layouts, self._prepared = {}, {}
         return weight
 
     def _run_plain(self, x):
@@ -152,28 +152,28 @@ class Convolution(nn.Module):
 
     def _make_arguments(self, x):
         """Return the arguments of oneDNN's operators for the input x, with the weight in the right layout."""
-        stride, padding, dilation, groups = self.geometry
-        layout = self._layout_of.get(x.shape)
-        if layout is None:
+        arguments = self._prepared.get(x.shape)
+        if arguments is None:
             with _packing_lock:
-                layout = self._pack(x.shape)
-        return layout, self.bias, padding, stride, dilation, groups
+                arguments = self._pack(x.shape)
+        return arguments
 
     def _pack(self, shape):
-        """Return the weight in the layout for inputs of this shape. This layout replaces the ordinary tensor."""
+        """Lay the weight out for inputs of this shape, in place of the ordinary tensor; return the arguments."""
         stride, padding, dilation, groups = self.geometry
         dense = self._copy_dense()
         layout = torch.ops.mkldnn._reorder_convolution_weight(dense, padding, stride, dilation, groups, list(shape))
         description = _describe(layout, shape)
         layout = self._layouts.pop(description, layout)
-        if len(self._layout_of) == SHAPES:
-            self._layout_of = {}
+        if len(self._prepared) == SHAPES:
+            self._prepared = {}
         if len(self._layouts) == KEPT:
             oldest = self._layouts.pop(next(iter(self._layouts)))
-            self._layout_of = {of: kept for of, kept in self._layout_of.items() if kept is not oldest}
-        self._layouts[description] = self._layout_of[shape] = layout
+            self._prepared = {of: kept for of, kept in self._prepared.items() if kept[0] is not oldest}
+        self._layouts[description] = layout
+        self._prepared[shape] = arguments = (layout, self.bias, padding, stride, dilation, groups)
         self.weight = None
-        return layout
+        return arguments
 
     def _copy_dense(self):
         """Return the weight as an ordinary tensor, and leave the layouts as they are."""
@@ -186,7 +186,7 @@ class Convolution(nn.Module):
     def _apply(self, *args, **kwargs):
         self.unpack()
         result = super()._apply(*args, **kwargs)
-        self._layouts, self._layout_of = {}, {}
+        self._layouts, self._prepared = {}, {}
         return result
 
     def _save_to_state_dict(self, *args, **kwargs):
