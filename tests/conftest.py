@@ -21,12 +21,21 @@ SHARED = Path(os.environ.get("RDE_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_sessionstart(session):
-    """Let Ctrl-C end the whole suite, also in a script, which reports it and would let the next test begin."""
+    """Compute with one thread: tests' networks are so small that threads wait for one another most of the time.
+
+    Let Ctrl-C end the whole suite, also in a script, which reports it and would let the next test begin."""
     def interrupt(*_):
         session.shouldstop = "interrupted"
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def evaluation_uses_one_thread(monkeypatch):
+    """As `pytest_sessionstart` does; by itself it takes all cores."""
+    monkeypatch.setattr("evaluation.run.available_cores", lambda: 1)
 
 
 @pytest.fixture(autouse=True)

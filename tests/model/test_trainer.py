@@ -46,6 +46,7 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_random_draws_follow_from_seed_and_iteration_alone(clip):
     """Not from torch's global generator, nor from the steps before."""
     batch = batch_of(clip)
@@ -63,6 +64,7 @@ def test_random_draws_follow_from_seed_and_iteration_alone(clip):
     assert len(set(results.values())) == 3
 
 
+@pytest.mark.slow
 def test_parts_of_a_step_draw_anew(clip):
     batch = batch_of(clip, frames=8)
     names = set()
@@ -94,7 +96,7 @@ def test_reports_with_other_names():
     assert means.read() == {}
 
 
-@pytest.mark.parametrize("train", ["all", "keys", "rest"])
+@pytest.mark.parametrize("train", ["all", *(pytest.param(train, marks=pytest.mark.slow) for train in ("keys", "rest"))])
 def test_save_and_restore_go_on_bit_for_bit(clip, tmp_path, train):
     changes = {"train": train, "trunk_lr": 0.5, "damage": 0 if train == "keys" else 0.5}
     losses = LossSettings(match_weight=1)

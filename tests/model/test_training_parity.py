@@ -31,8 +31,7 @@ def phases():
             file = folder / f"{prefix}stage{stage}"
             if file.with_suffix(".json").exists():
                 for phase in json.loads(file.with_suffix(".json").read_text())["results"]:
-                    marks = () if folder == EXCERPTS else pytest.mark.slow
-                    yield pytest.param(stage, file, phase, id=f"{file.name}:{phase}", marks=marks)
+                    yield pytest.param(stage, file, phase, id=f"{file.name}:{phase}")
 
 
 @functools.cache
@@ -58,6 +57,7 @@ def l2(tensor):
     return tensor.double().norm().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage, file, phase", list(phases()))
 def test_losses_gradients_and_update(stage, file, phase):
     reference, golden, batch = read_case(file)

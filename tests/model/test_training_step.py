@@ -54,6 +54,7 @@ def test_an_object_out_of_sight_does_no_harm():
     assert damage_masks(nothing, torch.ones(20, 2), 1).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("single", [True, False], ids=["images", "videos"])
 def test_matching_loss_teaches_the_keys_which_object_is_which(single):
     """Two patches of noise move over a third; the keys learn to carry their masks along."""
@@ -95,6 +96,7 @@ def clip_batch(clip, frames=7):
             "selector": torch.ones(1, 2)}
 
 
+@pytest.mark.slow
 def test_a_rollout_tracks_as_inference_does(tiny_network, clip):
     batch = clip_batch(clip)
     core = InferenceCore(tiny_network, "two-frames-compress", mem_every=1, top_k=1000)

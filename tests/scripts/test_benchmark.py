@@ -16,7 +16,9 @@ def run(path, *arguments):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("form", [[], ["--reference"], ["--precision", "bfloat16"]])
+@pytest.mark.parametrize("form", [
+    [], pytest.param(["--reference"], marks=pytest.mark.slow),
+    pytest.param(["--precision", "bfloat16"], marks=pytest.mark.slow)])
 def test_every_figure_says_what_it_was_measured_with(tmp_path, form, monkeypatch):
     monkeypatch.setattr(benchmark, "SIZES", {"small": (64, 96)})
     rows = run(tmp_path / "rows.json", "--frames", "3", "--protocol", "stcn", "step", "phases", "end-to-end", "memory",
@@ -38,12 +40,14 @@ def test_memory_is_measured_over_as_many_frames_as_asked_for(tmp_path, monkeypat
     assert run(tmp_path / "rows.json", "--protocol", "memory", "--frames", "30")[0]["frames"] == 30
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_parts(tmp_path):
     rows = run(tmp_path / "rows.json", "--frames", "3", "--protocol", "stcn", "phases")
     whole = sum(row["gflop"] * row["calls_per_frame"] for row in rows[1:])
     assert rows[0]["gflop_per_frame"] == pytest.approx(whole)
 
 
+@pytest.mark.slow
 def test_training_steps(tmp_path, monkeypatch):
     for stage in (0, 3):
         monkeypatch.setitem(STAGES[stage], "batch_size", 1)

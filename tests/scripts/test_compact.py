@@ -1,5 +1,7 @@
 """The commands of docs/COMPACT.md in small: images, videos, keys alone, rollouts, means in float16, then tracking."""
 
+import pytest
+
 import eval_davis
 import export_model
 import train
@@ -17,6 +19,7 @@ def run(script, *arguments):
     return run_script(script.get_args_parser(), script.main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_from_images_to_masks(davis, tmp_path, capsys):
     static, saves, exported = static_tree(tmp_path / "static"), tmp_path / "saves", tmp_path / "compact.pth"
     common = [*RECIPE, "--static_root", static, "--out_root", saves]

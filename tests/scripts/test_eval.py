@@ -147,6 +147,7 @@ def test_youtube_all_frames_and_every_fifth(youtube, tiny_checkpoint, tmp_path):
     assert len(folder_bytes(tmp_path / "five")) == 8
 
 
+@pytest.mark.slow
 def test_frames_are_computed_at_480_lines_by_default(youtube, tiny_checkpoint, tmp_path):
     run(eval_youtube, "--yv_path", youtube, "--output", tmp_path, "--model", tiny_checkpoint, "--mode", "gt")
     assert json.loads((tmp_path / "speed.json").read_text())["computed_at"] == 480
@@ -280,6 +281,7 @@ def test_files_of_others_are_never_removed(clip, tiny_checkpoint, tmp_path, caps
     assert folder_bytes(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_interrupted_sequences_are_computed_again(clip, tiny_checkpoint, tmp_path, monkeypatch):
     write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:4], {0: clip[1][0]})
     arguments = ["--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint]
@@ -395,6 +397,7 @@ def test_two_processes_give_the_same(davis, davis_results, tiny_checkpoint, tmp_
 CASES = SHARED / "parity" / "inference"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CASES.exists(), reason="reference results are not here")
 @pytest.mark.parametrize("case, run_name, script", [
     ("b_padding", "two-frames-compress", eval_davis), ("c_youtube", "req", eval_youtube)])

@@ -169,6 +169,7 @@ def stream(inputs, tmp_path_factory):
                                  str(inputs / "first.png"), "--model", str(folder / "base.pth"), "--output"]
 
 
+@pytest.mark.slow
 def test_video_on_standard_input(stream, tmp_path):
     with open(stream[0], "rb") as pipe:
         done = subprocess.run([*stream[1], str(tmp_path)], stdin=pipe, capture_output=True, text=True, check=False)
@@ -176,6 +177,7 @@ def test_video_on_standard_input(stream, tmp_path):
     assert len(names(tmp_path / "masks")) == 12
 
 
+@pytest.mark.slow
 def test_a_stream_that_falls_silent_can_be_ended(stream, tmp_path):
     process = subprocess.Popen([*stream[1], str(tmp_path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=False)
     process.stdin.write(stream[0].read_bytes())
@@ -473,6 +475,7 @@ def test_example(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     assert run("--example", "--model", tiny_checkpoint, "--output", tmp_path) == 0
 
 
+@pytest.mark.slow
 def test_without_a_model_the_compact_network_tracks_the_example_well(tmp_path, capsys, monkeypatch):
     small = synthetic.write_example
     monkeypatch.setattr(track, "write_example", lambda folder: small(folder, (192, 342), 16))

@@ -86,6 +86,7 @@ def test_stage_0_then_stage_3(images, videos, tmp_path, capsys):
     assert "wrote" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_learns(images, tmp_path):
     run("--stage", 0, "--static_root", images, "--id", "long", "--iterations", 30, "--out_root", tmp_path,
         "--lr", 3e-4, "--save_interval", 100)
@@ -233,6 +234,7 @@ def test_trunk_stays_as_it_is_until_it_is_to_learn(images, tmp_path, capsys):
     assert "nothing to do: 6 of 5 iterations are done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 3])
 def test_keys_are_trained_alone_and_then_the_rest(images, videos, tmp_path, stage, capsys):
     data = ["--stage", stage, *(["--video_root", videos] if stage else ["--static_root", images])]
@@ -256,6 +258,7 @@ def test_keys_are_trained_alone_and_then_the_rest(images, videos, tmp_path, stag
     assert "--train keys has no other loss than the matching loss" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rollouts(images, videos, tmp_path, capsys):
     arguments = ["--stage", 3, "--static_root", images, "--video_root", videos, "--rollout", 7, "--max_jump", 1,
                  "--pasted", "0.5", "--hide", "0.5", "--damage", "0.5", "--lr", "1e-3", "--out_root", tmp_path]
@@ -269,6 +272,7 @@ def test_rollouts(images, videos, tmp_path, capsys):
     assert "8 frames, 9 are needed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resume_goes_before_the_checkpoint_to_start_from(images, tmp_path, capsys):
     common = ["--stage", 0, "--static_root", images, "--out_root", tmp_path]
     assert run(*common, "--id", "a", "--iterations", 2) == 0
@@ -280,6 +284,7 @@ def test_resume_goes_before_the_checkpoint_to_start_from(images, tmp_path, capsy
     assert not (folder_of(tmp_path, "a") / "model_4.pth").exists()
 
 
+@pytest.mark.slow
 def test_float16_goes_on_from_what_needed_no_scaler(images, tmp_path):
     common = ["--stage", "0", "--static_root", str(images), "--id", "h", "--out_root", str(tmp_path), "--crop", "32",
               "--resume", "auto"]
@@ -289,6 +294,7 @@ def test_float16_goes_on_from_what_needed_no_scaler(images, tmp_path):
                                                             "float16"]) == 0
 
 
+@pytest.mark.slow
 def test_steps_without_a_finite_loss_are_skipped_and_stop_the_run_in_the_end(images, tmp_path, monkeypatch, capsys):
     forward, steps = TrainingStep.forward, []
 
@@ -326,6 +332,7 @@ def test_step_that_the_gradient_scaler_passes_over_is_counted(images, tmp_path, 
     assert equal(first, second) and not equal(second, third)
 
 
+@pytest.mark.slow
 def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
     """Traced as always, without generating code, which takes minutes."""
     def traced(function):
@@ -370,7 +377,7 @@ def test_validation_while_training(videos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("options, precision", [
-    ([], "bfloat16"), (["--amp_dtype", "float16"], "float16"), (["--no_amp"], False)])
+    ([], "bfloat16"), pytest.param(["--amp_dtype", "float16"], "float16", marks=pytest.mark.slow), (["--no_amp"], False)])
 def test_validation_is_in_the_precision_of_the_training(videos, monkeypatch, options, precision):
     seen = []
     monkeypatch.setattr(train, "validate", lambda network, path, amp: seen.append(amp) or {"val/J&F": 1.0})
@@ -553,6 +560,7 @@ def test_check_data_names_every_bad_file(images, videos, tmp_path, capsys):
     assert "1.png: this mask is missing" in error and "2.png: this mask is missing" in error
 
 
+@pytest.mark.slow
 def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, capsys):
     """Also killed and resumed: the same samples come."""
     common = ["--stage", 3, "--static_root", images, "--iterations", 4, "--out_root", tmp_path, "--lr", "1e-4"]
