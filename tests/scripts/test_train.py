@@ -377,7 +377,8 @@ def test_validation_while_training(videos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("options, precision", [
-    ([], "bfloat16"), pytest.param(["--amp_dtype", "float16"], "float16", marks=pytest.mark.slow), (["--no_amp"], False)])
+    ([], "bfloat16"), (["--no_amp"], False),
+    pytest.param(["--amp_dtype", "float16"], "float16", marks=pytest.mark.slow)])
 def test_validation_is_in_the_precision_of_the_training(videos, monkeypatch, options, precision):
     seen = []
     monkeypatch.setattr(train, "validate", lambda network, path, amp: seen.append(amp) or {"val/J&F": 1.0})
