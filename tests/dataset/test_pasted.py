@@ -216,6 +216,7 @@ def test_hidden_objects_vanish_after_the_first_frame(pairs):
     assert gone > 30 and back > 10 and np.mean(np.array(kept) < 0.95) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pasted", "video"])
 def test_the_declared_share_of_samples_is_hidden(pairs, kind, tmp_path, clip):
     if kind == "pasted":

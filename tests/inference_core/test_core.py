@@ -27,7 +27,7 @@ def test_memory_does_not_grow_with_the_video_except_in_stm(tiny_network, clip, m
     frames, truth = clip
     core = InferenceCore(tiny_network, mode)
     sizes = []
-    for index in range(40):
+    for index in range(24):
         core.step(frames[index % len(frames)], truth[0] if index == 0 else None)
         sizes.append(core.memory_bytes)
     assert (sizes[-1] > sizes[12]) == (mode == "stm")
@@ -268,6 +268,13 @@ IMAGE = np.zeros((72, 100, 3), np.uint8)
 MASK = np.ones((72, 100), np.uint8)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_network, clip):
+    """Ids of seven frames."""
+    frames, truth = clip
+    return play(InferenceCore(tiny_network), frames[:7], {0: truth[0]})
+
+
 @pytest.mark.parametrize("inputs, message", [
     ((np.zeros((72, 100), np.uint8),), "an image is 3×H×W"),
     ((np.zeros((72, 100, 3), np.int64),), "float in"),
@@ -281,9 +288,8 @@ MASK = np.ones((72, 100), np.uint8)
     ((IMAGE, MASK[None]), "needs `objects`"),
     ((IMAGE, MASK[None], [1, 2]), "1 mask planes for 2 objects"),
 ])
-def test_unusable_input_is_named_and_changes_nothing(tiny_network, clip, inputs, message):
+def test_unusable_input_is_named_and_changes_nothing(tiny_network, clip, undisturbed, inputs, message):
     frames, truth = clip
-    undisturbed = play(InferenceCore(tiny_network), frames[:7], {0: truth[0]})
     core = InferenceCore(tiny_network)
     before = play(core, frames[:3], {0: truth[0]})
     with pytest.raises(InputError, match=message):

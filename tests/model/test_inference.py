@@ -12,7 +12,7 @@ from model.inference import InferenceNetwork, PlainEngine, take_snapshot
 from tests.conftest import recipe_network
 
 
-@pytest.fixture(params=list(PRESETS), scope="module")
+@pytest.fixture(params=[pytest.param("base", marks=pytest.mark.slow), "compact", "tiny"], scope="module")
 def network(request):
     return recipe_network(PRESETS[request.param])
 
@@ -115,6 +115,7 @@ def test_weights_are_seen_from_outside_also_when_they_are_packed(tiny_network):
         one.to(torch.bfloat16)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_packed_snapshot_also_runs_where_onednn_is_switched_off_later(base_network):
     snapshot = InferenceNetwork(base_network)

@@ -75,6 +75,7 @@ def test_parts_of_a_step_draw_anew(clip):
     assert max(names) > 3
 
 
+@pytest.mark.slow
 def test_a_step_reports_the_mean_of_its_parts(clip):
     batches = [batch_of(clip), batch_of(clip, 9)]
     alone = [trainer_of().step([batch], 0).scalars for batch in batches]

@@ -34,6 +34,7 @@ def test_every_figure_says_what_it_was_measured_with(tmp_path, form, monkeypatch
     assert memory["frames"] == 3 and memory["core_bytes_per_frame"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_is_measured_over_as_many_frames_as_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "MEMORY_FRAMES", 12)
     assert run(tmp_path / "rows.json", "--protocol", "memory")[0]["frames"] == 12

@@ -75,6 +75,7 @@ def test_davis_2017(davis, davis_results, tiny_network):
     assert speed["network"]["p95_ms"] >= speed["network"]["p50_ms"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["trainval", "..", "."])
 def test_davis_root_is_found(davis, tiny_checkpoint, tmp_path, root):
     if root == "..":
@@ -137,6 +138,7 @@ def test_youtube_writes_what_meta_json_asks_for(youtube, tiny_network, tiny_chec
         assert all(name.startswith("Annotations/0") for name in archive.namelist())
 
 
+@pytest.mark.slow
 def test_youtube_all_frames_and_every_fifth(youtube, tiny_checkpoint, tmp_path):
     arguments = ["--model", tiny_checkpoint, "--size", "0"]
     run(eval_youtube, "--yv_path", youtube, "--output", tmp_path / "all", "--output_all", *arguments)

@@ -208,6 +208,7 @@ def test_binary_grey_mask_is_one_object(inputs, tiny_checkpoint, tmp_path):
     assert (first == mask // 255).all()
 
 
+@pytest.mark.slow
 def test_larger_frames_are_computed_at_the_size_asked_for(inputs, tiny_checkpoint, tmp_path):
     for size, expected in ((48, 48), (480, None), (0, None)):
         run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,

@@ -220,6 +220,7 @@ def test_sigterm_with_workers(to, images, tmp_path):
     assert list(tmp_path.glob("*_g/model_*_checkpoint.pth"))
 
 
+@pytest.mark.slow
 def test_trunk_stays_as_it_is_until_it_is_to_learn(images, tmp_path, capsys):
     arguments = ["--stage", 0, "--static_root", images, "--id", "f", "--out_root", tmp_path, "--resume", "auto"]
     states = []
@@ -368,6 +369,7 @@ def test_compilation_that_fails_is_told_in_one_line(images, monkeypatch, capsys,
     assert ("C++ compiler, g++" in report) == ("ompiler" in told)
 
 
+@pytest.mark.slow
 def test_validation_while_training(videos, tmp_path, capsys):
     assert run("--stage", 3, "--video_root", videos, "--id", "v", "--iterations", 2, "--out_root", tmp_path,
                "--val_davis", videos, "--val_every", 2) == 0
@@ -410,6 +412,7 @@ def test_unusable_starts(images, tmp_path, capsys, arguments, part):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_trunks_start_from_a_folder_of_torchvision_s_files(images, tmp_path, capsys):
     arguments = ["--stage", 0, "--static_root", images, "--id", "x", "--iterations", 1, "--lr", 0, "--out_root",
                  tmp_path / "o", "--backbone_weights", tmp_path]
