@@ -1,3 +1,5 @@
+import ctypes
+import gc
 import os
 import signal
 import sys
@@ -39,10 +41,18 @@ def evaluation_uses_one_thread(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def freed_memory_goes_back(monkeypatch):
+def no_memory_is_kept(monkeypatch):
     """In one process for all tests, memory that scripts keep for their next frame would add up to gigabytes."""
     for module in ("inference_core.tracking", "train", "benchmark"):
         monkeypatch.setattr(f"{module}.keep_freed_memory", lambda: None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def freed_memory_goes_back():
+    yield
+    gc.collect()
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +68,9 @@ def recipe_network(config):
     return network.eval()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def base_network():
-    """The published network with the recipe's weights."""
+    """The published network with the recipe's weights; not kept longer, since it and its snapshot take 700 MB."""
     return recipe_network(PRESETS["base"])
 
 
