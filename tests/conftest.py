@@ -15,6 +15,7 @@ from model import PRESETS, RDE
 from model.checkpoint import expected_shapes
 from tests.recipe import recipe_state
 from tests.trees import davis_tree, photograph, youtube_tree
+from util.machine import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,21 +24,21 @@ SHARED = Path(os.environ.get("RDE_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_sessionstart(session):
-    """Compute with one thread: tests' networks are so small that threads wait for one another most of the time.
-
-    Let Ctrl-C end the whole suite, also in a script, which reports it and would let the next test begin."""
+    """Let Ctrl-C end the whole suite, also in a script, which reports it and would let the next test begin."""
     def interrupt(*_):
         session.shouldstop = "interrupted"
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def evaluation_uses_one_thread(monkeypatch):
-    """As `pytest_sessionstart` does; by itself it takes all cores."""
-    monkeypatch.setattr("evaluation.run.available_cores", lambda: 1)
+def number_of_threads(request, monkeypatch):
+    """One for the quick tests, whose networks are so small that threads mostly wait for one another; else all cores."""
+    count = available_cores() if request.node.get_closest_marker("slow") else 1
+    torch.set_num_threads(count)
+    # Evaluation takes all cores by itself.
+    monkeypatch.setattr("evaluation.run.available_cores", lambda: count)
 
 
 @pytest.fixture(autouse=True)
