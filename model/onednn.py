@@ -61,13 +61,13 @@ def _find_fault(dtype):
     exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     convolution = Convolution(weight, bias, ([1, 1], [1, 1], [1, 1], 1))
     total = other.clone()
-    convolution._add_packed(total, x)
+    convolution.add_packed(total, x)
     rows = make_example(5, 16)
     pairs = {
-        "convolution": (convolution._run_packed(x, None, None), exact),
-        "convolution with ReLU": (convolution._run_packed(x, None, "relu"), exact.relu()),
-        "convolution with ReLU6": (convolution._run_packed(x, None, "relu6"), exact.clamp(0, 6)),
-        "convolution and sum": (convolution._run_packed(x, other, "relu"), (exact + other.double()).relu()),
+        "convolution": (convolution.run_packed(x, None, None), exact),
+        "convolution with ReLU": (convolution.run_packed(x, None, "relu"), exact.relu()),
+        "convolution with ReLU6": (convolution.run_packed(x, None, "relu6"), exact.clamp(0, 6)),
+        "convolution and sum": (convolution.run_packed(x, other, "relu"), (exact + other.double()).relu()),
         "convolution into a sum": (total, exact + other.double()),
         "product": (torch.ops.mkldnn._linear_pointwise(rows, weight[:, :, 0, 0], bias, "none", [], ""),
                     rows.double() @ weight[:, :, 0, 0].double().t() + bias.double()),
@@ -107,7 +107,7 @@ class Convolution(nn.Module):
         other: None, or of the output's shape, or with one row for all of the batch. All are channels_last.
         """
         if self.packed and can_run(x):
-            return self._run_packed(x, other, self.activation)
+            return self.run_packed(x, other, self.activation)
         y = self._run_plain(x)
         if other is not None:
             y += other
@@ -120,7 +120,7 @@ class Convolution(nn.Module):
     def add_to(self, total, x):
         """Add convolution(x) to `total` in place."""
         if self.packed and can_run(x):
-            self._add_packed(total, x)
+            self.add_packed(total, x)
         else:
             total += self._run_plain(x)
 
@@ -137,17 +137,17 @@ class Convolution(nn.Module):
         stride, padding, dilation, groups = self.geometry
         return F.conv2d(x, self.unpack(), self.bias, stride, padding, dilation, groups)
 
-    def _run_packed(self, x, other, activation):
+    def run_packed(self, x, other=None, activation=None):
         """Run oneDNN's convolution, fused with the sum and the activation where it can."""
         arguments = self._make_arguments(x)
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *arguments, *_ACTIVATIONS[activation])
         if activation == "relu6":
-            return self._run_packed(x, other, None).clamp_(0, 6)
+            return self.run_packed(x, other, None).clamp_(0, 6)
         other = other.expand(x.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise.binary(x, other, *arguments, "add", 1.0, activation, [], "")
 
-    def _add_packed(self, total, x):
+    def add_packed(self, total, x):
         torch.ops.mkldnn._convolution_pointwise_.binary(total, x, *self._make_arguments(x), "add", 1.0, None, [], None)
 
     def _make_arguments(self, x):

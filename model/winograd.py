@@ -22,7 +22,7 @@ half precision it is not.
 import torch
 from torch import nn
 
-from model.onednn import Convolution
+from model.onednn import Convolution, can_run
 
 G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 """The matrix G that transforms a weight."""
@@ -78,6 +78,10 @@ class Winograd(nn.Module):
         x = x.permute(0, 2, 3, 1)
         rows, columns = (height + 1) // 2, (width + 1) // 2
         result = x.new_empty(batch, 2 * rows, 2 * columns, self._out)
+        # A frame has thousands of products: a module call and a check for each would take a few per cent of its time.
+        packed = can_run(x) and all(product.packed for line in self.products for product in line)
+        products = [[(product.run_packed, product.add_packed) if packed else (product, product.add_to)
+                     for product in line] for line in self.products]
         band = max(1, TILES // (batch * columns))
         for top in range(0, rows, band):
             count = min(band, rows - top)
@@ -87,7 +91,8 @@ class Winograd(nn.Module):
             padded[:, first - 2 * top + 1:last - 2 * top + 1, 1:width + 1] = x[:, first:last]
             tiles = _transform_tiles(_transform_tiles(padded, 1, count), 3, columns)
             tiles = tiles.view(4, 4, 1, batch * count * columns, 1, channels).permute(1, 0, 2, 5, 3, 4)
-            sums = zip(*(self._multiply_column(tiles[:, column], column) for column in range(4)), strict=True)
+            sums = zip(*(_multiply_column(tiles[:, column], [line[column] for line in products])
+                         for column in range(4)), strict=True)
             for row, parts in enumerate(sums):
                 parts = [part.permute(0, 2, 3, 1).view(batch, count, columns, -1) for part in parts]
                 target = result[:, 2 * top + row:2 * (top + count):2]
@@ -101,14 +106,18 @@ class Winograd(nn.Module):
                 target.relu_()
         return result[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
-    def _multiply_column(self, tiles, column):
-        """Return the upper and the lower results of one column of places: its products, added up along it."""
-        middle, lower = (self.products[row][column](tiles[row]) for row in (1, 2))
-        upper = middle + lower
-        lower = middle.sub_(lower)
-        self.products[0][column].add_to(upper, tiles[0])
-        self.products[3][column].add_to(lower, tiles[3])
-        return upper, lower
+
+def _multiply_column(tiles, products):
+    """Return the upper and the lower results of one column of places: its products, added up along it.
+
+    products: for each of the four places two functions, which compute the product and which add it to a tensor.
+    """
+    middle, lower = products[1][0](tiles[1]), products[2][0](tiles[2])
+    upper = middle + lower
+    lower = middle.sub_(lower)
+    products[0][1](upper, tiles[0])
+    products[3][1](lower, tiles[3])
+    return upper, lower
 
 
 def _transform_tiles(x, dim, count):
