@@ -210,14 +210,11 @@ class Bench:
         return min(times[2:])
 
     def warm_up(self, core, clip):
-        """Reset the core and run the first frames of a clip. Returns the seconds that this took."""
+        """Reset the core and run the first frames of a clip."""
         core.reset()
-        self.wait()
-        start = time.perf_counter()
         for index in range(WARM_UP):
             core.to_mask(core.step(clip.frame(index), clip.mask if index == 0 else None))
         self.wait()
-        return time.perf_counter() - start
 
     def measure_throughput(self, core, clip, frames):
         """Return milliseconds per frame, for memory and other frames. The first frame and its mask are not counted."""

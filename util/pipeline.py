@@ -69,6 +69,7 @@ def mark_last(items):
         try:
             following = next(iterator, _END)
         except Exception:
+            # Raised again, once the item before it has been worked on.
             yield item, False
             raise
         yield item, following is _END
