@@ -15,6 +15,7 @@ killed. On the CPU, with the same numbers of processes and threads, it ends with
 
 import argparse
 import dataclasses
+import itertools
 import os
 import signal
 import sys
@@ -60,7 +61,12 @@ def get_args_parser():
     return parser
 
 
+SAVE_SECONDS = 60
+"""With --minutes, a checkpoint is written so often."""
+
+
 def main(args):
+    began = time.monotonic()
     settings = training_settings(args)
     running, stage = settings.running, settings.recipe.stage
     if args.check_data:
@@ -83,15 +89,17 @@ def main(args):
     # Threads inherit this setting from the thread that starts them.
     torch.set_flush_denormal(True)
     try:
-        return train(settings, dataset, device, rank, processes)
+        return train(settings, dataset, device, began, rank, processes)
     finally:
         torch.set_flush_denormal(False)
         if processes > 1:
             dist.destroy_process_group()
 
 
-def train(settings, dataset, device, rank, processes):
+def train(settings, dataset, device, began, rank, processes):
     """Train to the end, as one of the processes. Return the exit code.
+
+    began: when the script started, in seconds of time.monotonic; --minutes counts from there.
 
     Raises InputError after too many steps in a row whose loss or gradients are not finite.
     """
@@ -126,14 +134,20 @@ def train(settings, dataset, device, rank, processes):
     # The other processes wait in this group for the first one's validation, however long it takes.
     waiting = patient_group() if running.val_davis and processes > 1 else None
     previous = signal.signal(signal.SIGTERM, lambda *_: trainer.ask_to_stop())
-    means, in_a_row, saved, logged, since, waited = Means(), 0, start, start, time.perf_counter(), 0.0
+    deadline = began + 60 * running.minutes if running.minutes else float("inf")
+    means, in_a_row, saved, logged = Means(), 0, start, start
+    saved_at, since, waited = time.monotonic(), time.perf_counter(), 0.0
+    upcoming = list(itertools.islice(batches, recipe.accumulate))
     try:
         for done in range(start + 1, recipe.iterations + 1):
-            # Take the batches of this step, and do it.
-            began = time.perf_counter()
-            parts = [next(batches) for _ in range(recipe.accumulate)]
-            waited += time.perf_counter() - began
+            # Do a step. While the device works on it, fetch the next batches.
+            if time.monotonic() > deadline:
+                trainer.ask_to_stop()
+            parts = upcoming
             result = trainer.step(parts, done - 1)
+            fetching = time.perf_counter()
+            upcoming = list(itertools.islice(batches, recipe.accumulate))
+            waited += time.perf_counter() - fetching
 
             # Count steps that were skipped. Too many in a row end the run.
             if result.finite:
@@ -155,9 +169,11 @@ def train(settings, dataset, device, rank, processes):
                 logged, since, waited = done, time.perf_counter(), 0.0
             if done % running.image_interval == 0:
                 log.add_images(done, parts[-1], result.images)
-            if folder and (result.stop or done % running.save_interval == 0 or done == recipe.iterations):
-                trainer.save(folder, done, skipped)
-                saved = done
+            due = running.minutes and time.monotonic() - saved_at > SAVE_SECONDS
+            whole = result.stop or done % running.save_interval == 0 or done == recipe.iterations
+            if folder and (whole or due):
+                trainer.save(folder, done, skipped, network_too=whole)
+                saved, saved_at = done, time.monotonic()
             if running.val_davis and done % running.val_every == 0:
                 if rank == 0:
                     log.add_scalars(done, validate(network, running.val_davis, amp=trainer.amp))
@@ -169,8 +185,9 @@ def train(settings, dataset, device, rank, processes):
         signal.signal(signal.SIGTERM, previous)
         log.close()
     if folder:
-        log.say(f"wrote {folder}/model_{done}.pth after {done} of {recipe.iterations} iterations")
-    return 0 if done == recipe.iterations else STOPPED
+        log.say(f"wrote {folder}/model_{done}.pth after {done} of {recipe.iterations} iterations, "
+                f"{trainer.samples} samples")
+    return 0 if done == recipe.iterations or time.monotonic() > deadline else STOPPED
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def load_network(path, device="cpu", preset="auto"):
 def preset_name(config):
     """Return the name of the preset whose dimensions a NetworkConfig has, or "custom"."""
     plain = dataclasses.replace(config, sam=True, repeat=0, single_object=False)
-    return next((name for name, preset in PRESETS.items() if preset == plain), "custom")
+    return next((name for name, preset in PRESETS.items()
+                 if preset == dataclasses.replace(plain, bounded=preset.bounded)), "custom")
 
 
 def read_checkpoint(path):
@@ -78,6 +79,7 @@ def _detect_config(state, path, preset):
     first = state.get("value_encoder.conv1.weight")
     variant = {
         "sam": any(key.startswith("mem_compress.") for key in state),
+        "bounded": "mem_compress.bounded" in state,
         "repeat": len({block[1] for block in blocks if block}),
         "single_object": first is not None and first.ndim == 4 and first.shape[1] == 4,
     }

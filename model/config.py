@@ -36,20 +36,25 @@ class NetworkConfig:
     repeat: int = 0
     """Squeeze-and-excitation blocks in each half of SAM."""
 
+    bounded: bool = False
+    """Whether SAM's results are never longer than what goes into it, see `model.sam.limit_norms`. Without that, they
+    may grow with every frame until they are infinite."""
+
     single_object: bool = False
     """Whether the input channel for the other objects' masks is missing, as in stage 0."""
 
 
 def stage_config(preset, stage, repeat=0):
     """Return the NetworkConfig of a training stage. Stage 0 has one object and no SAM."""
-    single = stage == 0
-    return dataclasses.replace(PRESETS[preset], single_object=single, sam=not single, repeat=0 if single else repeat)
+    if stage == 0:
+        return dataclasses.replace(PRESETS[preset], single_object=True, sam=False, bounded=False)
+    return dataclasses.replace(PRESETS[preset], repeat=repeat)
 
 
 PRESETS = {
     "base": NetworkConfig(),
     "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", key_scale=0.17,
-                             value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1),
+                             value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1, bounded=True),
     # This preset is for tests: it has every part of the network and takes milliseconds a frame.
     "tiny": NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
                           decoder_dims=(32, 16, 16)),

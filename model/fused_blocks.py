@@ -32,6 +32,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import Bottleneck
 
 from model import onednn, winograd
+from model.efficientnet_lite import EfficientNetLite0
+from model.sam import limit_norms
 
 
 class LayerCopier:
@@ -147,6 +149,11 @@ class EfficientNet(nn.Module):
         f4 = self.stages[1](x)
         f8 = self.stages[2](f4)
         return self.stages[4](self.stages[3](f8)), f8, f4
+
+
+def copy_trunk(encoder, copier):
+    """Return a copy of a network's key encoder."""
+    return (EfficientNet if isinstance(encoder, EfficientNetLite0) else KeyEncoder)(encoder, copier)
 
 
 class ResBlock(nn.Module):
@@ -316,8 +323,9 @@ class Decoder(nn.Module):
 class Aggregation(nn.Module):
     """One half of SAM, for keys or for values: it makes one entry O×C×h×w of two."""
 
-    def __init__(self, encoder, compress, copier):
+    def __init__(self, encoder, compress, bounded, copier):
         super().__init__()
+        self.bounded = bounded
 
         def copy_step(convolution, activation=None, time=0):
             bias = convolution.bias if time == 0 else None
@@ -344,7 +352,8 @@ class Aggregation(nn.Module):
             x = self.se_block(x.unflatten(0, (2, objects)).permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4).flatten(0, 1)
             x = x.contiguous(memory_format=torch.channels_last)
         x = self.fuse(torch.cat([branch(x) for branch in self.branches], 1)) + x
-        return self.compress_new(x[objects:], self.compress_old(x[:objects]))
+        result = self.compress_new(x[objects:], self.compress_old(x[:objects]))
+        return limit_norms(result, old, new) if self.bounded else result
 
     def _attend(self, x):
         """Return (g φᵀ / N) θ of every object, as 2O×inner×h×w. See model.sam.NonLocal."""

@@ -21,16 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.efficientnet_lite import EfficientNetLite0
 from model.encoders import LightValueEncoder
 from model.fused_blocks import (
     Aggregation,
     Decoder,
-    EfficientNet,
-    KeyEncoder,
     LayerCopier,
     SplitLightValueEncoder,
     ValueEncoder,
+    copy_trunk,
 )
 from model.memory_reading import read_top_k
 from model.network import distribution, image_statistics, normalise
@@ -76,8 +74,7 @@ class InferenceNetwork(nn.Module):
             self.register_buffer(name, value, persistent=False)
         copier = LayerCopier(dtype, packed)
         f16_dim = network.key_encoder.dims[0]
-        efficient = isinstance(network.key_encoder, EfficientNetLite0)
-        self.key_encoder = (EfficientNet if efficient else KeyEncoder)(network.key_encoder, copier)
+        self.key_encoder = copy_trunk(network.key_encoder, copier)
         self.key_proj = copier.copy(network.key_proj.key_proj, *network.key_proj.fold_scale())
         self.decoder = Decoder(network, copier)
         light = isinstance(network.value_encoder, LightValueEncoder)
@@ -85,8 +82,8 @@ class InferenceNetwork(nn.Module):
                                                                                  copier)
         if network.config.sam:
             sam = network.mem_compress
-            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, copier)
-            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, copier)
+            self.aggregate_key = Aggregation(sam.key_encoder, sam.compress_key, self.config.bounded, copier)
+            self.aggregate_value = Aggregation(sam.value_encoder, sam.compress_value, self.config.bounded, copier)
         self.eval()
 
     @property

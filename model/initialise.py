@@ -57,7 +57,8 @@ def continue_network(path, config):
     InputError for a network that cannot be changed into `config`.
     """
     source = load_network(path)
-    same = dataclasses.replace(source.config, sam=config.sam, repeat=config.repeat, single_object=config.single_object)
+    same = dataclasses.replace(source.config, sam=config.sam, repeat=config.repeat, single_object=config.single_object,
+                               bounded=config.bounded)
     if same != config or (config.single_object and not source.config.single_object):
         raise InputError(f"{path}: this stage cannot start from this network ({source.config})")
     if source.config.sam and source.config.repeat != config.repeat:

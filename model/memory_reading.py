@@ -85,4 +85,7 @@ def read_all(query, key, value):
     query: B×C×Q. key: B×C×N. value: B×O×V×N. Returns B×O×V×Q.
     """
     weight = affinity(query, key).softmax(-1).to(value.dtype)
-    return value @ weight.transpose(-1, -2).unsqueeze(1)
+    objects = value.shape[1]
+    # One product for all objects, whose result has channels last.
+    readout = weight @ value.permute(0, 3, 1, 2).flatten(2)
+    return readout.unflatten(2, (objects, -1)).permute(0, 2, 3, 1)

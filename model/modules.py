@@ -97,4 +97,7 @@ class UpBlock(nn.Module):
 
 def per_object(x, total):
     """Repeat each of the B images in x (B×C×h×w) so that there are `total` = B·O rows, object by object."""
-    return x if x.shape[0] == total else x.repeat_interleave(total // x.shape[0], 0)
+    if x.shape[0] == total:
+        return x
+    # Rows of pixels are repeated, not planes: so a tensor in channels_last stays in it.
+    return x.permute(0, 2, 3, 1).repeat_interleave(total // x.shape[0], 0).permute(0, 3, 1, 2)

@@ -1,11 +1,14 @@
 """The network of "Recurrent Dynamic Embedding for Video Object Segmentation" (Li et al., CVPR 2022)."""
 
+import functools
+
 import torch
 from torch import nn
 
 from model.config import PRESETS
 from model.decoder import Decoder
 from model.encoders import KeyProjection, make_key_encoder, make_value_encoder
+from model.modules import per_object
 from model.sam import SAM
 
 EPSILON = 1e-7
@@ -20,8 +23,7 @@ def normalise(image, statistics=None):
     """Return the image as the network takes it: normalised with the mean and standard deviation of ImageNet.
 
     image: ...×3×H×W RGB, uint8 or float in [0, 1]. A single image comes back channels_last.
-    statistics: `image_statistics` of the image's device. Without it they are made anew, and the host waits for the
-        device.
+    statistics: `image_statistics` of the image's device, which is also the default.
     """
     mean, std = statistics or image_statistics(image.device)
     scale = 255 if image.dtype == torch.uint8 else 1
@@ -34,9 +36,14 @@ def normalise(image, statistics=None):
     return rows.unflatten(1, (width, 3)).permute(2, 0, 1)
 
 
+@functools.cache
 def image_statistics(device):
-    """Return mean and standard deviation of ImageNet's channels, each 3×1×1."""
-    return tuple(torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
+    """Return mean and standard deviation of ImageNet's channels, each 3×1×1.
+
+    They are made once for each device, so that the host does not wait for the device in every step.
+    """
+    with torch.inference_mode(False):
+        return tuple(torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
 
 
 def aggregate(prob):
@@ -83,7 +90,7 @@ class RDE(nn.Module):
         self.key_comp = nn.Conv2d(f16_dim, config.value_dim, kernel_size=3, padding=1)
         self.decoder = Decoder(config.value_dim, f8_dim, f4_dim, config.decoder_dims, config.skip_kernel)
         if config.sam:
-            self.mem_compress = SAM(config.key_dim, config.value_dim, config.repeat)
+            self.mem_compress = SAM(config.key_dim, config.value_dim, config.repeat, config.bounded)
 
     def encode_key(self, image):
         """Return key B×key_dim×h×w, f16_thin B×value_dim×h×w, f16, f8 and f4 of a normalised image B×3×H×W."""
@@ -97,13 +104,13 @@ class RDE(nn.Module):
         others: B×O×H×W, for each object the sum of all other objects' masks; by default computed from `masks`.
         """
         batch, objects = masks.shape[:2]
-        planes = [masks.unsqueeze(2)]
+        planes = [masks]
         if not self.config.single_object:
-            if others is None:
-                others = masks.sum(1, keepdim=True) - masks
-            planes.append(others.unsqueeze(2))
-        inputs = torch.cat([image.unsqueeze(1).expand(-1, objects, -1, -1, -1), *planes], 2)
-        value = self.value_encoder(inputs.flatten(0, 1), f16.repeat_interleave(objects, 0))
+            planes.append(masks.sum(1, keepdim=True) - masks if others is None else others)
+        # Channels come last here, so that the input is in channels_last.
+        pixels = image.permute(0, 2, 3, 1).unsqueeze(1).expand(-1, objects, -1, -1, -1)
+        inputs = torch.cat([pixels, torch.stack(planes, -1)], -1).flatten(0, 1).permute(0, 3, 1, 2)
+        value = self.value_encoder(inputs, per_object(f16, batch * objects))
         return value.unflatten(0, (batch, objects))
 
     def decode(self, readout, f16_thin, f8, f4):

@@ -1,12 +1,23 @@
 """SAM, the Spatio-temporal Aggregation Module (paper, section 3.2): it makes one time step of memory of two.
 
-Everything works on B×C×T×h×w with T = 2: the old embedding, then the new memory frame. Attribute names are those of the
+The two time steps, the old embedding and the new memory frame, are images of one batch, all old ones before all new
+ones: 2B×C×h×w. The published layers are 3D convolutions over time and space. Most of them reach over one time step
+only, so here they are 2D convolutions with the same weights, which are faster. Attribute names are those of the
 published checkpoint.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+def convolve(layer, x, time=0):
+    """Apply what an nn.Conv3d does to one time step: a convolution of images B×C×h×w.
+
+    time: which time step of the layer's kernel.
+    """
+    padding, dilation = layer.padding[1:], layer.dilation[1:]
+    return F.conv2d(x, layer.weight[:, :, time], layer.bias if time == 0 else None, 1, padding, dilation)
 
 
 class NonLocal(nn.Module):
@@ -30,15 +41,33 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.W.bias)
 
     def forward(self, x):
-        batch, _, time, height, width = x.shape
+        height, width = x.shape[-2:]
         # A feature map of one cell on a side has nothing to pool there.
-        window = (1, min(2, height), min(2, width))
-        phi = F.max_pool3d(self.phi(x), window).flatten(2)
-        g = F.max_pool3d(self.g(x), window).flatten(2)
-        theta = self.theta(x).flatten(2)
+        window = min(2, height), min(2, width)
+        phi, g = (_list_positions(F.max_pool2d(convolve(layer[0], x), window)) for layer in (self.phi, self.g))
         # Dividing first keeps float16 from overflowing in the sum over positions.
-        y = (g @ (phi / phi.shape[2]).transpose(1, 2)) @ theta
-        return self.W(y.reshape(batch, -1, time, height, width)) + x
+        pairs = (phi / (2 * phi.shape[1])).transpose(1, 2) @ g
+        # Both time steps of an image read the positions of both.
+        pairs = pairs.unflatten(0, (2, -1)).sum(0).repeat(2, 1, 1)
+        y = _list_positions(convolve(self.theta, x)) @ pairs
+        return convolve(self.W, y.unflatten(1, (height, width)).permute(0, 3, 1, 2)) + x
+
+
+def limit_norms(x, old, new):
+    """Return x B×C×h×w with its vectors of C channels shortened to the longest vector of `old` and `new`, if longer.
+
+    So however often SAM is applied to its own result, that stays as bounded as the memory frames are. The limit itself
+    is taken as given: no gradient flows through it.
+    """
+    longest = torch.cat([old, new], 1).detach().unflatten(1, (2, -1)).float().square().sum(2).amax((1, 2, 3))
+    longest = longest.clamp(min=1e-12).view(-1, 1, 1, 1)
+    squares = x.float().square().sum(1, keepdim=True)
+    return x * (longest / torch.maximum(squares, longest)).sqrt().to(x.dtype)
+
+
+def _list_positions(x):
+    """Turn B×C×h×w into B×(h·w)×C. This copies nothing if x is in channels_last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class SqueezeExcitation(nn.Module):
@@ -90,7 +119,7 @@ class DilatedBranch(nn.Module):
         )
 
     def forward(self, x):
-        return F.relu(self.atrous_conv(x))
+        return F.relu(convolve(self.atrous_conv, x))
 
 
 class ASPP(nn.Module):
@@ -106,7 +135,7 @@ class ASPP(nn.Module):
 
     def forward(self, x):
         y = torch.cat([self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x)], 1)
-        return F.relu(self.conv1(y)) + x
+        return F.relu(convolve(self.conv1, y)) + x
 
 
 class AggregationEncoder(nn.Module):
@@ -119,14 +148,21 @@ class AggregationEncoder(nn.Module):
         self.conv1 = ASPP(dim)
 
     def forward(self, x):
-        return self.conv1(self.se_block(self.non_local(x)))
+        x = self.non_local(x)
+        if len(self.se_block):
+            # The norms and gates of these blocks need both time steps at once.
+            x = self.se_block(x.unflatten(0, (2, -1)).permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4).flatten(0, 1)
+        return self.conv1(x)
 
 
 class SAM(nn.Module):
     """The Spatio-temporal Aggregation Module. Keys and values have separate weights."""
 
-    def __init__(self, key_dim, value_dim, repeat):
+    def __init__(self, key_dim, value_dim, repeat, bounded=False):
+        """bounded: apply `limit_norms` to keys and values. The published module does not."""
         super().__init__()
+        # This is saved with the weights, which mean nothing without it.
+        self.register_buffer("bounded", torch.ones(()) if bounded else None)
         self.key_encoder = AggregationEncoder(key_dim, repeat)
         self.value_encoder = AggregationEncoder(value_dim, repeat)
         self.compress_key = nn.Conv3d(key_dim, key_dim, kernel_size=(2, 3, 3), padding=(0, 1, 1))
@@ -134,8 +170,13 @@ class SAM(nn.Module):
 
     def aggregate_key(self, old, new):
         """Return the one key that SAM makes of two keys B×C×h×w."""
-        return self.compress_key(self.key_encoder(torch.stack([old, new], 2))).squeeze(2)
+        return self._aggregate(self.key_encoder, self.compress_key, old, new)
 
     def aggregate_value(self, old, new):
         """Return the one value that SAM makes of two values B×C×h×w, with all objects as a batch."""
-        return self.compress_value(self.value_encoder(torch.stack([old, new], 2))).squeeze(2)
+        return self._aggregate(self.value_encoder, self.compress_value, old, new)
+
+    def _aggregate(self, encoder, compress, old, new):
+        first, second = encoder(torch.cat([old, new])).chunk(2)
+        result = convolve(compress, first, time=0) + convolve(compress, second, time=1)
+        return result if self.bounded is None else limit_norms(result, old, new)

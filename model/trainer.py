@@ -10,7 +10,10 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from model import training_state
+from model.fused_blocks import LayerCopier, copy_trunk
+from model.losses import bootstrap_fraction
 from model.training_step import TrainingStep
+from model.weight_average import WeightAverage
 from util.errors import InputError
 
 WEIGHT_DECAY = 1e-7
@@ -21,8 +24,9 @@ WEIGHT_DECAY = 1e-7
 class StepResult:
     """The result of a training step."""
 
-    finite: bool
-    """Whether loss and gradients were finite in every process. If not, there was no update."""
+    finite: torch.Tensor
+    """bool scalar on the device: whether loss and gradients were finite in every process. If not, there was no update.
+    To look at it, the host waits for the step's end."""
 
     stop: bool
     """Whether any process was asked to stop."""
@@ -51,22 +55,32 @@ class Trainer:
         self.rank = dist.get_rank() if processes > 1 else 0
         # In the published recipe, batch norms keep their running statistics, while their weights and biases are
         # trained.
-        self.network = network.to(device).eval().requires_grad_(True)
+        self.network = lay_out(network.to(device)).eval().requires_grad_(True)
         freeze(network, recipe)
-        trunk = [value for name, value in network.named_parameters() if name.startswith("key_encoder.")]
-        rest = [value for name, value in network.named_parameters() if not name.startswith("key_encoder.")]
-        self.optimizer = torch.optim.Adam([{"params": rest, "factor": 1}, {"params": trunk, "factor": recipe.trunk_lr}],
-                                          lr=recipe.lr, weight_decay=WEIGHT_DECAY, fused=device.type in ("cpu", "cuda"))
         self.precision = "float32" if running.no_amp else (
             running.amp_dtype or ("bfloat16" if device.type == "cpu" else "float16"))
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
-        self._step = TrainingStep(network, settings.losses, recipe.damage, recipe.train == "keys", recipe.rollout > 0)
+        if running.capture:
+            _check_capture(device, processes, self.precision, running.compile)
+        trunk = [value for name, value in network.named_parameters() if name.startswith("key_encoder.")]
+        rest = [value for name, value in network.named_parameters() if not name.startswith("key_encoder.")]
+        # A graph reads the learning rate from the device.
+        rate = torch.tensor(0.0, device=device) if running.capture else 0.0
+        self.optimizer = torch.optim.Adam([{"params": rest, "factor": 1}, {"params": trunk, "factor": recipe.trunk_lr}],
+                                          lr=rate, weight_decay=WEIGHT_DECAY, fused=device.type in ("cpu", "cuda"),
+                                          capturable=running.capture)
+        self.average = WeightAverage(network, recipe.ema) if recipe.ema else None
+        self.samples = 0
+        self._module = TrainingStep(network, settings.losses, recipe.damage, recipe.train == "keys", recipe.rollout > 0)
+        self._use_frozen_trunk()
         if running.compile:
             # The losses are not compiled: each phase of the bootstrapping would be compiled anew.
-            self._step.frames = torch.compile(self._step.frames)
+            self._module.frames = torch.compile(self._module.frames)
+        self._step = self._module
         if processes > 1:
             ids = [device] if device.type == "cuda" else None
-            self._step = DistributedDataParallel(self._step, device_ids=ids, gradient_as_bucket_view=True)
+            self._step = DistributedDataParallel(self._module, device_ids=ids, gradient_as_bucket_view=True)
+        self._graphs = StepGraphs(self._update) if running.capture else None
         # All steps share this generator: with another one, a compiled step would be compiled anew.
         self._generator = torch.Generator()
         self._stop_asked = False
@@ -83,8 +97,7 @@ class Trainer:
     def learning_rate(self, iteration):
         """Return the learning rate of an iteration. That of the image trunk is a multiple of it."""
         recipe = self.settings.recipe
-        warm_up = max(1, recipe.iterations // 100) if recipe.warm_up else 0
-        return learning_rate(iteration, recipe.lr, recipe.steps, recipe.gamma, warm_up)
+        return learning_rate(iteration, recipe.lr, recipe.steps, recipe.gamma, recipe.warm_up)
 
     def step(self, parts, iteration):
         """Do one update with the mean loss of the batches `parts` (see model.training_step), and return a StepResult.
@@ -99,68 +112,190 @@ class Trainer:
                 raise InputError(_explain_compile_error(error)) from None
             raise
 
-    def save(self, folder, iteration, skipped):
-        """Write the checkpoints of an iteration, in the first process only. See model.training_state."""
+    def save(self, folder, iteration, skipped, network_too=True):
+        """Write the checkpoint of an iteration, in the first process only. See model.training_state.
+
+        network_too: also write the bare network; with --ema that is the average.
+        """
         if self.rank == 0:
-            training_state.save(folder, iteration, self.network, self.optimizer, self.scaler, skipped,
-                                self.settings.options(), keep=self.settings.running.keep)
+            training_state.save(folder, iteration, self, skipped, network_too)
 
     def restore(self, path):
         """Restore the state of a checkpoint. Return its iteration and the number of steps that were skipped up to it.
 
         Raises InputError if the file is no checkpoint, or belongs to another network.
         """
-        iteration, skipped = training_state.restore(path, self.network, self.optimizer, self.scaler)
-        # The options of this run decide, not those in the checkpoint.
+        iteration, skipped = training_state.restore(path, self)
+        # The options and the machine of this run decide, not those in the checkpoint.
         for group, factor in zip(self.optimizer.param_groups, (1, self.settings.recipe.trunk_lr), strict=True):
-            group["factor"] = factor
+            group.update(factor=factor, lr=self.optimizer.defaults["lr"], fused=self.optimizer.defaults["fused"],
+                         capturable=self.optimizer.defaults["capturable"])
+        self._use_frozen_trunk()
         return iteration, skipped
+
+    def _use_frozen_trunk(self):
+        """If the image trunk is not trained, run a copy of it that has less to compute."""
+        if not any(value.requires_grad for value in self.network.key_encoder.parameters()):
+            dtype = getattr(torch, self.precision)
+            with torch.no_grad():
+                trunk = copy_trunk(self.network.key_encoder, LayerCopier(dtype, packed=not self.settings.running.compile))
+            self._module.use_trunk(lambda images: trunk(images.to(dtype)))
 
     def _do_step(self, parts, iteration):
         """Do what `step` says."""
-        # Set the learning rates.
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(iteration) * group["factor"]
-        self.optimizer.zero_grad(set_to_none=True)
-        # Sum up the gradients of all batches.
-        reports = []
+        # Bring the batches to the device, and draw the step's random numbers.
+        batches, draws = [], []
         for number, batch in enumerate(parts):
-            batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()
-                     if torch.is_tensor(value)}
+            batches.append({name: value.to(self.device, non_blocking=True) for name, value in batch.items()
+                            if torch.is_tensor(value)})
+            draws.append(self._module.draw(batch, self._seed_generator(iteration, number)).to(self.device))
+        # Set the learning rates, and do the step.
+        for group in self.optimizer.param_groups:
+            rate = self.learning_rate(iteration) * group["factor"]
+            if torch.is_tensor(group["lr"]):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        if self._graphs:
+            losses = self.settings.losses
+            fraction = bootstrap_fraction(iteration, losses.start_warm, losses.end_warm, losses.top_p)
+            finite, scalars, images = self._graphs.run(batches, draws, iteration, fraction)
+        else:
+            finite, scalars, images = self._update(batches, draws, iteration)
+        # Count, and take the new weights into the average.
+        samples = len(parts[0]["rgb"]) * len(parts) * self.processes
+        self.samples += samples
+        if self.average:
+            self.average.update(samples)
+        return StepResult(finite, self._share_stop(), scalars, images)
+
+    def _update(self, batches, draws, iteration):
+        """Do one update of the weights. Return (finite, scalars, images) of a StepResult.
+
+        Nothing in here waits for the device, except with float16 and between processes, so that it can be captured.
+        """
+        # Sum up the gradients of all batches.
+        self.optimizer.zero_grad(set_to_none=True)
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        reports = []
+        for number, (batch, numbers) in enumerate(zip(batches, draws, strict=True)):
             # Processes synchronise gradients once per step, with the last batch.
-            apart = number < len(parts) - 1 and self.processes > 1
+            apart = number < len(batches) - 1 and self.processes > 1
             with self._step.no_sync() if apart else contextlib.nullcontext():
                 with torch.autocast(self.device.type, getattr(torch, self.precision), self.precision != "float32"):
-                    loss, scalars, images = self._step(batch, iteration, self._seed_generator(iteration, number))
+                    loss, scalars, images = self._step(batch, iteration, numbers)
                 reports.append(scalars)
-                finite, stop = self._share_flags(bool(loss.isfinite()))
-                if not finite:
-                    break
-                self.scaler.scale(loss / len(parts)).backward()
-        if finite:
-            # Clip the gradients, and update the weights.
-            self.scaler.unscale_(self.optimizer)
-            # The gradients are the same in every process, and so is their norm.
-            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.recipe.clip or float("inf"))
-            finite = bool(norm.isfinite())
-            if finite or self.scaler.is_enabled():
-                # The scaler also skips an update with infinite gradients, and then scales less.
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-        return StepResult(finite, stop, merge_scalars(reports), images)
+                finite = finite & loss.detach().isfinite()
+                self.scaler.scale(loss / len(batches)).backward()
+        if self.processes > 1:
+            everywhere = finite.float()
+            dist.all_reduce(everywhere, dist.ReduceOp.MIN)
+            finite = everywhere > 0
+        # Clip the gradients. They are the same in every process, and so is their norm.
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.recipe.clip or float("inf"))
+        # Update the weights, unless something is not finite.
+        if not self.scaler.is_enabled():
+            finite = finite & norm.isfinite()
+            self._apply_gradients(finite)
+        elif finite:
+            # The scaler skips an update with infinite gradients, and then scales less.
+            finite = finite & norm.isfinite()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return finite, merge_scalars(reports), images
+
+    def _apply_gradients(self, finite):
+        """Do the optimizer's step if the bool scalar `finite` is True. The host does not look at it where it need not."""
+        if self.optimizer.defaults["fused"]:
+            self.optimizer.found_inf = (~finite).float()
+            self.optimizer.step()
+        elif finite:
+            self.optimizer.step()
 
     def _seed_generator(self, iteration, part):
         """Return the generator of all random draws for one batch of a step, seeded for this batch and process."""
         sequence = np.random.SeedSequence((self.settings.running.seed, iteration, self.rank, part))
         return self._generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
-    def _share_flags(self, finite):
-        """Return (whether `finite` is True in every process, whether any process was asked to stop)."""
-        flags = torch.tensor([not finite, self._stop_asked], dtype=torch.float32, device=self.device)
-        if self.processes > 1:
-            dist.all_reduce(flags)
-        infinite, stop = flags.tolist()
-        return not infinite, bool(stop)
+    def _share_stop(self):
+        """Return whether any process was asked to stop."""
+        if self.processes == 1:
+            return self._stop_asked
+        asked = torch.tensor(float(self._stop_asked), device=self.device)
+        dist.all_reduce(asked)
+        return bool(asked)
+
+
+class StepGraphs:
+    """An update of the weights that is replayed as a CUDA graph: one graph for each choice that the host makes.
+
+    An update launches thousands of small kernels, which takes the host many times as long as the GPU takes to run them.
+    Such a choice is: which frames a rollout learns from, and the share of the pixels in the loss. The first time that a
+    choice is made, the update runs as usual, which lets libraries choose their algorithms; the second time it is
+    captured. All graphs share their memory.
+    """
+
+    def __init__(self, update):
+        """update: `Trainer._update`."""
+        self._update = update
+        self._seen = set()
+        self._graphs = {}  # {choice: (graph, inputs, names of the scalars, results)}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def run(self, batches, draws, iteration, fraction):
+        """Do what `Trainer._update` does, with the same results. fraction: of `bootstrap_fraction`, part of the choice."""
+        inputs = [value for batch, numbers in zip(batches, draws, strict=True)
+                  for value in (*batch.values(), numbers.damage) if value is not None]
+        choice = (fraction, *(numbers.before for numbers in draws), *(value.shape for value in inputs))
+        if choice not in self._seen:
+            self._seen.add(choice)
+            return self._update(batches, draws, iteration)
+        if choice not in self._graphs:
+            self._graphs[choice] = self._capture(batches, draws, iteration)
+        graph, places, names, (finite, values, images) = self._graphs[choice]
+        for place, value in zip(places, inputs, strict=True):
+            place.copy_(value, non_blocking=True)
+        graph.replay()
+        # The next replay overwrites what is not copied. The images are looked at before that, if at all.
+        return finite.clone(), dict(zip(names, values.clone().unbind(), strict=True)), images
+
+    def _capture(self, batches, draws, iteration):
+        """Record an update without doing it."""
+        batches = [{name: value.clone() for name, value in batch.items()} for batch in batches]
+        draws = [numbers if numbers.damage is None else numbers._replace(damage=numbers.damage.clone())
+                 for numbers in draws]
+        places = [value for batch, numbers in zip(batches, draws, strict=True)
+                  for value in (*batch.values(), numbers.damage) if value is not None]
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            finite, scalars, images = self._update(batches, draws, iteration)
+            device = finite.device
+            values = torch.stack([value.float() if torch.is_tensor(value) else torch.full((), value, device=device)
+                                  for value in scalars.values()])
+        return graph, places, list(scalars), (finite, values, images)
+
+
+def _check_capture(device, processes, precision, compiled):
+    """Raise InputError where steps cannot be captured."""
+    for wrong, why in ((device.type != "cuda", f"CUDA graphs need an NVIDIA GPU, and this runs on {device.type}"),
+                       (processes > 1, f"it is for one process, and {processes} train together"),
+                       (precision == "float16", "the gradient scaler of float16 cannot be captured: give --amp-dtype "
+                                                "bfloat16 or --no-amp"),
+                       (compiled, "--compile is another way to the same end: leave one of them out")):
+        if wrong:
+            raise InputError(f"--capture: {why}")
+
+
+def lay_out(network):
+    """Return the network with its convolutions' weights in channels_last, in place. CPUs run these faster."""
+    for value in network.parameters():
+        if value.ndim in (4, 5):
+            layout = torch.channels_last if value.ndim == 4 else torch.channels_last_3d
+            value.data = value.data.contiguous(memory_format=layout)
+    return network
 
 
 def learning_rate(iteration, base, steps, gamma, warm_up=0):

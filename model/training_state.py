@@ -45,30 +45,44 @@ def make_run_folder(running, checkpoint=None):
     return folder
 
 
-def save(folder, iteration, network, optimizer, scaler, skipped, options, *, keep):
-    """Write model_N.pth (the bare network) and model_N_checkpoint.pth, of which only the last `keep` stay.
+def save(folder, iteration, trainer, skipped, network_too=True):
+    """Write model_N_checkpoint.pth, and drop the oldest such files beyond --keep.
 
-    iteration: the number of iterations that are done. skipped: how many of them made no update. options: {name: value},
-        for whoever reads the file.
+    iteration: the number of iterations that are done. skipped: how many of them made no update.
+    network_too: first write model_N.pth, the bare network; if the Trainer has an average, that.
     """
     state = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        # The next sample and the schedules follow from this number.
+        "network": _dense(trainer.network.state_dict()),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        # The next samples and the schedules follow from these numbers.
         "iteration": iteration,
+        "samples": trainer.samples,
         "skipped": skipped,
-        "options": options,
+        # For whoever reads the file.
+        "options": trainer.settings.options(),
         "rng": get_rng_state(),
     }
-    for name, content in ((f"model_{iteration}.pth", state["network"]), (f"model_{iteration}_checkpoint.pth", state)):
+    files = {}
+    if trainer.average:
+        state["average"] = trainer.average.state_dict()
+    if network_too:
+        averaged = state["average"]["weights"] if trainer.average else {}
+        files[f"model_{iteration}.pth"] = {**state["network"], **_dense(averaged)}
+    files[f"model_{iteration}_checkpoint.pth"] = state
+    for name, content in files.items():
         try:
             with atomic_path(folder / name) as temporary:
                 torch.save(content, temporary)
         except RuntimeError as error:
             raise InputError(f"{folder / name}: cannot be written ({str(error).splitlines()[0]})") from None
-    for _, old in list_checkpoints(folder)[:-keep]:
+    for _, old in list_checkpoints(folder)[:-trainer.settings.running.keep]:
         old.unlink()
+
+
+def _dense(weights):
+    """Return weights as ordinary tensors, whatever their layout in training."""
+    return {name: value.contiguous() for name, value in weights.items()}
 
 
 def list_checkpoints(folder):
@@ -84,8 +98,8 @@ def find_latest(out_root, name):
     return max(checkpoints)[2] if checkpoints else None
 
 
-def restore(path, network, optimizer, scaler):
-    """Load a checkpoint's content. Return its iteration and the number of steps that were skipped up to it.
+def restore(path, trainer):
+    """Load a checkpoint into a Trainer. Return its iteration and the number of steps that were skipped up to it.
 
     Raises InputError if the file is no checkpoint of a training, or belongs to another network.
     """
@@ -95,15 +109,34 @@ def restore(path, network, optimizer, scaler):
         raise InputError(f"{path}: this file is no checkpoint of a training ({', '.join(sorted(lacking))} missing); "
                          "--load-network starts a new training from it")
     try:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+        trainer.network.load_state_dict(state["network"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        _fit_optimizer(trainer.optimizer)
+        if trainer.average and "average" in state:
+            trainer.average.load_state_dict(state["average"])
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path}: a checkpoint of another network ({str(error).splitlines()[0]})") from None
     if state["scaler"]:
         # The scaler's state is empty if that run's precision needed none; this run's precision may differ.
-        scaler.load_state_dict(state["scaler"])
+        trainer.scaler.load_state_dict(state["scaler"])
+    recipe = trainer.settings.recipe
+    trainer.samples = state.get("samples",
+                                state["iteration"] * recipe.batch_size * recipe.accumulate * trainer.processes)
     set_rng_state(state["rng"])
     return state["iteration"], state.get("skipped", 0)
+
+
+def _fit_optimizer(optimizer):
+    """Give the optimizer's moments the layout of their weights: the fused step takes it for granted.
+
+    Raises ValueError if a moment has another shape than its weight.
+    """
+    for weight, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].shape != weight.shape:
+                raise ValueError(f"the optimizer's state has a tensor of shape {tuple(moments[name].shape)} where "
+                                 f"{tuple(weight.shape)} is expected")
+            moments[name] = torch.empty_like(weight).copy_(moments[name])
 
 
 def get_rng_state():

@@ -11,6 +11,7 @@ A batch is a dict of tensors (B images or videos, T frames):
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +27,28 @@ from model.losses import (
     matching,
 )
 from model.memory_reading import read_all
-from model.network import aggregate, normalise
+from model.network import aggregate, image_statistics, normalise
 
 SUPERVISED = 3
 """The number of successive frames that `rollout_step` learns from."""
+
+
+DAMAGE_DRAWS = 12
+"""Random numbers that `damage_masks` needs for an image."""
+
+
+class Draws(NamedTuple):
+    """The random numbers of a step. They are drawn on the CPU, so that they are the same on every device."""
+
+    before: int | None = None
+    """For `rollout_step`: the number of frames after the first that are tracked without learning from them."""
+
+    damage: torch.Tensor | None = None
+    """N×B×DAMAGE_DRAWS in [0, 1], for each of the N times that a step damages masks."""
+
+    def to(self, device):
+        """Return the same numbers, on a device."""
+        return self if self.damage is None else self._replace(damage=self.damage.to(device, non_blocking=True))
 
 
 class TrainingStep(nn.Module):
@@ -47,19 +66,37 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.network = network
         self.settings = settings
+        self.trunk = None
+        self._rollout, self._damaged = False, 0
         match = settings.match_weight > 0
         if keys_only:
             self.frames = matching_step
-            return
-        self.frames = (functools.partial(static_step, match=match) if network.config.single_object else
-                       functools.partial(rollout_step if rollout else video_step, damage=damage, match=match))
+        elif network.config.single_object:
+            self.frames = functools.partial(static_step, match=match)
+        else:
+            self._rollout, self._damaged = rollout, (1 if rollout else 3) if damage else 0
+            self.frames = functools.partial(rollout_step if rollout else video_step, damage=damage, match=match)
 
-    def forward(self, batch, iteration, generator=None):
+    def use_trunk(self, trunk):
+        """Run `trunk` instead of the network's own image trunk: a function that does the same, without gradients."""
+        # In a tuple it is no part of this module, so that nobody synchronises its weights.
+        self.trunk = None if trunk is None else (trunk,)
+
+    def draw(self, batch, generator=None):
+        """Return the Draws for a batch. generator: a torch.Generator on the CPU; torch's global one if None."""
+        size, frames = batch["rgb"].shape[:2]
+        before = int(torch.randint(frames - SUPERVISED, (), generator=generator)) if self._rollout else None
+        damage = torch.rand(self._damaged, size, DAMAGE_DRAWS, generator=generator) if self._damaged else None
+        return Draws(before, damage)
+
+    def forward(self, batch, iteration, draws=None):
         """Return (loss, {name: scalar tensor or float} to log, {name: tensor} to look at).
 
-        generator: the torch.Generator on the CPU for all random draws of the step; torch's global one if None.
+        draws: what `draw` returns for this batch; drawn here if None.
         """
-        return combine_losses(self.frames(self.network, batch, generator), batch, iteration, self.settings)
+        draws = draws or self.draw(batch).to(batch["rgb"].device)
+        outcome = self.frames(self.network, batch, draws, trunk=self.trunk and self.trunk[0])
+        return combine_losses(outcome, batch, iteration, self.settings)
 
 
 @dataclass(frozen=True)
@@ -79,12 +116,12 @@ class Outcome:
     """Whether all frames have the same weight. If not, they have the published weights of `halving_sum`."""
 
 
-def static_step(network, batch, generator=None, match=False):
+def static_step(network, batch, draws=None, match=False, trunk=None):
     """Run stage 0: three views of an image, one object, and a memory that grows frame by frame.
 
-    generator: not used, since nothing is drawn. match: as for `video_step`. Returns an Outcome.
+    draws: not used, since nothing is drawn. match, trunk: as for `video_step`. Returns an Outcome.
     """
-    features = _encode_frames(network, batch)
+    features = _encode_frames(network, batch["rgb"], trunk)
     clean, perturbed = batch["gt"][:, 0].float(), batch["pgt"][:, 0].float()
     value, clean_value = (network.encode_value(features.image(0), features.f16(0), mask) for mask in (perturbed, clean))
     values, logits = [value], {}
@@ -97,21 +134,22 @@ def static_step(network, batch, generator=None, match=False):
     return Outcome(logits, {"klloss_loss": (value, clean_value)}, _carry_masks(features, batch) if match else None)
 
 
-def video_step(network, batch, generator=None, damage=0, match=False):
+def video_step(network, batch, draws, damage=0, match=False, trunk=None):
     """Run stages 1 to 3: five frames, two objects. Frames 2 and 4 read the embedding, guided by the full memory.
 
-    generator: draws the damage.
+    draws: the Draws of this step.
     damage: the share of the images whose predicted masks are damaged (`damage_masks`) before the memory takes them.
-    match: whether the outcome shall have `matches`. Returns an Outcome.
+    match: whether the outcome shall have `matches`.
+    trunk: runs instead of the network's image trunk, without gradients, if it is not None. Returns an Outcome.
     """
-    features = _encode_frames(network, batch)
+    features = _encode_frames(network, batch["rgb"], trunk)
     selector = batch["selector"]
 
     def remember(frame, logits):
         """Return the value of a frame whose masks are predicted, with their damage."""
         masks = logits.softmax(1)[:, 1:]
         if damage:
-            masks = damage_masks(masks, selector, damage, generator)
+            masks = damage_masks(masks, selector, damage, draws.damage[frame - 1])
         return network.encode_value(features.image(frame), features.f16(frame), masks)
 
     # Frame 0: encode the perturbed masks; the clean ones are for the consistency loss.
@@ -147,21 +185,22 @@ def video_step(network, batch, generator=None, damage=0, match=False):
     }, _carry_masks(features, batch) if match else None)
 
 
-def rollout_step(network, batch, generator=None, damage=0, match=False):
+def rollout_step(network, batch, draws, damage=0, match=False, trunk=None):
     """Track any number of frames as inference does it (mode two-frames-compress). All are memory frames.
 
     The network learns from `SUPERVISED` successive frames, anywhere after the first. The frames before them are tracked
     without gradients: they bring the memory to where a tracker's errors have gathered, and the embedding to what SAM
-    makes of its own results.
+    makes of its own results. The frames after them are not looked at.
 
-    generator: draws which frames are learnt from, and the damage.
+    draws: the Draws of this step, which say which frames are learnt from.
     damage: the share of the images in which the first predicted masks are damaged.
-    match: as for `video_step`. Returns an Outcome.
+    match, trunk: as for `video_step`. Returns an Outcome.
     """
-    features = _encode_frames(network, batch)
-    selector = batch["selector"]
-    before = int(torch.randint(batch["rgb"].shape[1] - SUPERVISED, (), generator=generator))
+    before = draws.before
     end = before + SUPERVISED
+    batch = {name: value if name == "selector" else value[:, :end + 1] for name, value in batch.items()}
+    features = _encode_frames(network, batch["rgb"], trunk)
+    selector = batch["selector"]
     true = torch.cat([batch["gt"][:, 0], batch["sec_gt"][:, 0]], 1).float()
     first = features.key(0), network.encode_value(features.image(0), features.f16(0), true)
     # The annotated frame stands twice, as in inference.
@@ -174,7 +213,7 @@ def rollout_step(network, batch, generator=None, damage=0, match=False):
             if frame < end:
                 masks = output.softmax(1)[:, 1:]
                 if damage and frame == 1:
-                    masks = damage_masks(masks, selector, damage, generator)
+                    masks = damage_masks(masks, selector, damage, draws.damage[0])
                 last = features.key(frame), network.encode_value(features.image(frame), features.f16(frame), masks)
                 embedding = _aggregate(network, embedding, last)
                 memory = [first, first, last, embedding]
@@ -184,22 +223,23 @@ def rollout_step(network, batch, generator=None, damage=0, match=False):
     return Outcome(logits, {}, _carry_masks(features, batch) if match else None, equal_weights=True)
 
 
-def matching_step(network, batch, generator=None):
+def matching_step(network, batch, draws=None, trunk=None):
     """Carry the first frame's masks into the others by the affinity alone, to train keys. Nothing is drawn."""
-    return Outcome({}, {}, _carry_masks(_encode_frames(network, batch), batch))
+    return Outcome({}, {}, _carry_masks(_encode_frames(network, batch["rgb"], trunk), batch))
 
 
-def damage_masks(masks, selector, share, generator=None):
+def damage_masks(masks, selector, share, draws):
     """Return masks with the errors that a tracker would make. masks: B×O×H×W in [0, 1]. selector: as in a batch.
 
     A `share` of the images is damaged. In half of these every object lacks what lies beyond a line across it. In the
     others every object also has an ellipse of the background. The network then learns to trust the annotated frame.
     Otherwise a part of an object that was missed when it came into sight would be background in all later memory.
+
+    draws: B×DAMAGE_DRAWS random numbers in [0, 1], enough for two objects.
     """
     batch, objects, height, width = masks.shape
-    # The numbers are drawn on the CPU so that they are the same on every device.
-    chance, angle = torch.rand(2, batch, 1, 1, 1, generator=generator).to(masks.device)
-    place, *ellipse = torch.rand(5, batch, objects, 1, 1, generator=generator).to(masks.device)
+    chance, angle = draws[:, :2].t().reshape(2, batch, 1, 1, 1)
+    place, *ellipse = draws[:, 2:2 + 5 * objects].t().reshape(5, objects, batch, 1, 1).transpose(1, 2)
     down = torch.linspace(-1, 1, height, device=masks.device).view(height, 1)
     across = torch.linspace(-1, 1, width, device=masks.device)
 
@@ -276,10 +316,19 @@ class _Features:
         return tuple(self._features[index][:, frame] for index in (1, 3, 4))
 
 
-def _encode_frames(network, batch):
-    images = normalise(batch["rgb"])
-    features = network.encode_key(images.flatten(0, 1))
-    return _Features(images, [feature.unflatten(0, images.shape[:2]) for feature in features])
+def _encode_frames(network, rgb, trunk):
+    """Return the _Features of images B×T×3×H×W uint8. trunk: as for `video_step`."""
+    batch = rgb.shape[:2]
+    # On the CPU, convolutions of channels_last images are faster.
+    images = rgb.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    images = normalise(images, image_statistics(rgb.device))
+    if trunk is None:
+        f16, f8, f4 = network.key_encoder(images)
+    else:
+        with torch.no_grad():
+            f16, f8, f4 = trunk(images)
+    features = network.key_proj(f16), network.key_comp(f16), f16, f8, f4
+    return _Features(images.unflatten(0, batch), [feature.unflatten(0, batch) for feature in features])
 
 
 def _read(features, frame, memory, values):
@@ -292,7 +341,8 @@ def _read_entries(features, frame, entries):
     keys = torch.cat([key.flatten(2) for key, _ in entries], 2)
     values = torch.cat([value.flatten(3) for _, value in entries], 3)
     query = features.key(frame)
-    return read_all(query.flatten(2), keys, values).unflatten(3, query.shape[2:])
+    readout = read_all(query.flatten(2), keys, values).unflatten(3, query.shape[2:])
+    return readout.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, readout.shape[:2])
 
 
 def _carry_masks(features, batch):

@@ -125,6 +125,11 @@ def whole(text):
     return _number(text, int, 0, None, "a whole number from 0 on")
 
 
+def not_negative(text):
+    """An argparse type: a number from 0."""
+    return _number(text, float, 0, None, "a number from 0 on")
+
+
 def fraction(text):
     """An argparse type: a number from 0 to 1."""
     return _number(text, float, 0, 1, "a number from 0 to 1")
@@ -285,8 +290,10 @@ class RecipeSettings:
     lr: float | None = option(None, f"initial learning rate ({_stage_defaults('lr')})", type=float, metavar="RATE")
     gamma: float = option(0.1, "multiply the learning rate by this at each drop (default: %(default)s)", type=float,
                           metavar="FACTOR")
-    warm_up: bool = option(False, "raise the learning rate from near 0 over the first hundredth of the iterations "
-                                  "(default: do not)")
+    warm_up: int = option(0, "raise the learning rate from near 0 over the first N iterations (default: %(default)s)",
+                          type=whole, metavar="N")
+    ema: int = option(0, "keep an average of the weights over about the last N samples, and write it as the network of "
+                         "the training (default: %(default)s, no average)", type=whole, metavar="N")
     trunk_lr: float = option(1, "multiply the learning rate of the image trunk by this; 0 freezes the trunk (default: "
                                 "%(default)s)", type=float, metavar="FACTOR")
     train: str = option("all", "what to train: all; keys, by the loss of --match-weight alone; or rest, which is all "
@@ -352,6 +359,9 @@ class RunningSettings:
                                     metavar="FILE")
     resume: str | None = option(None, "auto: continue from the newest checkpoint of this --id, if there is one "
                                       "(default: start a new training)", choices=("auto",))
+    minutes: float = option(0, "stop M minutes after the start, or at --iterations if that is earlier, and write a "
+                               "checkpoint every minute (default: %(default)s, no limit)", type=not_negative,
+                            metavar="M")
     save_interval: int = option(2500, "write a checkpoint every N iterations (default: %(default)s)", type=positive,
                                 metavar="N")
     keep: int = option(3, "keep the newest N checkpoints (default: %(default)s)", type=positive, metavar="N")
@@ -366,6 +376,8 @@ class RunningSettings:
     amp_dtype: str | None = option(None, "dtype of the mixed precision (default: float16 on a GPU, bfloat16 on the "
                                          "CPU)", choices=("float16", "bfloat16"))
     compile: bool = option(False, "compile the network's part of the step with torch.compile (default: do not)")
+    capture: bool = option(False, "replay the step as a CUDA graph, which saves most of the time of small networks "
+                                  "(default: do not)")
     benchmark: bool = option(False, "let cuDNN look for the fastest convolutions (default: do not)")
     debug: bool = option(False, "log losses in every iteration, and pictures in every tenth (default: do not)")
     seed: int = option(14159265, "seed of all random draws: samples, new weights, and what a step draws (default: "

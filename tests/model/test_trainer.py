@@ -8,6 +8,7 @@ import torch
 from model.initialise import make_starting_network
 from model.trainer import Trainer, merge_scalars
 from model.training_log import Means
+from util.errors import InputError
 from util.hyper_para import (
     DataSettings,
     LossSettings,
@@ -112,6 +113,86 @@ def test_save_and_restore_go_on_bit_for_bit(clip, tmp_path, train):
     for trainer in (whole, resumed):
         trainer.step([batch_of(clip)], 2)
     assert same(weights_of(resumed), weights_of(whole))
+
+
+def test_average_of_the_weights(clip, tmp_path):
+    """The plain mean at first, then one that forgets; in the files it is the network."""
+    trainer = trainer_of(lr=1e-3, ema=3)
+    seen = []
+    for iteration in range(5):
+        trainer.step([batch_of(clip)], iteration)
+        seen.append(weights_of(trainer))
+    name = "decoder.pred.weight"
+    mean = sum(weights[name] for weights in seen[:3]) / 3
+    for weights in seen[3:]:
+        mean = mean + (weights[name] - mean) / 3
+    trainer.save(tmp_path, 5, 0)
+    saved = torch.load(tmp_path / "model_5.pth", weights_only=True)
+    torch.testing.assert_close(saved[name], mean)
+    assert not torch.equal(saved[name], seen[-1][name]) and saved.keys() == seen[-1].keys()
+    # A resumed training goes on with it.
+    resumed = trainer_of(lr=1e-3, ema=3, network_seed=5)
+    resumed.restore(tmp_path / "model_5_checkpoint.pth")
+    for each in (trainer, resumed):
+        each.step([batch_of(clip)], 5)
+        each.save(tmp_path, 6, 0)
+        each.last = torch.load(tmp_path / "model_6.pth", weights_only=True)
+    assert same(trainer.last, resumed.last) and resumed.samples == 6
+
+
+def test_frozen_trunk_computes_the_same(clip):
+    """With the batch norms folded, in the rows of all frames at once."""
+    frozen, trained = (trainer_of(trunk_lr=factor) for factor in (0, 1))
+    scalars = [trainer.step([batch_of(clip)], 0).scalars for trainer in (frozen, trained)]
+    for name, value in scalars[0].items():
+        assert float(value) == pytest.approx(float(scalars[1][name]), rel=1e-3, abs=1e-5), name
+    before = {name: value for name, value in weights_of(trainer_of()).items() if name.startswith("key_encoder.")}
+    assert all(torch.equal(value, frozen.network.state_dict()[name]) for name, value in before.items())
+    assert not all(torch.equal(value, trained.network.state_dict()[name]) for name, value in before.items())
+
+
+def test_frozen_trunk_is_that_of_the_checkpoint(clip, tmp_path):
+    trainer = trainer_of(trunk_lr=0)
+    trainer.save(tmp_path, 1, 0)
+    resumed = trainer_of(trunk_lr=0, network_seed=5)
+    resumed.restore(tmp_path / "model_1_checkpoint.pth")
+    losses = [float(each.step([batch_of(clip)], 1).scalars["total_loss"]) for each in (trainer, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_checkpoints_of_other_shapes_are_refused(clip, tmp_path):
+    """The optimizer would read beyond the end of its state."""
+    trainer = trainer_of()
+    trainer.step([batch_of(clip)], 0)
+    trainer.save(tmp_path, 1, 0)
+    file = tmp_path / "model_1_checkpoint.pth"
+    state = torch.load(file, weights_only=True)
+    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1)
+    torch.save(state, file)
+    with pytest.raises(InputError, match="the optimizer's state has a tensor of shape"):
+        trainer_of().restore(file)
+
+
+def test_moments_of_another_layout_are_the_same(clip, tmp_path):
+    """Checkpoints of other machines and versions may hold them in another order."""
+    trainer = trainer_of()
+    trainer.step([batch_of(clip)], 0)
+    trainer.save(tmp_path, 1, 0)
+    file = tmp_path / "model_1_checkpoint.pth"
+    state = torch.load(file, weights_only=True)
+    for moments in state["optimizer"]["state"].values():
+        moments.update({name: value.contiguous() for name, value in moments.items()})
+    torch.save(state, file)
+    resumed = trainer_of()
+    resumed.restore(file)
+    for each in (trainer, resumed):
+        each.step([batch_of(clip)], 1)
+    assert same(weights_of(trainer), weights_of(resumed))
+
+
+def test_capturing_is_refused_where_there_is_no_gpu():
+    with pytest.raises(InputError, match="CUDA graphs need an NVIDIA GPU, and this runs on cpu"):
+        trainer_of(RunningSettings(no_amp=True, capture=True))
 
 
 def test_nothing_of_the_process_changes(clip):
