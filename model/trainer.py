@@ -64,11 +64,9 @@ class Trainer:
             _check_capture(device, processes, self.precision, running.compile)
         trunk = [value for name, value in network.named_parameters() if name.startswith("key_encoder.")]
         rest = [value for name, value in network.named_parameters() if not name.startswith("key_encoder.")]
-        # A graph reads the learning rate from the device.
-        rate = torch.tensor(0.0, device=device) if running.capture else 0.0
-        self.optimizer = torch.optim.Adam([{"params": rest, "factor": 1}, {"params": trunk, "factor": recipe.trunk_lr}],
-                                          lr=rate, weight_decay=WEIGHT_DECAY, fused=device.type in ("cpu", "cuda"),
-                                          capturable=running.capture)
+        self.optimizer = torch.optim.Adam([{"params": rest}, {"params": trunk}], lr=0.0, weight_decay=WEIGHT_DECAY,
+                                          fused=device.type in ("cpu", "cuda"), capturable=running.capture)
+        self._set_up_groups()
         self.average = WeightAverage(network, recipe.ema) if recipe.ema else None
         self.samples = 0
         self._module = TrainingStep(network, settings.losses, recipe.damage, recipe.train == "keys", recipe.rollout > 0)
@@ -126,19 +124,25 @@ class Trainer:
         Raises InputError if the file is no checkpoint, or belongs to another network.
         """
         iteration, skipped = training_state.restore(path, self)
-        # The options and the machine of this run decide, not those in the checkpoint.
-        for group, factor in zip(self.optimizer.param_groups, (1, self.settings.recipe.trunk_lr), strict=True):
-            group.update(factor=factor, lr=self.optimizer.defaults["lr"], fused=self.optimizer.defaults["fused"],
-                         capturable=self.optimizer.defaults["capturable"])
+        self._set_up_groups()
         self._use_frozen_trunk()
         return iteration, skipped
+
+    def _set_up_groups(self):
+        """Give the optimizer's groups what follows from the options and the machine of this run."""
+        for group, factor in zip(self.optimizer.param_groups, (1, self.settings.recipe.trunk_lr), strict=True):
+            # A graph reads the learning rate from the device.
+            rate = torch.tensor(0.0, device=self.device) if self.settings.running.capture else 0.0
+            group.update(factor=factor, lr=rate, fused=self.optimizer.defaults["fused"],
+                         capturable=self.optimizer.defaults["capturable"])
 
     def _use_frozen_trunk(self):
         """If the image trunk is not trained, run a copy of it that has less to compute."""
         if not any(value.requires_grad for value in self.network.key_encoder.parameters()):
             dtype = getattr(torch, self.precision)
+            copier = LayerCopier(dtype, packed=not self.settings.running.compile)
             with torch.no_grad():
-                trunk = copy_trunk(self.network.key_encoder, LayerCopier(dtype, packed=not self.settings.running.compile))
+                trunk = copy_trunk(self.network.key_encoder, copier)
             self._module.use_trunk(lambda images: trunk(images.to(dtype)))
 
     def _do_step(self, parts, iteration):
@@ -206,7 +210,7 @@ class Trainer:
         return finite, merge_scalars(reports), images
 
     def _apply_gradients(self, finite):
-        """Do the optimizer's step if the bool scalar `finite` is True. The host does not look at it where it need not."""
+        """Do the optimizer's step if the bool scalar `finite` is True. A fused step looks at it on the device."""
         if self.optimizer.defaults["fused"]:
             self.optimizer.found_inf = (~finite).float()
             self.optimizer.step()
@@ -245,9 +249,11 @@ class StepGraphs:
         self._stream = torch.cuda.Stream()
 
     def run(self, batches, draws, iteration, fraction):
-        """Do what `Trainer._update` does, with the same results. fraction: of `bootstrap_fraction`, part of the choice."""
-        inputs = [value for batch, numbers in zip(batches, draws, strict=True)
-                  for value in (*batch.values(), numbers.damage) if value is not None]
+        """Do what `Trainer._update` does, with the same results.
+
+        fraction: that of `bootstrap_fraction`, which is a part of the choice.
+        """
+        inputs = _list_inputs(batches, draws)
         choice = (fraction, *(numbers.before for numbers in draws), *(value.shape for value in inputs))
         if choice not in self._seen:
             self._seen.add(choice)
@@ -266,8 +272,7 @@ class StepGraphs:
         batches = [{name: value.clone() for name, value in batch.items()} for batch in batches]
         draws = [numbers if numbers.damage is None else numbers._replace(damage=numbers.damage.clone())
                  for numbers in draws]
-        places = [value for batch, numbers in zip(batches, draws, strict=True)
-                  for value in (*batch.values(), numbers.damage) if value is not None]
+        places = _list_inputs(batches, draws)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
@@ -276,6 +281,12 @@ class StepGraphs:
             values = torch.stack([value.float() if torch.is_tensor(value) else torch.full((), value, device=device)
                                   for value in scalars.values()])
         return graph, places, list(scalars), (finite, values, images)
+
+
+def _list_inputs(batches, draws):
+    """Return all tensors that an update reads."""
+    return [value for batch, numbers in zip(batches, draws, strict=True)
+            for value in (*batch.values(), numbers.damage) if value is not None]
 
 
 def _check_capture(device, processes, precision, compiled):
