@@ -230,7 +230,7 @@ class SceneMaker:
         # No pixel has the label of an object that is not followed.
         first, second = torch.where(there, index + 1, VOID - 1).to(torch.uint8).T[:, :, None, None, None]
         gt, sec_gt = (ids == first), (ids == second)
-        classes = gt.to(torch.uint8) + 2 * sec_gt
+        classes = gt.to(torch.uint8) + 2 * sec_gt.to(torch.uint8)
         classes.masked_fill_(ids == VOID, VOID)
         gt, sec_gt = (part.to(torch.uint8).unsqueeze(2) for part in (gt, sec_gt))
         pgt = torch.cat([gt[:, :1], sec_gt[:, :1]], 2)
