@@ -49,6 +49,9 @@ WAVES = 3
 NOISE = 12
 """Sides of the grids of random numbers that damage the first masks."""
 
+CELL = 8
+"""A deformation is computed at points so many pixels apart, and interpolated between them."""
+
 TAPS = 4
 """A blurred frame is the mean of so many shifted ones."""
 
@@ -657,6 +660,19 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
     length = np.linalg.norm(streak, axis=-1, keepdims=True)
     streak = streak * np.minimum(1, sprite_side(size) / 10 / np.maximum(length, 1e-6)) * (length > 1)
 
+    # What each layer can touch, in cells: its box, displaced by waves and by the limb, which turns about its joint.
+    slack = np.abs(waves[..., 3:]).sum(-2).max(2) + (
+        (np.linalg.norm(streak, axis=-1) / 2 + 2) * 2 ** level / (half * fine))[..., None]
+    sides = (box[..., 2:] - box[..., :2]) / 2 / half[..., None]
+    joint = np.linalg.norm(limbs[:, :, 0, 4:6], axis=-1)
+    bent = (np.abs(limbs[..., 7]).max(-1) > 0)[..., None]
+    sides = np.where(bent, ((np.linalg.norm(sides, axis=-1) + joint) / 0.9 + joint)[..., None], sides) + slack
+    sides = (np.abs(shape) @ sides[:, :, None, :, None])[..., 0] * (zoom * half)[..., None, None]
+    seen = ~away[:, None, :, None]
+    low = np.clip(np.floor((place * size - sides).min(2, where=seen, initial=size) / CELL - 0.5), 0, size // CELL)
+    high = np.clip(np.ceil((place * size + sides).max(2, where=seen, initial=0) / CELL + 0.5), 0, size // CELL)
+    reach = np.concatenate([low, high], -1).astype(int)
+
     # Colours: what look-alikes share, then what each has for itself.
     tone_back = catalogue.tones[scene["picture"][:, 0]].astype(float)
     shared = recolourings(draws, tone, 0.12, 0.02, 0.02, (LAYERS,))
@@ -707,6 +723,8 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
         "labels": label,
         "behind": behind,
         "heights": heights,
+        "reach": [np.concatenate([part[:, :2].min(0), part[:, 2:].max(0)]).tolist()
+                  for part in np.split(reach[sample, which], np.cumsum(heights)[:-1])] if heights else [],
         "levels": level[at].astype(int),
         "streaks": streak[at],
         "order": np.argsort(samples),

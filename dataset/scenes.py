@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from dataset.scene_plans import (
     BARS,
+    CELL,
     OWN,
     RECTANGLE,
     RING,
@@ -33,10 +34,7 @@ from dataset.video import LAST_JUMP
 from util.errors import InputError
 from util.hyper_para import SHOTS
 
-CELL = 8
-"""A deformation is computed at points so many pixels apart, and interpolated between them."""
-
-TOGETHER = {"cpu": 2}
+TOGETHER = {"cpu": 1}
 """{kind of device: so many samples are rendered at a time}; on others 64. On a CPU few fit into its caches."""
 
 SEVERITIES = (0.15, 0.3, 0.6, 1.0)
@@ -80,7 +78,9 @@ class SceneMaker:
     @torch.no_grad()
     def _render(self, numbers):
         plan = draw_plan(self._catalogue, self._seed, numbers, self._size, self._shots, self._perturb, self._max_jump)
-        heights = plan.pop("heights")
+        heights, reach = plan.pop("heights"), plan.pop("reach")
+        content = int(2 * plan["sprite_places"][:, 3:].max(initial=1)) + 1
+        followed, lit = (plan["windows"][:, 6::2] >= plan["windows"][:, 5::2]).any(), (plan["gains"] != 1).any()
         chosen = {f"level_{level}": np.flatnonzero(plan["levels"] == level) for level in (1, 2, 3)}
         chosen["streaked"] = np.flatnonzero(np.abs(plan["streaks"]).sum(1) > 0)
         chosen["blurred_frames"] = np.flatnonzero(np.repeat(plan["blurred"], self._shots))
@@ -89,10 +89,11 @@ class SceneMaker:
         plan = _upload({**plan, **chosen}, self._pixels.device)
 
         coarse = _bend(plan, self._size)
-        rgb, own, ids = self._draw_background(plan, coarse[:len(numbers) * self._shots])
-        sprites = self._cut_out(plan) if heights else None
-        self._draw_layers(plan, coarse[len(numbers) * self._shots:], sprites, heights, behind, rgb, own, ids)
-        rgb = self._film(plan, rgb)
+        rgb, own, ids = self._draw_background(plan, coarse[:len(numbers) * self._shots], followed)
+        sprites = self._cut_out(plan, content) if heights else None
+        layers = list(zip(heights, reach, behind, strict=True))
+        self._draw_layers(plan, coarse[len(numbers) * self._shots:], sprites, layers, rgb, own, ids)
+        rgb = self._film(plan, rgb, lit)
         batch = self._choose(plan, rgb, ids)
         return {name: value.index_select(0, plan["order"]) for name, value in batch.items()}
 
@@ -100,9 +101,12 @@ class SceneMaker:
         """Return the pixels, uint8 …×4, at these places of the pack, int64 …."""
         return self._pixels.index_select(0, place.flatten()).view(torch.uint8).view(*place.shape, 4)
 
-    def _draw_background(self, plan, coarse):
-        """Return the background's frames float n·T×3×S×S, how much of its own objects each pixel shows, float n·T×1×S×S,
-        and the ids uint8 n·T×1×S×S."""
+    def _draw_background(self, plan, coarse, followed):
+        """Return the background's frames float n·T×3×S×S, the share of its own objects in each pixel float n·T×1×S×S or 0,
+        and labels uint8 n·T×1×S×S.
+
+        followed: whether any sample has objects of its background that can be followed.
+        """
         offset, width, height, left, top, *limits = plan["windows"].T[:, :, None]
         axis = torch.arange(WINDOW, device=offset.device)
         # Beyond its border, a picture is continued by its mirror image.
@@ -113,22 +117,31 @@ class SceneMaker:
         # Nobody knows whether a mirrored object is to be followed.
         inside = inside_y[:, :, None] & inside_x[:, None]
         labels = torch.where(inside | (labels == 0), labels, VOID)
-        planes = torch.empty(len(values), 3 + OWN + 1, WINDOW, WINDOW, device=values.device)
-        planes[:, :3] = values[..., :3].permute(0, 3, 1, 2)
-        for number in range(OWN):
-            low, high = limits[2 * number:2 * number + 2]
-            planes[:, 3 + number] = (labels >= low[:, :, None]) & (labels <= high[:, :, None])
-        planes[:, 3 + OWN] = labels == VOID
-        planes = F.grid_sample(planes, self._refine(coarse), padding_mode="border", align_corners=False)
-        rgb, own = planes[:, :3].contiguous(), planes[:, 3:3 + OWN]
-        ids = (planes[:, 3 + OWN:] > 0.5) * torch.tensor(VOID, dtype=torch.uint8, device=values.device)
-        for number in range(OWN):
-            ids.masked_fill_(own[:, number:number + 1] > 0.5, number + 1)
-        return rgb, own.sum(1, keepdim=True).clamp_(max=1), ids
+        grid = self._refine(coarse)
+        picture = torch.empty(len(values), 3, WINDOW, WINDOW, device=values.device)
+        picture.copy_(values[..., :3].permute(0, 3, 1, 2))
+        rgb = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
 
-    def _cut_out(self, plan):
-        """Return the sprites, float E×4×D×D: RGB multiplied by the opacity, which is 0 to 1, and the opacity."""
-        side, margin = sprite_side(self._size), sprite_margin(self._size)
+        # Labels are interpolated one by one: the nearest pixel would give enlarged objects stepped outlines.
+        planes = [labels == VOID]
+        if followed:
+            planes += [(labels >= low[:, :, None]) & (labels <= high[:, :, None])
+                       for low, high in zip(limits[::2], limits[1::2], strict=True)]
+        planes = F.grid_sample(torch.stack(planes, 1).float(), grid, padding_mode="border", align_corners=False)
+        ids = (planes[:, :1] > 0.5).to(torch.uint8) * VOID
+        for number in range(1, planes.shape[1]):
+            ids.masked_fill_(planes[:, number:number + 1] > 0.5, number)
+        own = planes[:, 1:2] + planes[:, 2:] if followed else 0
+        return rgb, own, ids
+
+    def _cut_out(self, plan, content):
+        """Return the sprites, float E×4×D×D: RGB multiplied by the opacity, which is 0 to 1, and the opacity.
+
+        content: side of the largest one without its margin.
+        """
+        full, margin = sprite_side(self._size), sprite_margin(self._size)
+        # The margins of smaller ones are added at the end.
+        side = min(full, -(-(content + margin) // 16) * 16)
         offset, width, height, low, high, form = plan["sprites"].T[:, :, None]
         centre_x, centre_y, step, half_x, half_y = plan["sprite_places"].T[:, :, None]
         axis = torch.arange(side, device=offset.device) + (0.5 - side / 2)
@@ -159,52 +172,62 @@ class SceneMaker:
         shape = shape * ((form != BARS) | ((across * 2.5 - (across * 2.5).round()).abs() < 0.27))
         alpha = torch.where(form == THING, alpha, shape)
         inside = inside_y[:, None, :, None] & inside_x[:, None, None]
-        room = axis.abs() < side / 2 - margin / 2
+        room = axis.abs() < full / 2 - margin / 2
         alpha = alpha * (inside & room & room[:, None])
 
         sprites = torch.cat([_recolour(picture, plan["colours"]) * alpha, alpha], 1)
+        sprites = F.pad(sprites, [(full - side) // 2] * 4)
         # Reduce what will be small in the frames, and put it into the middle again.
         for level in (1, 2, 3):
             index = plan[f"level_{level}"]
             if len(index):
                 small = F.avg_pool2d(sprites.index_select(0, index), 2 ** level)
-                sprites[index] = F.pad(small, [(side - small.shape[-1]) // 2] * 4)
+                sprites[index] = F.pad(small, [(full - small.shape[-1]) // 2] * 4)
         index = plan["streaked"]
         if len(index):
-            streak = plan["streaks"].index_select(0, index)[:, None, None] * (2 / side)
+            streak = plan["streaks"].index_select(0, index)[:, None, None] * (2 / full)
             sprites[index] = _mean_of_shifted(sprites.index_select(0, index), [streak * part for part in STREAK])
         return sprites
 
-    def _draw_layers(self, plan, coarse, sprites, heights, behind, rgb, own, ids):
-        """Draw all layers, from back to front, into rgb and ids; in place. See `_draw_background`."""
-        shots = self._shots
-        start = 0
-        for height, any_behind in zip(heights, behind, strict=True):
+    def _draw_layers(self, plan, coarse, sprites, layers, rgb, own, ids):
+        """Draw all layers, from back to front, into rgb and ids; in place. See `_draw_background`.
+
+        layers: for each depth, how many samples have a layer there, the cells (left, top, right, bottom) that any of
+        these layers touches, and whether any of them is behind the background's own objects.
+        """
+        shots, start = self._shots, 0
+        for height, (left, top, right, bottom), any_behind in layers:
+            rows, start = slice(start, start + height), start + height
+            if right <= left or bottom <= top:
+                continue
             # The layers at this depth belong to the first `height` samples.
-            rows = slice(start, start + height)
-            frames = slice(0, height * shots)
-            shown = sprites.index_select(0, plan["shown"][rows].flatten())
-            grid = self._refine(coarse[start * shots:(start + height) * shots])
-            shown = F.grid_sample(shown, grid, align_corners=False)
+            part = slice(0, height * shots), slice(None), *(slice(CELL * low, CELL * high)
+                                                            for low, high in ((top, bottom), (left, right)))
+            grid = self._refine(coarse[rows.start * shots:rows.stop * shots, :, top:bottom + 2, left:right + 2])
+            shown = F.grid_sample(sprites.index_select(0, plan["shown"][rows].flatten()), grid, align_corners=False)
             if any_behind:
                 hides = plan["behind"][rows, None].expand(height, shots).reshape(-1, 1, 1, 1)
-                shown *= 1 - own[frames] * hides
+                shown *= 1 - own[part] * hides
             alpha = shown[:, 3:]
-            rgb[frames] *= 1 - alpha
-            rgb[frames] += shown[:, :3]
+            rgb[part] *= 1 - alpha
+            rgb[part] += shown[:, :3]
             label = plan["labels"][rows, None].expand(height, shots).reshape(-1, 1, 1, 1)
-            ids[frames] = torch.where(alpha > 0.5, label, ids[frames])
-            start += height
+            ids[part] = torch.where(alpha > 0.5, label, ids[part])
 
     def _refine(self, coarse):
-        """Return the grid for `grid_sample`, k×S×S×2, from its values at the cells, k×2×(S/8 + 2)²."""
+        """Return the grid for `grid_sample`, k×8h×8w×2, from its values at the cells, k×2×(h + 2)×(w + 2)."""
         fine = F.interpolate(coarse, scale_factor=CELL, mode="bilinear", align_corners=False)
-        return fine[:, :, CELL:CELL + self._size, CELL:CELL + self._size].permute(0, 2, 3, 1)
+        return fine[:, :, CELL:-CELL, CELL:-CELL].permute(0, 2, 3, 1)
 
-    def _film(self, plan, rgb):
-        """Return the frames uint8 n×T×3×S×S under changing light, some of them blurred or noisy."""
-        gains = F.interpolate(plan["gains"].flatten(0, 1)[:, None], size=self._size, mode="bilinear", align_corners=True)
-        rgb = _recolour(rgb * gains, plan["film"].flatten(0, 1))
+    def _film(self, plan, rgb, lit):
+        """Return the frames uint8 n×T×3×S×S under changing light, some of them blurred or noisy.
+
+        lit: whether light differs over the frame in any sample.
+        """
+        if lit:
+            gains = plan["gains"].flatten(0, 1)[:, None]
+            rgb = rgb * F.interpolate(gains, size=self._size, mode="bilinear", align_corners=True)
+        rgb = _recolour(rgb, plan["film"].flatten(0, 1))
         index = plan["blurred_frames"]
         if len(index):
             taps = plan["taps"].flatten(0, 1).index_select(0, index) * (2 / self._size)
@@ -343,7 +366,7 @@ def _damage(masks, noise, targets):
     # In proportion to the object's size, and to the frame's.
     root = clean.sum((2, 3), keepdim=True).sqrt() / size
     field = F.interpolate(noise.flatten(0, 1), size=size, mode="bilinear", align_corners=True)
-    blurred = F.avg_pool2d(clean, 9, 1, 4)
+    blurred = F.avg_pool2d(F.avg_pool2d(clean, (9, 1), 1, (4, 0)), (1, 9), 1, (0, 4))
     base = torch.arange(size, device=masks.device) * (2 / size) + (1 / size - 1)
     base = torch.stack(torch.broadcast_tensors(base, base[:, None]), -1)
     shift = (field[:, :2] * (0.12 * root)).permute(0, 2, 3, 1)
