@@ -52,7 +52,7 @@ NOISE = 12
 CELL = 8
 """A deformation is computed at points so many pixels apart, and interpolated between them."""
 
-TAPS = 4
+TAPS = 3
 """A blurred frame is the mean of so many shifted ones."""
 
 GAIN = 5
@@ -705,6 +705,8 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
     at = sample[owner], which[owner]
     source = picture[(*at, time)]
     corners = box[at]
+    # Whole numbers, so that pixels of sprite and picture coincide.
+    middles = np.floor((corners[:, :2] + corners[:, 2:]) / 2)
 
     geometry = np.concatenate([
         _flat(back[samples], back_waves[samples]), _flat(ahead[sample, which], waves[sample, which])])
@@ -716,8 +718,8 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
         "windows": _integers(catalogue.offsets[pictures[samples]].ravel(), *sizes[samples].reshape(-1, 2).T,
                              *origin[samples].reshape(-1, 2).T, *own_ids[samples].reshape(-1, 4).T),
         "sprites": _integers(catalogue.offsets[source], *catalogue.sizes[source].T[::-1], *ids[at].T, form[at]),
-        "sprite_places": np.column_stack([corners[:, :2] + corners[:, 2:], 2 / fine[at], (corners[:, 2:] - corners[:, :2])
-                                          * fine[at][:, None]]) / 2,
+        "sprite_places": np.column_stack([middles, 1 / fine[at], (corners[:, 2:] - corners[:, :2]) / 2
+                                          * fine[at][:, None]]),
         "colours": colour[at].reshape(-1, 12),
         "shown": shown,
         "labels": label,
@@ -741,7 +743,7 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
 
 def sprite_side(size):
     """Return the side in pixels of the square in which a cut-out is kept, for frames of `size` pixels."""
-    return max(64, size * 2 // 3 // 16 * 16)
+    return max(64, size * 5 // 6 // 16 * 16)
 
 
 def sprite_margin(size):
@@ -822,8 +824,8 @@ def _draw_film(draws, tone, place, camera, size, shots):
     ways = ways * draws.uniform(0.2, 0.6)[:, None, None]
     ways = ways * np.minimum(1, size / 12 / np.maximum(np.linalg.norm(ways, axis=-1, keepdims=True), 1e-6))
     streak = ways[:, :, None] * (np.arange(TAPS) / (TAPS - 1) - 0.5)[:, None]
-    soft = draws.chance(0.2)
-    ring = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * draws.uniform(0.3, 0.9)[:, None, None] * size / 384
+    soft = draws.chance(0.12)
+    ring = np.array([[0, -1], [0.87, 0.5], [-0.87, 0.5]]) * draws.uniform(0.3, 0.9)[:, None, None] * size / 384
     taps = np.where(fast[:, None, None, None], streak, ring[:, None])
     noise = np.where(draws.chance(0.25), draws.uniform(2, 8), 0)
     return {"gains": gains, "film": film.reshape(count, shots, 12), "taps": taps, "blurred": fast | soft, "noise": noise,
