@@ -1,0 +1,832 @@
+"""Draw what scenes show: all random choices of training samples that `dataset.scenes` renders from a pack.
+
+Everything is drawn by NumPy on the CPU, for many samples at once, and a sample's plan depends on seed and number alone.
+Letters in shapes: n samples, T frames, R roles (objects that are pasted), L = R + 2 layers (roles and two things in
+front), 2 coordinates (x, y). Places and ways are shares of the frame's side, times are frames.
+"""
+
+import numpy as np
+
+from dataset.augmentation import LUMA
+from dataset.pack import CUT_OUT, IN_PLACE
+from dataset.sampler import make_sample_generator
+from util.errors import InputError
+
+KINDS = {"clip": 0.3, "place": 0.15, "pasted": 0.15, "alike": 0.25, "crowd": 0.15}
+"""The kinds of samples and their shares. clip: a real video. place: an image whose own objects are followed. pasted: an
+image with objects pasted into it. alike: the same object two to four times. crowd: many small objects."""
+
+ROLES = 8
+"""The number of objects that can be pasted into a scene."""
+
+LAYERS = ROLES + 2
+"""Roles, something that hides an object for a while, and something that passes in front anywhere."""
+
+OWN = 2
+"""The number of objects of the background's picture that can be followed; their labels are 1 and 2."""
+
+WINDOW = 384
+"""Side in pixels of the part of a picture that a frame's background is taken from."""
+
+PART = 340
+"""A background shows at most so many pixels of its picture across, so that camera motion stays inside of WINDOW."""
+
+ENLARGED = 2.5
+"""An object is enlarged at most so much: its edges would become too soft."""
+
+VISIBLE, VISIBLE_IN_CROWD = 1 / 500, 1 / 1500
+"""Least share of the first frame that an object must cover to be followed."""
+
+SECOND = 0.8
+"""Probability that a second object is followed, if there is one."""
+
+NOBODY = (1, 0)
+"""The range of ids of no object."""
+
+WAVES = 3
+"""The number of waves that deform a layer."""
+
+NOISE = 12
+"""Sides of the grids of random numbers that damage the first masks."""
+
+CELL = 8
+"""A deformation is computed at points so many pixels apart, and interpolated between them."""
+
+TAPS = 3
+"""A blurred frame is the mean of so many shifted ones."""
+
+GAIN = 5
+"""Side of the grid of gains by which light changes over the frame."""
+
+UNIFORMS, NORMALS = 1000, 800
+"""How many random numbers are drawn for each sample, beside those for damage and paths. Most are not used."""
+
+
+class Draws:
+    """Random numbers of several samples, handed out in order. Row i of each answer depends on sample i alone."""
+
+    def __init__(self, seed, numbers, uniforms, normals):
+        generators = [make_sample_generator(seed, number) for number in numbers]
+        self._uniforms = np.stack([generator.random(uniforms) for generator in generators])
+        self._normals = np.stack([generator.standard_normal(normals) for generator in generators])
+        self._used = [0, 0]
+
+    def _take(self, numbers, which, shape):
+        start = self._used[which]
+        self._used[which] += int(np.prod(shape))
+        assert self._used[which] <= numbers.shape[1], "more random numbers are needed than were drawn"
+        return numbers[:, start:self._used[which]].reshape(-1, *shape)
+
+    def uniform(self, low=0, high=1, shape=()):
+        """Return n×shape numbers, uniform between `low` and `high`."""
+        return low + (high - low) * self._take(self._uniforms, 0, shape)
+
+    def logarithmic(self, low, high, shape=()):
+        """Return n×shape numbers between `low` and `high`, uniform in the logarithm."""
+        return np.exp(self.uniform(np.log(low), np.log(high), shape))
+
+    def normal(self, deviation=1, shape=()):
+        """Return n×shape normally distributed numbers."""
+        return deviation * self._take(self._normals, 1, shape)
+
+    def chance(self, probability, shape=()):
+        """Return n×shape booleans that are True with a probability."""
+        return self.uniform(shape=shape) < probability
+
+    def below(self, count, shape=()):
+        """Return n×shape whole numbers from 0 to `count` - 1. `count` may be an array; where it is 0, so is the result.
+        """
+        return np.minimum(self.uniform(shape=shape) * count, np.maximum(count, 1) - 1).astype(int)
+
+    def choice(self, shares, shape=()):
+        """Return n×shape indices, drawn with these shares."""
+        limits = np.cumsum(shares) / np.sum(shares)
+        return np.minimum(np.searchsorted(limits, self.uniform(shape=shape), side="right"), len(limits) - 1)
+
+
+class Catalogue:
+    """Tables of a pack by which pictures and objects are drawn. Raises InputError if the pack cannot serve."""
+
+    def __init__(self, pack, shots, kinds):
+        self.sizes, self.tones, self.offsets = pack.sizes.astype(float), pack.tones, pack.offsets
+        self.folders = pack.folders
+        self.objects, self.object_tones = pack.objects, pack.object_tones
+        self.pictures = _Weighted(np.arange(len(pack.weights)), pack.weights)
+        self.cut = _Rows(pack, CUT_OUT)
+        self.place = _Rows(pack, IN_PLACE)
+        usable = [video for video in range(len(pack.videos)) if pack.videos[video, 1] >= shots]
+        self.videos = pack.videos[usable]
+        self.tracks = _find_tracks(pack, usable)
+        has = {"clip": len(self.videos) > 0, "place": self.place.some, "pasted": self.cut.some, "alike": self.cut.some,
+               "crowd": self.cut.some}
+        self.kinds = {kind: share for kind, share in (kinds or KINDS).items() if share > 0 and (kinds or has[kind])}
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        lacking = [kind for kind in self.kinds if not has.get(kind)]
+        if unknown or not self.kinds:
+            raise InputError(f"kinds of scenes: {', '.join(unknown) or 'none'} was found, shares of {', '.join(KINDS)} "
+                             "were expected")
+        if lacking:
+            raise InputError(f"the pack has nothing to make scenes of the kind {lacking[0]} from: pack "
+                             f"{'videos of enough frames' if lacking[0] == 'clip' else 'images with objects'}, too")
+
+
+class _Weighted:
+    """Draws items with weights. Items of weight 0 are never drawn."""
+
+    def __init__(self, items, weights):
+        self.items = items[weights > 0]
+        self.limits = np.cumsum(weights[weights > 0], dtype=float)
+
+    def find(self, chance):
+        """Return the items for numbers from 0 to 1."""
+        at = np.searchsorted(self.limits, chance * self.limits[-1], side="right")
+        return self.items[np.minimum(at, len(self.items) - 1)]
+
+
+class _Rows:
+    """Draws images that have objects with a flag, and rows of these objects in the table of a pack."""
+
+    def __init__(self, pack, flag):
+        pictures = pack.objects[:, 0]
+        self.rows = np.flatnonzero((pack.objects[:, 8] & flag > 0) & (pack.weights[pictures] > 0))
+        owners = pictures[self.rows]
+        numbers = np.arange(len(pack.weights))
+        self.first = np.searchsorted(owners, numbers)
+        self.count = np.searchsorted(owners, numbers, side="right") - self.first
+        self.some = len(self.rows) > 0
+        if not self.some:
+            return
+        self.images = _Weighted(numbers, pack.weights * (self.count > 0))
+        # Images of a folder follow one another, so that they are an interval of the limits.
+        ends = np.searchsorted(pack.folders[self.images.items], np.arange(pack.folders.max() + 2))
+        self.bounds = np.concatenate([[0], self.images.limits])[ends] / self.images.limits[-1]
+
+    def find(self, chance, chance_of_row, folder=None):
+        """Return rows for numbers from 0 to 1, of images in a folder if `folder` says which (-1: any)."""
+        if folder is not None:
+            low, high = self.bounds[folder], self.bounds[folder + 1]
+            known = (folder >= 0) & (high > low)
+            chance = np.where(known, low + (high - low) * chance, chance)
+        picture = self.images.find(chance)
+        return self.rows[self.first[picture] + np.minimum(chance_of_row * self.count[picture],
+                                                          self.count[picture] - 1).astype(int)]
+
+
+def _find_tracks(pack, usable):
+    """Return {name: array} of the objects of the usable videos: video (its place among them), id, and start.
+
+    In `boxes`, the rows from a track's start on are left, top, right, bottom, area of each frame of its video; in
+    `whole`, whether the object can be cut out in that frame.
+    """
+    tracks = {"video": [], "id": [], "start": [], "boxes": [], "whole": []}
+    length = 0
+    for place, video in enumerate(usable):
+        first, count = pack.videos[video]
+        rows = pack.objects[(pack.objects[:, 0] >= first) & (pack.objects[:, 0] < first + count)]
+        for low, high in sorted({(row[1], row[2]) for row in rows}):
+            if low != high:
+                continue
+            own = rows[(rows[:, 1] == low) & (rows[:, 2] == high)]
+            boxes, whole = np.zeros((count, 5)), np.zeros(count, bool)
+            boxes[own[:, 0] - first] = np.column_stack([own[:, 3:5], own[:, 3:5] + own[:, 5:7], own[:, 7]])
+            whole[own[:, 0] - first] = own[:, 8] & CUT_OUT > 0
+            for name, value in (("video", place), ("id", low), ("start", length), ("boxes", boxes), ("whole", whole)):
+                tracks[name].append(value)
+            length += count
+    joined = {name: np.array(tracks[name], int) for name in ("video", "id", "start")}
+    boxes = np.concatenate([np.zeros((0, 5)), *tracks["boxes"]])
+    return {**joined, "boxes": boxes, "whole": np.concatenate([np.zeros(0, bool), *tracks["whole"]])}
+
+
+def translations(shift):
+    """Return the matrices ...×3×3 that move points by `shift` ...×2."""
+    matrices = np.zeros((*shift.shape[:-1], 3, 3))
+    matrices[..., [0, 1, 2], [0, 1, 2]] = 1
+    matrices[..., :2, 2] = shift
+    return matrices
+
+
+def linear_maps(angle=0.0, x=1.0, y=1.0, slope=0.0):
+    """Return the matrices ...×3×3 that stretch by x and y, shear by `slope`, then turn by `angle` about the origin."""
+    angle, x, y, slope = np.broadcast_arrays(angle, x, y, slope)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    matrices = np.zeros((*angle.shape, 3, 3))
+    matrices[..., 0, 0], matrices[..., 0, 1] = cosine * x, (-slope * cosine - sine) * y
+    matrices[..., 1, 0], matrices[..., 1, 1] = sine * x, (-slope * sine + cosine) * y
+    matrices[..., 2, 2] = 1
+    return matrices
+
+
+def invert(matrices):
+    """Return the inverses of affine matrices ...×3×3."""
+    a, b, c, d = (matrices[..., row, column] for row in (0, 1) for column in (0, 1))
+    result = np.zeros_like(matrices)
+    result[..., 0, 0], result[..., 0, 1], result[..., 1, 0], result[..., 1, 1] = d, -b, -c, a
+    result[..., :2, :2] /= (a * d - b * c)[..., None, None]
+    result[..., :2, 2] = -(result[..., :2, :2] @ matrices[..., :2, 2, None])[..., 0]
+    result[..., 2, 2] = 1
+    return result
+
+
+def drift(draws, scales, pace, shots):
+    """Return smooth random paths that start at 0, n×…×T×S; see `random_drift` of dataset.layers.
+
+    scales: S standard deviations of the way from frame to frame at pace 1. pace: n×….
+    """
+    times = np.arange(shots)[:, None]
+    shape = (*pace.shape[1:], len(scales))
+    speed, bend = (draws.normal(1, shape) * pace[..., None] * scales for _ in range(2))
+    return speed[..., None, :] * times + 0.2 * bend[..., None, :] * times ** 2
+
+
+def random_pace(draws, shape=()):
+    """Return how fast things move: 1 is fast, most are calm, and some have 0 and do not move."""
+    return np.where(draws.chance(0.08, shape), 0, draws.logarithmic(0.06, 1, shape))
+
+
+def recolourings(draws, mean, strength, turn, grey, shape=()):
+    """Return random colour matrices n×shape×3×4: brightness, contrast, saturation and hue.
+
+    mean: n×shape×3, mean RGB. strength: largest change of the first three factors. turn: largest turn of the hue as a
+    share of the circle. grey: probability that the result is grey.
+    """
+    factors = 1 + draws.uniform(-1, 1, (*shape, 3)) * strength
+    angle = draws.uniform(-turn, turn, shape) * 2 * np.pi
+    brightness, contrast, saturation = np.moveaxis(factors, -1, 0)
+    saturation = np.where(draws.chance(grey, shape), 0, saturation)
+    # A turn of the hue is a rotation about the axis of greys.
+    across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    cosine, sine = np.cos(angle)[..., None, None], np.sin(angle)[..., None, None]
+    matrix = cosine * np.eye(3) + (1 - cosine) / 3 + sine * across
+    saturation = saturation[..., None, None]
+    matrix = saturation * matrix + (1 - saturation) * LUMA
+    matrix = matrix * (brightness * contrast)[..., None, None]
+    offset = (1 - contrast) * brightness * (mean @ LUMA)
+    return np.concatenate([matrix, np.broadcast_to(offset[..., None, None], (*matrix.shape[:-1], 1))], -1)
+
+
+def draw_plan(catalogue, seed, numbers, size, shots, perturb, max_jump):
+    """Return the plan of samples as a dict of arrays; `dataset.scenes` says how they are used.
+
+    catalogue: Catalogue. numbers: running numbers of the n samples. size: side of the frames in pixels. shots: T.
+    perturb: range of the IoU of damaged first masks, None for none. max_jump: largest gap between frames of a video.
+    """
+    damage = 2 * 3 * NOISE ** 2 if perturb else 0
+    draws = Draws(seed, numbers, UNIFORMS + 20 * shots, NORMALS + damage + 12 * shots)
+    count = len(numbers)
+    kinds = list(catalogue.kinds)
+    kind = np.array(kinds)[draws.choice(list(catalogue.kinds.values()))]
+    clip, place, alike, crowd = (kind == name for name in ("clip", "place", "alike", "crowd"))
+
+    scene = _draw_background(catalogue, draws, kind, shots, max_jump)
+    camera = _draw_camera(draws, scene["moving"], shots)
+    _draw_view(catalogue, draws, scene, camera)
+
+    # Choose the objects that are pasted.
+    pasted = np.select([clip, place, alike, crowd], [
+        draws.choice((0.4, 0.35, 0.25)), draws.choice((0.4, 0.35, 0.25)), 2 + draws.choice((0.4, 0.4, 0.2)),
+        4 + draws.choice((0.2, 0.2, 0.2, 0.2, 0.2))], 1 + draws.choice((0.25, 0.35, 0.25, 0.15)))
+    if not catalogue.cut.some:
+        pasted[:] = 0
+    roles = np.arange(ROLES)
+    active = roles < pasted[:, None]
+    things = _draw_things(catalogue, draws, scene, kind, pasted, shots, max_jump)
+    twin = things["twin"]
+
+    # Put them on paths.
+    paths = _draw_paths(draws, kind, twin, things["area"], camera, size, shots)
+    order = np.argsort(np.where(active, draws.uniform(shape=(ROLES,)), 2), 1, kind="stable")
+    front = _draw_front(catalogue, draws, scene, paths, camera, pasted, shots)
+
+    # Choose who is followed: the main object first, then its look-alikes, then any.
+    rank = draws.uniform(shape=(OWN + ROLES,))
+    rank[:, :OWN] += 2
+    rank[:, OWN:] += 2 * (twin | (roles == 0)) * (alike | crowd | (kind == "pasted") & (roles == 0).all())[:, None]
+    apart = alike & draws.chance(0.3)
+    rank[:, OWN:][apart[:, None] & twin] = -1
+    rank[:, OWN] += np.where(apart | (kind == "pasted"), 2, 0)
+    follow_two = draws.chance(SECOND) | alike & ~apart
+
+    return _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, rank, follow_two, crowd, size,
+                     shots, perturb)
+
+
+def _draw_frames(draws, lengths, shots, max_jump):
+    """Return places n×T in videos of these lengths, rising or falling, with gaps from 1 to `max_jump` if there is room.
+    """
+    start = draws.below(np.maximum(1, lengths - max(max_jump, shots - 1)))
+    steps = 1 + draws.below(max_jump, (shots - 1,))
+    frames = np.concatenate([start[:, None], start[:, None] + np.cumsum(steps, 1)], 1)
+    frames = np.minimum(frames, lengths[:, None] - shots + np.arange(shots))
+    return np.where(draws.chance(0.5)[:, None], frames[:, ::-1], frames)
+
+
+def _draw_background(catalogue, draws, kind, shots, max_jump):
+    """Return the background: pictures n×T, whether it is a video, and the boxes and ids of its own objects."""
+    count = len(kind)
+    picture = np.repeat(catalogue.pictures.find(draws.uniform())[:, None], shots, 1) if len(catalogue.pictures.items) \
+        else np.zeros((count, shots), int)
+    moving = (kind == "clip") | draws.chance(0.25) & (kind == "alike") | draws.chance(0.15) & (kind == "pasted")
+    ids = np.tile(np.array(NOBODY), (count, OWN, 1))
+    box = np.zeros((count, 4))
+    scene = {"picture": picture, "moving": moving, "ids": ids, "box": box, "track": np.zeros(count, int),
+             "row": np.full(count, -1)}
+
+    # An image with one or two of its own objects.
+    chances = draws.uniform(shape=(4,))
+    if catalogue.place.some:
+        own = (kind == "place") | (chances[:, 3] < 0.2) & (kind == "alike")
+        row = catalogue.place.find(chances[:, 0], chances[:, 1])
+        objects = catalogue.objects[row]
+        rows = catalogue.place
+        # The second object is the one after the first, in the order of the rows and round about.
+        number, among = rows.first[objects[:, 0]], rows.count[objects[:, 0]]
+        position = np.searchsorted(rows.rows, row) - number
+        second = catalogue.objects[rows.rows[number + (position + 1) % among]]
+        different = (among > 1) & (second[:, 1] != objects[:, 1]) & (objects[:, 1] == objects[:, 2]) \
+            & (second[:, 1] == second[:, 2])
+        picture[own] = objects[own, :1]
+        ids[own, 0] = objects[own, 1:3]
+        ids[own & different, 1] = second[own & different, 1:3]
+        box[own] = objects[own, 3:7]
+        scene["row"][own] = row[own]
+        moving &= ~own
+
+    # A video with up to two of its objects.
+    if len(catalogue.videos):
+        tracks = catalogue.tracks
+        video = draws.below(len(catalogue.videos))
+        frames = _draw_frames(draws, catalogue.videos[video, 1], shots, max_jump)
+        picture[moving] = (catalogue.videos[video, :1] + frames)[moving]
+        first = np.searchsorted(tracks["video"], video)
+        among = np.searchsorted(tracks["video"], video, side="right") - first
+        track = first + draws.below(among)
+        other = first + (track - first + 1) % np.maximum(among, 1)
+        known = moving & (among > 0)
+        if known.any():
+            track, other = np.where(known, track, 0), np.where(known, other, 0)
+            ids[known, 0] = tracks["id"][track[known], None]
+            two = known & (among > 1)
+            ids[two, 1] = tracks["id"][other[two], None]
+            at = tracks["boxes"][tracks["start"][track] + frames[:, 0]]
+            box[known] = np.column_stack([at[:, :2], at[:, 2:4] - at[:, :2]])[known]
+            scene["track"] = track
+        scene["frames"] = frames
+    else:
+        moving[:] = False
+    return scene
+
+
+def _draw_camera(draws, moving, shots):
+    """Return the matrices n×T×3×3 by which the background moves around the frame's middle; ways as shares of its side.
+    """
+    pace = random_pace(draws)
+    fast = draws.chance(0.25) & ~moving
+    x, y, turn, zoom, slope, wider = np.moveaxis(drift(draws, (0.05, 0.05, 0.08, 0.05, 0.03, 0.02), pace, shots), -1, 0)
+    times = np.arange(shots)
+    direction, speed = draws.uniform(0, 2 * np.pi), np.where(fast, draws.uniform(0.06, 0.25), 0)[:, None]
+    x, y = x + times * speed * np.cos(direction)[:, None], y + times * speed * np.sin(direction)[:, None]
+    zoom = zoom + times * (fast * draws.normal(0.05))[:, None]
+    # Shaking is new in each frame. A real video has a motion of its own and gets only a little.
+    shake = np.where(draws.chance(0.3), draws.uniform(0.3, 1.5), np.where(moving, 0.3, 0))[:, None]
+    jitter = draws.normal(1, (shots, 4)) * shake[..., None] * (0.02, 0.02, 0.03, 0.02)
+    still = moving[:, None]
+    x, y = np.where(still, 0.3 * x, x) + jitter[..., 0], np.where(still, 0.3 * y, y) + jitter[..., 1]
+    turn, zoom = turn + jitter[..., 2], np.clip(zoom + jitter[..., 3], -0.7, 0.7)
+    turn = turn + draws.uniform(-0.1, 0.1)[:, None]
+    return translations(np.stack([x, y], -1)) @ linear_maps(turn, np.exp(zoom + wider), np.exp(zoom - wider), slope)
+
+
+def _draw_view(catalogue, draws, scene, camera):
+    """Add the part of the picture that frame 0 shows to `scene`, and keep the camera inside of the picture, in place.
+
+    Adds centre n×2 (x, y) and extent n×2 in pixels of the picture, and flip n: -1 where it is mirrored.
+    """
+    sizes = catalogue.sizes[scene["picture"][:, 0]][:, ::-1]
+    box = scene["box"]
+    side = sizes.min(1) * np.where(scene["moving"], draws.uniform(0.6, 1), draws.uniform(0.5, 0.95))
+    extent = side[:, None] * np.exp(draws.uniform(-0.15, 0.15, (2,)))
+    extent = np.minimum(np.minimum(np.maximum(extent, box[:, 2:] / 0.9), sizes), PART)
+    # The object's middle lies between 0.2 and 0.8 of the part.
+    middle = box[:, :2] + box[:, 2:] / 2
+    low, high = np.zeros_like(sizes), sizes - extent
+    has = (box[:, 2:] > 0).all(1, keepdims=True)
+    near = [np.clip(middle - share * extent, 0, sizes - extent) for share in (0.8, 0.2)]
+    low, high = np.where(has, near[0], low), np.where(has, near[1], high)
+    centre = low + draws.uniform(shape=(2,)) * (high - low) + extent / 2
+    flip = np.where(draws.chance(0.5), -1, 1)
+    # Where the camera would leave the picture, it mostly goes the other way: then the background moves from there.
+    off = (centre - sizes / 2) * np.stack([flip, np.ones_like(flip)], 1)
+    towards = np.where(off >= 0, 1, -1) * np.abs(camera[..., :2, 2]).max(1)
+    way = camera[:, -1, :2, 2]
+    wrong = (np.sign(way) != np.sign(towards)) & draws.chance(0.85)[:, None] & (np.abs(way) > 0.05)
+    camera[..., :2, 2] *= np.where(wrong, -1, 1)[:, None]
+    scene |= {"centre": centre, "extent": extent, "flip": flip}
+
+
+def _draw_things(catalogue, draws, scene, kind, pasted, shots, max_jump):
+    """Return the pasted objects: for each of n×R roles the row of the table of objects, or the frames of a video.
+
+    Keys: row n×R, twin n×R (role is a copy of role 0), moving n×R (it is shown as in its video), picture n×R×T,
+    ids n×R×2, box n×R×4 (left, top, right, bottom), area n×R, tone n×R×3.
+    """
+    count, roles = len(kind), np.arange(ROLES)
+    if not catalogue.cut.some:
+        none = np.zeros((count, ROLES), int)
+        return {"twin": none > 0, "moving": none > 0, "picture": np.zeros((count, ROLES, shots), int),
+                "ids": np.tile(np.array(NOBODY), (count, ROLES, 1)), "box": np.ones((count, ROLES, 4)),
+                "area": none + 1.0, "tone": np.full((count, ROLES, 3), 120.0)}
+    alike, crowd = kind == "alike", kind == "crowd"
+    chances = draws.uniform(shape=(ROLES, 4))
+    main = catalogue.cut.find(chances[:, 0, 0], chances[:, 0, 1])
+    # A role is a copy of role 0, of an image from the same folder, or of any image.
+    copies = np.where(alike, 1 + draws.choice((0.6, 0.4)), 0)[:, None]
+    twin = (roles > 0) & np.where(alike[:, None], roles <= copies, chances[..., 2] < np.where(crowd, 0.45, 0.2)[:, None])
+    folder = catalogue.folders[catalogue.objects[main, 0]][:, None]
+    folder = np.where(chances[..., 3] < 0.3, folder, -1)
+    row = catalogue.cut.find(chances[..., 0], chances[..., 1], folder)
+    row[:, 0] = main
+
+    # The main object may be one of the background, so that the pasted one is its look-alike.
+    own = scene["row"]
+    mirrored = (own >= 0) & (catalogue.objects[own, 8] & CUT_OUT > 0) & (alike | draws.chance(0.35))
+    row[:, 0] = np.where(mirrored, own, row[:, 0])
+    row = np.where(twin, row[:, :1], row)
+    table = catalogue.objects[row]
+    box = np.concatenate([table[..., 3:5], table[..., 3:5] + table[..., 5:7]], -1).astype(float)
+    things = {
+        "twin": twin, "moving": np.zeros((count, ROLES), bool), "picture": np.repeat(table[..., :1], shots, -1),
+        "ids": table[..., 1:3].copy(), "box": box, "area": table[..., 7].astype(float),
+        "tone": catalogue.object_tones[row].astype(float),
+    }
+
+    # Or it is an object of a video, with its motion: of the background's own, or of another one.
+    tracks, chance = catalogue.tracks, draws.uniform(shape=(3,))
+    if len(tracks["id"]):
+        same = scene["moving"] & (alike | (chance[:, 0] < 0.35))
+        track = np.where(same, scene["track"], np.minimum(chance[:, 1] * len(tracks["id"]), len(tracks["id"]) - 1).astype(int))
+        video = tracks["video"][track]
+        frames = _draw_frames(draws, catalogue.videos[video, 1], shots, max_jump)
+        frames = np.where(same[:, None], scene["frames"], frames)
+        at = tracks["start"][track][:, None] + frames
+        boxes = tracks["boxes"][at]
+        used = tracks["whole"][at].all(1) & (same | (chance[:, 2] < np.where(kind == "clip", 0.5, 0.3)))
+        used = used[:, None] & ((roles == 0) | twin)
+        shown = np.repeat((catalogue.videos[video, :1] + frames)[:, None], ROLES, 1)
+        # Every second copy runs backwards, or all would do the same at the same time.
+        shown[:, 1::2] = shown[:, 1::2, ::-1]
+        hull = np.concatenate([boxes[..., :2].min(1), boxes[..., 2:4].max(1)], -1)
+        things["moving"] = used
+        things["picture"] = np.where(used[..., None], shown, things["picture"])
+        things["ids"] = np.where(used[..., None], tracks["id"][track][:, None, None], things["ids"])
+        things["box"] = np.where(used[..., None], hull[:, None], things["box"])
+        things["area"] = np.where(used, boxes[..., 4].mean(1)[:, None], things["area"])
+        things["tone"] = np.where(used[..., None], catalogue.tones[shown[..., 0]], things["tone"])
+    return things
+
+
+def _draw_paths(draws, kind, twin, area, camera, size, shots):
+    """Return the paths of pasted objects: keys place n×R×T×2, shape n×R×T×3×3, zoom n×R and root n×R.
+
+    The shape turns and stretches an object around its middle, the zoom is the number of pixels of the frame for one of
+    the object's picture, and the root is the square root of its area as a share of the frame's side.
+    """
+    roles, times = np.arange(ROLES), np.arange(shots)
+    alike, crowd = kind == "alike", kind == "crowd"
+    root = np.where(crowd[:, None], draws.logarithmic(0.035, 0.12, (ROLES,)), draws.logarithmic(0.08, 0.6, (ROLES,)))
+    root = np.where(alike[:, None], np.clip(root, 0.07, 0.35), root)
+    # Look-alikes are about as large as one another.
+    root = np.where(twin, root[:, :1] * np.exp(draws.normal(0.12, (ROLES,))), root)
+    zoom = np.minimum(root * size / np.sqrt(area), ENLARGED * size / 384)
+    root = zoom * np.sqrt(area) / size
+
+    pace = random_pace(draws, (ROLES,))
+    x, y, turn, growth, slope, wider = np.moveaxis(drift(draws, (0.08, 0.08, 0.12, 0.06, 0.05, 0.03), pace, shots), -1, 0)
+    start = draws.uniform(0.12, 0.88, (ROLES, 2))
+    place = start[:, :, None] + np.stack([x, y], -1)
+
+    # Look-alikes cross: they start on opposite sides of a point and meet there about in the middle of the sample.
+    crossing = ((roles == 0) | twin) & (draws.chance(np.where(alike, 0.75, np.where(crowd, 0.4, 0.3))[:, None], (1,)))
+    crossing &= roles < 3
+    point = draws.uniform(0.3, 0.7, (1, 1, 2))
+    moment = draws.uniform(0.3, 0.9, (1, 1)) * (shots - 1)
+    distance = draws.uniform(0.12, 0.4, (1,)) * np.where(roles == 2, 0.7, 1)
+    angle = draws.uniform(0, 2 * np.pi, (1,)) + np.where(roles == 0, 0, np.where(roles == 1, np.pi, 2))
+    angle = angle + draws.normal(0.25, (ROLES,))
+    way = distance[..., None] * (1 - times / moment)
+    away = way[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)[:, :, None]
+    aside = draws.normal(0.03, (ROLES, 1, 2)) + 0.2 * np.stack([x, y], -1)
+    place = np.where(crossing[..., None, None], point + away + aside, place)
+
+    # Some leave the frame and come back.
+    leaving = draws.chance(0.12, (ROLES,)) & ~crossing
+    begin, end = draws.uniform(0, 0.3, (ROLES, 1)) * (shots - 1), draws.uniform(0.7, 1.1, (ROLES, 1)) * (shots - 1)
+    swing = np.sin(np.pi * np.clip((times - begin) / (end - begin), 0, 1)) * draws.uniform(0.7, 1.2, (ROLES, 1))
+    angle = draws.uniform(0, 2 * np.pi, (ROLES,))
+    out = swing[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)[:, :, None]
+    place = np.where(leaving[..., None, None], place + out, place)
+
+    # Half of the objects move with the background.
+    base = draws.normal(0.2, (ROLES,))
+    aspect = np.exp(draws.normal(0.05, (ROLES,)))
+    flip = np.where(draws.chance(0.5, (ROLES,)), -1, 1)
+    growth = np.exp(np.clip(growth, -0.8, 0.8))
+    shape = linear_maps(turn, growth * np.exp(wider), growth * np.exp(-wider), np.clip(slope, -0.5, 0.5))
+    shape = shape @ linear_maps(base, flip * aspect, 1 / aspect)[:, :, None]
+    follows = draws.chance(0.5, (ROLES,)) & ~crossing
+    moved = camera[:, None] @ translations(place - 0.5)
+    shape = np.where(follows[..., None, None, None], _only_linear(moved @ shape), shape)
+    place = np.where(follows[..., None, None], moved[..., :2, 2] + 0.5, place)
+    return {"place": place, "shape": shape, "zoom": zoom, "root": root}
+
+
+def _only_linear(matrices):
+    result = matrices.copy()
+    result[..., :2, 2] = 0
+    return result
+
+
+COVERS = (0.2, 0.2, 0.15, 0.15, 0.3)
+"""Shares of what hides objects: discs, rectangles, rings, bars, and things cut out of images."""
+
+DISC, RECTANGLE, RING, BARS, THING = range(5)
+
+
+def _draw_front(catalogue, draws, scene, paths, camera, pasted, shots):
+    """Return what is in front and counts as background, for the layers R and R + 1: a dict of arrays n×2×….
+
+    The first hides an object for a while, the second passes in front anywhere.
+    """
+    count, times = len(pasted), np.arange(shots)
+    active = draws.chance((0.3, 0.15), (2,))
+    form = draws.choice(COVERS, (2,))
+    chances = draws.uniform(shape=(2, 4))
+    if catalogue.cut.some:
+        row = catalogue.cut.find(chances[..., 0], chances[..., 1])
+        table = catalogue.objects[row]
+    else:
+        row, table = None, np.zeros((count, 2, 9), int)
+        form = np.where(form == THING, DISC, form)
+    images = len(catalogue.pictures.items) > 0
+    picture = catalogue.pictures.find(chances[..., 2]) if images else np.repeat(scene["picture"][:, :1], 2, 1)
+    sizes = catalogue.sizes[picture][..., ::-1]
+    side = sizes.min(-1) * draws.uniform(0.2, 0.5, (2,))
+    corner = draws.uniform(shape=(2, 2)) * (sizes - side[..., None])
+    thing = (form == THING)[..., None]
+    box = np.where(thing, np.concatenate([table[..., 3:5], table[..., 3:5] + table[..., 5:7]], -1),
+                   np.concatenate([corner, corner + side[..., None]], -1))
+    area = np.where(form == THING, table[..., 7], side ** 2)
+
+    # Where the target is, and how large, when it is hidden.
+    middle = (scene["box"][:, :2] + scene["box"][:, 2:] / 2 - scene["centre"]) / scene["extent"]
+    middle = middle * np.stack([scene["flip"], np.ones(count)], 1)
+    moment = 1 + draws.below(shots - 1)
+    each = np.arange(count)
+    own = (scene["box"][:, 2] > 0) & ((pasted == 0) | draws.chance(0.6))
+    at = (camera[each, moment] @ np.concatenate([middle, np.ones((count, 1))], 1)[..., None])[:, :2, 0] + 0.5
+    target = np.where(own[:, None], at, paths["place"][each, 0, moment])
+    large = np.where(own, np.sqrt(scene["box"][:, 2:].prod(1) / scene["extent"].prod(1)) * 0.75, paths["root"][:, 0])
+    root = np.stack([np.clip(large * draws.logarithmic(0.6, 2.2), 0.06, 0.7), draws.uniform(0.15, 0.5)], 1)
+    # It must be elsewhere in frame 0.
+    least = 0.6 * (large + root[:, 0]) / moment
+    speed = np.stack([np.maximum(draws.uniform(0.05, 0.3), least), draws.uniform(0.02, 0.2)], 1)
+    angle = draws.uniform(0, 2 * np.pi, (2,))
+    way = (speed * np.array([1.0, 1.0]))[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+    point = np.stack([target, draws.uniform(0.1, 0.9, (2,))], 1)
+    place = point[:, :, None] + way[:, :, None] * (times - np.stack([moment, draws.uniform(0, shots)], 1)[..., None])[..., None]
+    shape = linear_maps(draws.normal(0.3, (2,)), np.exp(draws.normal(0.25, (2,))), np.exp(draws.normal(0.25, (2,))))
+    shape = shape[:, :, None] @ linear_maps(draws.normal(0.05, (2,))[..., None] * times)
+    return {"active": active, "form": form, "picture": np.where(form == THING, table[..., 0], picture), "box": box,
+            "ids": np.where(thing, table[..., 1:3], NOBODY), "place": place, "shape": shape, "root": root,
+            "area": area, "tone": catalogue.tones[picture].astype(float)}
+
+
+def _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, rank, follow_two, crowd, size, shots,
+              perturb):
+    """Return the plan of all parts of the samples, in the order and the units in which they are rendered."""
+    count, times = len(active), np.arange(shots)
+    place = np.concatenate([paths["place"], front["place"]], 1)
+    shape = np.concatenate([paths["shape"], front["shape"]], 1)[..., :2, :2]
+    box = np.concatenate([things["box"], front["box"]], 1)
+    area = np.concatenate([things["area"], front["area"]], 1)
+    zoom = np.concatenate([paths["zoom"], np.minimum(front["root"] * size / np.sqrt(front["area"]), 4 * size / 384)], 1)
+    picture = np.concatenate([things["picture"], np.repeat(front["picture"][..., None], shots, -1)], 1)
+    ids = np.concatenate([things["ids"], front["ids"]], 1)
+    moving = np.concatenate([things["moving"], np.zeros((count, 2), bool)], 1)
+    form = np.concatenate([np.full((count, ROLES), THING), front["form"]], 1)
+    tone = np.concatenate([things["tone"], front["tone"]], 1)
+
+    # A few samples show another picture for a frame or two.
+    cut = draws.chance(0.04)
+    start = 1 + draws.below(shots - 1)
+    away = cut[:, None] & (times >= start[:, None]) & (times < start[:, None] + 1 + draws.below(2)[:, None])
+    other = catalogue.pictures.find(draws.uniform()) if len(catalogue.pictures.items) else scene["picture"][:, 0]
+    pictures = np.where(away, other[:, None], scene["picture"])
+    sizes = catalogue.sizes[pictures][..., ::-1]
+    centre = np.where(away[..., None], sizes / 2, scene["centre"][:, None])
+    extent = np.where(away[..., None], sizes.min(-1, keepdims=True) * 0.9, scene["extent"][:, None])
+    place = place + 10 * away[:, None, :, None]
+    own_ids = np.where(away[..., None, None], NOBODY, scene["ids"][:, None])
+
+    # The background: from pixels of the frame to the window, whose sides go from -1 to 1.
+    to_picture = linear_maps(x=extent[..., 0] * scene["flip"][:, None], y=extent[..., 1]) @ invert(camera)
+    origin = np.round(centre + to_picture[..., :2, 2] - WINDOW / 2)
+    back = np.zeros((count, shots, 2, 3))
+    back[..., :2] = to_picture[..., :2, :2] / size
+    back[..., 2] = centre + to_picture[..., :2, 2] - to_picture[..., :2, :2].sum(-1) / 2 - origin
+    back *= 2 / WINDOW
+    back[..., 2] -= 1
+    back_waves = _draw_waves(draws, draws.uniform(0.002, 0.012) * draws.chance(0.7), random_pace(draws), times)
+
+    # The layers: from pixels of the frame to the object, whose longer side goes from -1 to 1.
+    half = (box[..., 2:] - box[..., :2]).max(-1) / 2
+    room = sprite_side(size) - 2 * sprite_margin(size)
+    fine = np.minimum(room / (2 * half), 1)
+    scale = zoom * np.sqrt(np.abs(np.linalg.det(shape))).mean(-1)
+    level = np.clip(np.ceil(np.log2(fine / scale / 1.4)), 0, 3)
+    inverse = np.linalg.inv(shape) / zoom[..., None, None, None]
+    ahead = np.concatenate([inverse, -(inverse @ (place * size)[..., None])], -1) / half[..., None, None, None]
+    strength = 0.045 * draws.uniform(shape=(LAYERS,)) * draws.chance(0.8, (LAYERS,)) * np.where(form == THING, 1, 0.3)
+    waves = _draw_waves(draws, strength, 2 * random_pace(draws, (LAYERS,)), times)
+    limbs = _draw_limbs(draws, (form == THING) & draws.chance(0.45, (LAYERS,)), shots)
+    into_sprite = half * fine / (sprite_side(size) / 2) / 2 ** level
+
+    # Motion blur of a layer, along its fastest way.
+    ways = np.diff(place, axis=2) * size
+    ways = np.where(np.abs(ways).max(-1, keepdims=True) > 2 * size, 0, ways)
+    fastest = np.take_along_axis(ways, (ways ** 2).sum(-1).argmax(-1)[..., None, None], 2)[:, :, 0]
+    shutter = draws.uniform(0.15, 0.6, (LAYERS,)) * (draws.chance(0.25) [:, None] | draws.chance(0.08, (LAYERS,)))
+    streak = (inverse[:, :, 0] @ fastest[..., None])[..., 0] * (shutter * fine / 2 ** level)[..., None]
+    length = np.linalg.norm(streak, axis=-1, keepdims=True)
+    streak = streak * np.minimum(1, sprite_side(size) / 10 / np.maximum(length, 1e-6)) * (length > 1)
+
+    # What each layer can touch, in cells: its box, displaced by waves and by the limb, which turns about its joint.
+    slack = np.abs(waves[..., 3:]).sum(-2).max(2) + (
+        (np.linalg.norm(streak, axis=-1) / 2 + 2) * 2 ** level / (half * fine))[..., None]
+    sides = (box[..., 2:] - box[..., :2]) / 2 / half[..., None]
+    joint = np.linalg.norm(limbs[:, :, 0, 4:6], axis=-1)
+    bent = (np.abs(limbs[..., 7]).max(-1) > 0)[..., None]
+    sides = np.where(bent, ((np.linalg.norm(sides, axis=-1) + joint) / 0.9 + joint)[..., None], sides) + slack
+    sides = (np.abs(shape) @ sides[:, :, None, :, None])[..., 0] * (zoom * half)[..., None, None]
+    seen = ~away[:, None, :, None]
+    low = np.clip(np.floor((place * size - sides).min(2, where=seen, initial=size) / CELL - 0.5), 0, size // CELL)
+    high = np.clip(np.ceil((place * size + sides).max(2, where=seen, initial=0) / CELL + 0.5), 0, size // CELL)
+    reach = np.concatenate([low, high], -1).astype(int)
+
+    # Colours: what look-alikes share, then what each has for itself.
+    tone_back = catalogue.tones[scene["picture"][:, 0]].astype(float)
+    shared = recolourings(draws, tone, 0.12, 0.02, 0.02, (LAYERS,))
+    shared[:, :ROLES] = np.where(things["twin"][..., None, None], shared[:, :1], shared[:, :ROLES])
+    gains = ((tone_back[:, None] + 20) / (tone + 20)) ** draws.uniform(0, 0.5, (LAYERS,))[..., None]
+    shared[..., :3] *= np.clip(gains, 0.6, 1.5)[..., None, :]
+    own = np.where(draws.chance(0.7, (LAYERS,))[..., None, None], recolourings(draws, tone, 0.03, 0.004, 0, (LAYERS,)),
+                   recolourings(draws, tone, 0.15, 0.03, 0.02, (LAYERS,)))
+    colour = own[..., :3] @ shared
+    colour[..., 3] += own[..., 3]
+
+    # Sort: within a sample from back to front, samples with many layers first.
+    present = np.concatenate([active, front["active"]], 1)
+    depth = np.concatenate([np.argsort(order, 1), np.tile([ROLES, ROLES + 1], (count, 1))], 1)
+    layers = np.argsort(np.where(present, depth, LAYERS), 1, kind="stable")
+    many = present.sum(1)
+    samples = np.argsort(-many, kind="stable")
+    heights = [int((many > layer).sum()) for layer in range(many.max(initial=0))]
+    sample = np.concatenate([samples[:height] for height in heights] + [np.zeros(0, int)])
+    which = np.concatenate([layers[samples[:height], layer] for layer, height in enumerate(heights)] + [np.zeros(0, int)])
+    label = np.where(which < ROLES, OWN + 1 + which, 0)
+    behind = draws.chance(0.35, (LAYERS,))[sample, which] & (scene["box"][sample, 2] > 0) & (which < ROLES)
+
+    # Sprites: one for a layer, or one for each frame if it shows an object of a video.
+    lengths = np.where(moving[sample, which], shots, 1)
+    firsts = np.cumsum(lengths) - lengths
+    owner = np.repeat(np.arange(len(sample)), lengths)
+    time = np.arange(len(owner)) - firsts[owner]
+    shown = firsts[:, None] + np.where(lengths[:, None] > 1, times, 0)
+    at = sample[owner], which[owner]
+    source = picture[(*at, time)]
+    corners = box[at]
+    # Whole numbers, so that pixels of sprite and picture coincide.
+    middles = np.floor((corners[:, :2] + corners[:, 2:]) / 2)
+
+    geometry = np.concatenate([
+        _flat(back[samples], back_waves[samples]), _flat(ahead[sample, which], waves[sample, which])])
+    limb = np.concatenate([np.zeros((count * shots, 8)), limbs[sample, which].reshape(-1, 8)])
+    film = _draw_film(draws, tone_back, place, camera, size, shots)
+    plan = {
+        "geometry": np.concatenate([geometry, limb, np.concatenate([
+            np.ones(count * shots), np.repeat(into_sprite[sample, which], shots)])[:, None]], 1),
+        "windows": _integers(catalogue.offsets[pictures[samples]].ravel(), *sizes[samples].reshape(-1, 2).T,
+                             *origin[samples].reshape(-1, 2).T, *own_ids[samples].reshape(-1, 4).T),
+        "sprites": _integers(catalogue.offsets[source], *catalogue.sizes[source].T[::-1], *ids[at].T, form[at]),
+        "sprite_places": np.column_stack([middles, 1 / fine[at], (corners[:, 2:] - corners[:, :2]) / 2
+                                          * fine[at][:, None]]),
+        "colours": colour[at].reshape(-1, 12),
+        "shown": shown,
+        "labels": label,
+        "behind": behind,
+        "heights": heights,
+        "reach": [np.concatenate([part[:, :2].min(0), part[:, 2:].max(0)]).tolist()
+                  for part in np.split(reach[sample, which], np.cumsum(heights)[:-1])] if heights else [],
+        "levels": level[at].astype(int),
+        "streaks": streak[at],
+        "order": np.argsort(samples),
+        "rank": rank[samples],
+        "follow_two": follow_two[samples],
+        "visible": np.where(crowd, VISIBLE_IN_CROWD, VISIBLE)[samples] * size ** 2,
+        **{name: value[samples] for name, value in film.items()},
+    }
+    if perturb:
+        plan["targets"] = draws.uniform(*perturb, (2,))[samples]
+        plan["damage"] = draws.normal(1, (2, 3, NOISE, NOISE))[samples]
+    return plan
+
+
+def sprite_side(size):
+    """Return the side in pixels of the square in which a cut-out is kept, for frames of `size` pixels."""
+    return max(64, size * 5 // 6 // 16 * 16)
+
+
+def sprite_margin(size):
+    """Return the width of the transparent margin of a sprite."""
+    return sprite_side(size) // 16
+
+
+def _flat(*parts):
+    """Join arrays k×T×… to one of k·T rows."""
+    return np.concatenate([part.reshape(part.shape[0] * part.shape[1], int(np.prod(part.shape[2:]))) for part in parts], 1)
+
+
+def _integers(*columns):
+    return np.stack([np.asarray(column).astype(np.int64) for column in columns], 1)
+
+
+def _draw_waves(draws, strength, pace, times):
+    """Return waves that deform a layer, n×…×T×WAVES×5: vector (turns for a unit), phase (turns), offset (units).
+
+    strength: n×…, about one standard deviation of the displacement as a share of the layer's side. pace: n×…, standard
+    deviation of the speed in radians for a frame.
+    """
+    shape = (*strength.shape[1:], WAVES)
+    lengths = 2 * draws.uniform(0.6, 1.8, shape)
+    angle, phase = draws.uniform(0, 2 * np.pi, shape), draws.uniform(0, 1, shape)
+    speed = draws.normal(1, shape) * pace[..., None] / (2 * np.pi)
+    offset = draws.normal(1, (*shape, 2)) * (strength[..., None] * lengths)[..., None] / 1.7
+    phases = phase[..., None, :] + speed[..., None, :] * times[:, None]
+    fixed = np.stack([np.cos(angle) / lengths, np.sin(angle) / lengths], -1)[..., None, :, :]
+    fixed, offset = (np.broadcast_to(part, (*phases.shape, 2)) for part in (fixed, offset[..., None, :, :]))
+    return np.concatenate([fixed, phases[..., None], offset], -1)
+
+
+def _draw_limbs(draws, active, shots):
+    """Return how a part of each layer turns about a joint, n×L×T×8.
+
+    A line across the object, across·x + down·y = edge, divides the part from the rest; the turn grows with the distance
+    from it. The numbers are across, down, edge, 1 / width of the transition, joint (x, y), cosine - 1 and sine.
+    """
+    shape = active.shape[1:]
+    angle = draws.uniform(0, 2 * np.pi, shape)
+    across, down = np.cos(angle), np.sin(angle)
+    edge, along = draws.uniform(-0.05, 0.45, shape), draws.uniform(-0.25, 0.25, shape)
+    width = draws.uniform(0.15, 0.5, shape)
+    start = draws.normal(0.35, shape)
+    turn = start[..., None] + drift(draws, (0.5,), draws.logarithmic(0.3, 1.2, shape), shots)[..., 0]
+    turn = np.clip(turn, -0.9, 0.9) * active[..., None]
+    fixed = np.stack([across, down, edge, 1 / width, across * edge - down * along, down * edge + across * along], -1)
+    fixed = np.broadcast_to(fixed[..., None, :], (*turn.shape, 6))
+    return np.concatenate([fixed, (np.cos(turn) - 1)[..., None], np.sin(turn)[..., None]], -1)
+
+
+def _draw_film(draws, tone, place, camera, size, shots):
+    """Return what happens to whole frames: light, colour, blur and noise.
+
+    Keys: gains n×T×GAIN×GAIN, film n×T×12 (colour matrices), taps n×T×TAPS×2 in pixels, blurred n, noise n (standard
+    deviation in grey levels), shifts n×T×2.
+    """
+    count, times = len(tone), np.arange(shots)
+    # Light: slow drifts, and in some samples large changes, flicker, or shadows that cross the frame.
+    slow = drift(draws, (0.04, 0.015, 0.015, 0.015), draws.uniform(0, 1), shots)
+    strong = draws.chance(0.2)
+    large = draws.normal(0.12)[:, None] * times + draws.normal(0.12, (shots,)) * draws.chance(0.3)[:, None]
+    exposure = np.clip(slow[..., 0] + np.where(strong[:, None], large, 0), -0.7, 0.5)
+    light = np.exp(exposure[..., None] + np.clip(slow[..., 1:], -0.2, 0.2))
+    film = recolourings(draws, tone, 0.1, 0.01, 0.03)[:, None] * light[..., None]
+    axis = np.linspace(-1, 1, GAIN)
+    angle, phase, speed = draws.uniform(0, 2 * np.pi), draws.uniform(0, 2 * np.pi), draws.normal(0.6)
+    depth = np.where(draws.chance(0.3), draws.uniform(0.1, 0.5), 0)
+    wave = np.cos(angle)[:, None, None] * axis + np.sin(angle)[:, None, None] * axis[:, None]
+    wave = 2.5 * wave[:, None] + (phase[:, None] + speed[:, None] * times)[..., None, None]
+    gains = np.exp(depth[:, None, None, None] * np.sin(wave))
+
+    # Blur: along the camera's way, or out of focus.
+    ways = np.diff(camera[..., :2, 2], axis=1) * size
+    ways = np.concatenate([ways, ways[:, -1:]], 1)
+    fast = (np.linalg.norm(ways, axis=-1).max(1) > 3) & draws.chance(0.5)
+    ways = ways * draws.uniform(0.2, 0.6)[:, None, None]
+    ways = ways * np.minimum(1, size / 12 / np.maximum(np.linalg.norm(ways, axis=-1, keepdims=True), 1e-6))
+    streak = ways[:, :, None] * (np.arange(TAPS) / (TAPS - 1) - 0.5)[:, None]
+    soft = draws.chance(0.12)
+    ring = np.array([[0, -1], [0.87, 0.5], [-0.87, 0.5]]) * draws.uniform(0.3, 0.9)[:, None, None] * size / 384
+    taps = np.where(fast[:, None, None, None], streak, ring[:, None])
+    noise = np.where(draws.chance(0.25), draws.uniform(2, 8), 0)
+    return {"gains": gains, "film": film.reshape(count, shots, 12), "taps": taps, "blurred": fast | soft, "noise": noise,
+            "shifts": draws.below(256, (shots, 2))}
