@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from dataset.sampler import training_batches
+from dataset.sampler import BatchNumbers, load_batches
 from dataset.synthetic import MovingNoise, make_noise_batch
 from dataset.training import make_training_dataset
 from inference_core import InferenceCore, track_frames
@@ -435,8 +435,9 @@ class Bench:
 
     def _measure_data_wait(self, trainer, settings, steps):
         """Return the share of the time that steps wait for their batches."""
-        batches = iter(training_batches(make_training_dataset(settings), settings.recipe.batch_size, 0, 3 + steps,
-                                        workers=settings.data.workers, pin_memory=self.device.type == "cuda"))
+        batches = load_batches(make_training_dataset(settings),
+                               BatchNumbers(settings.recipe.batch_size, 0, 3 + steps),
+                               workers=settings.data.workers, pin_memory=self.device.type == "cuda")
         waited = 0
         for number in range(3 + steps):
             if number == 3:

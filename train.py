@@ -25,8 +25,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from dataset.sampler import training_batches
-from dataset.training import check_training_data, describe_data, make_training_dataset
+from dataset.training import check_training_data, describe_data, make_batches, make_training_dataset
 from evaluation.validation import check_validation, validate
 from model.initialise import make_starting_network
 from model.trainer import Trainer
@@ -35,7 +34,7 @@ from model.training_state import find_checkpoint, make_run_folder
 from util.device import device_name, join_processes, patient_group, pick_device
 from util.errors import InputError, run_script
 from util.hyper_para import OptionParser, TrainingSettings, training_settings
-from util.machine import available_cores, keep_freed_memory
+from util.machine import keep_freed_memory
 from util.timing import peak_memory_mb
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -82,7 +81,7 @@ def main(args):
         keep_freed_memory()
     if running.val_davis:
         check_validation(running.val_davis)
-    dataset = make_training_dataset(settings, rank, processes)
+    dataset = make_training_dataset(settings, rank, processes, device)
     if processes > 1:
         join_processes("nccl" if device.type == "cuda" else "gloo", processes, timeout=None)
     # Softmax weights of far memory positions are denormal numbers, with which some CPUs multiply many times slower.
@@ -127,10 +126,7 @@ def train(settings, dataset, device, began, rank, processes):
             f"{processes} × {where}")
 
     # Prepare the loop: batches, validation, SIGTERM, counters.
-    batches = iter(training_batches(
-        dataset, recipe.batch_size, start * recipe.accumulate, recipe.iterations * recipe.accumulate,
-        workers=min(8, available_cores()) if data.workers is None else data.workers, rank=rank, world_size=processes,
-        pin_memory=device.type == "cuda"))
+    batches = make_batches(dataset, settings, start, trainer.samples, device, rank, processes)
     # The other processes wait in this group for the first one's validation, however long it takes.
     waiting = patient_group() if running.val_davis and processes > 1 else None
     previous = signal.signal(signal.SIGTERM, lambda *_: trainer.ask_to_stop())

@@ -55,9 +55,12 @@ class BatchNumbers:
     Batch k of all `world_size` processes together has the numbers k·B to (k + 1)·B - 1, B being batch_size·world_size.
     So two processes see the same samples as one process with twice the batch size, and a run is resumed, even in the
     middle of an epoch, with `start` alone.
+
+    shift: is added to all numbers.
     """
 
-    def __init__(self, batch_size, start, stop, rank=0, world_size=1):
+    def __init__(self, batch_size, start, stop, rank=0, world_size=1, shift=0):
+        self.shift = shift
         self.batch_size = batch_size
         self.batches = range(start, stop)
         self.rank = rank
@@ -68,19 +71,19 @@ class BatchNumbers:
 
     def __iter__(self):
         for batch in self.batches:
-            first = (batch * self.world_size + self.rank) * self.batch_size
+            first = (batch * self.world_size + self.rank) * self.batch_size + self.shift
             yield list(range(first, first + self.batch_size))
 
 
-def training_batches(dataset, batch_size, start, stop, *, workers=0, rank=0, world_size=1, pin_memory=False):
-    """Yield this process's part of batches `start` to `stop` - 1: dicts like the dataset's samples, with B in front.
+def load_batches(dataset, numbers, *, workers=0, pin_memory=False):
+    """Yield a batch for each list of running numbers in `numbers`: dicts like the dataset's samples, with B in front.
 
     The workers live as long as the iteration, over all epochs. Global random generators are not touched. Raises
     InputError, as the dataset does, naming a file that cannot be used.
     """
     loader = DataLoader(
         dataset,
-        batch_sampler=BatchNumbers(batch_size, start, stop, rank, world_size),
+        batch_sampler=numbers,
         num_workers=workers,
         worker_init_fn=_start_worker,
         # DataLoader draws seeds for its workers, which nothing here uses. By default the global generator draws them.

@@ -61,6 +61,10 @@ class SceneMaker:
         self._together = TOGETHER.get(device.type, 64)
         self._noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 256, 256), np.float32)).to(device)
 
+    def __len__(self):
+        """Return the number of pictures that samples are made of."""
+        return len(self._catalogue.sizes)
+
     def make(self, numbers):
         """Return the batch of the samples with these running numbers: a dict of tensors, all on the pack's device.
 

@@ -4,23 +4,30 @@ import sys
 
 from dataset.check import check_data
 from dataset.cuttings import Cuttings
+from dataset.pack import read_pack
 from dataset.pasted import PastedVideoDataset
-from dataset.sampler import MixedDataset
+from dataset.sampler import BatchNumbers, MixedDataset, load_batches
+from dataset.scenes import SceneMaker
 from dataset.static import StaticDataset
 from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, read_names, usable_videos
-from dataset.video import VideoDataset, jump_curriculum
+from dataset.video import LAST_JUMP, VideoDataset, jump_curriculum
 from util.errors import InputError
 from util.hyper_para import SHOTS, STAGES
+from util.machine import available_cores
 
 
-def make_training_dataset(settings, rank=0, processes=1):
-    """Return the dataset that TrainingSettings (util.hyper_para) ask for.
+def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
+    """Return the dataset that TrainingSettings (util.hyper_para) ask for; with --pack, a SceneMaker on the device.
 
     The first process checks that all masks exist and have their images' sizes. It also reports the videos that are left
     out because they cannot be trained on. Raises InputError that names what is missing.
     """
     data, recipe, seed = settings.data, settings.recipe, settings.running.seed
     perturb = (data.perturb_min, data.perturb_max)
+    if data.pack:
+        # Rollouts start from the clean mask.
+        return SceneMaker(read_pack(data.pack, device), seed=seed, size=data.crop, shots=recipe.rollout or SHOTS,
+                          perturb=None if recipe.rollout else perturb, max_jump=data.max_jump or LAST_JUMP)
     pairs, found = _find_pairs_and_videos(data, recipe.stage)
     excluded = _read_excluded(data)
     if rank == 0:
@@ -47,6 +54,23 @@ def make_training_dataset(settings, rank=0, processes=1):
     return MixedDataset(dataset, pasted, data.pasted, seed) if pasted else dataset
 
 
+def make_batches(dataset, settings, start, samples, device, rank=0, processes=1):
+    """Yield this process's batches of a training that goes on after `start` iterations and so many samples.
+
+    dataset: of `make_training_dataset`. A batch is what `model.training_step` takes.
+    """
+    data, recipe = settings.data, settings.recipe
+    # Samples go on where they ended, even if the batch size was another one before.
+    shift = samples - start * recipe.accumulate * recipe.batch_size * processes
+    numbers = BatchNumbers(recipe.batch_size, start * recipe.accumulate, recipe.iterations * recipe.accumulate, rank,
+                           processes, shift)
+    if isinstance(dataset, SceneMaker):
+        yield from map(dataset.make, numbers)
+    else:
+        workers = min(8, available_cores()) if data.workers is None else data.workers
+        yield from load_batches(dataset, numbers, workers=workers, pin_memory=device.type == "cuda")
+
+
 def check_training_data(data, stage):
     """Check every file that training a stage would read, and print how many can be used.
 
@@ -60,6 +84,8 @@ def check_training_data(data, stage):
 
 def describe_data(data, stage):
     """Return in words what the samples of a stage are made from."""
+    if data.pack:
+        return f"pictures in {data.pack}"
     name = f"samples of {data.video_root}" if data.video_root else STAGES[stage]["data"]
     if not data.pasted:
         return name

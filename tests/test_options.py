@@ -18,15 +18,15 @@ SCORING = "--workers --report"
 OPTIONS = {
     "train.py":
         "--recipe --check-data "
-        "--static-root --bl-root --yv-root --davis-root --video-root --exclude --pasted --copy-paste --hide --max-jump "
+        "--static-root --bl-root --yv-root --davis-root --video-root --exclude --pack --pasted --copy-paste --hide --max-jump "
         "--workers --num-workers --perturb-max --perturb-min --crop "
-        "--stage --batch-size -b --accumulate --iterations -i --steps --lr --gamma --warm-up --trunk-lr --train --clip "
-        "--damage --rollout "
+        "--stage --batch-size -b --accumulate --iterations -i --steps --lr --gamma --warm-up --ema --trunk-lr --train "
+        "--clip --damage --rollout "
         "--klloss-weight --decoder-f2-weight --decoder-f4-weight --temperature --start-warm --end-warm --top-p "
         "--dice-weight --match-weight "
         "--preset --repeat --load-network --backbone-weights "
-        "--id --out-root --load-model --resume --save-interval --keep --log-interval --image-interval --val-davis "
-        "--val-every --no-amp --amp-dtype --compile --benchmark --debug --seed --device",
+        "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval --val-davis "
+        "--val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
     "track.py": f"--example --video --mask --output --no-overlay --save-scores {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
@@ -36,6 +36,7 @@ OPTIONS = {
         "--protocol --model --preset --mode --mem-every --top --precision --compile --reference --objects --size "
         "--frames --device --threads --static-root --video-root --workers --crop --json",
     "export_model.py": "--output",
+    "make_pack.py": "--static-root --video-root --exclude --output",
     "download_bl30k.py": "--root --only --yes",
     "download_datasets.py": "--root --only --yes",
     "download_models.py": "--root --only --yes",

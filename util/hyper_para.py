@@ -253,6 +253,8 @@ class DataSettings:
                                           "DAVIS (default: on the stage's own datasets)", metavar="FOLDER")
     exclude: str | None = option(None, "stages 1 to 3: leave out the videos whose names this text file lists (default: "
                                        "none)", metavar="FILE")
+    pack: str | None = option(None, "stages 1 to 3: make the samples from this pack (make_pack.py), on the device that "
+                                    "trains (default: from the stage's own datasets)", metavar="FOLDER")
     pasted: float = option(0, "stages 1 to 3: make this share of the samples, 0 to 1, from the images of --static-root "
                               "(default: %(default)s)", type=fraction, metavar="SHARE")
     copy_paste: float = option(0, "stages 1 to 3: copy an object of another video into this share of the videos' "
@@ -428,12 +430,18 @@ def validate(args):
                 for part in dataclasses.fields(TrainingSettings) for field in dataclasses.fields(part.type)}
     given = {name for name, default in defaults.items() if getattr(args, name) != default}
     for_videos = [f"--{name.replace('_', '-')}" for name in (
-        "video_root", "exclude", "pasted", "copy_paste", "hide", "max_jump", "damage", "rollout", "val_davis")
+        "pack", "video_root", "exclude", "pasted", "copy_paste", "hide", "max_jump", "damage", "rollout", "val_davis")
         if name in given]
+    for_files = [f"--{name.replace('_', '-')}" for name in (
+        "static_root", "bl_root", "yv_root", "davis_root", "video_root", "exclude", "pasted", "copy_paste", "hide",
+        "workers") if name in given]
     for wrong, message in (
         (args.stage == 0 and for_videos,
          f"{' and '.join(for_videos)} {'is' if len(for_videos) == 1 else 'are'} for stages 1 to 3: stage 0 makes its "
          "samples of single images; leave that out or give another --stage"),
+        (args.pack and for_files,
+         f"{' and '.join(for_files)} {'is' if len(for_files) == 1 else 'are'} for data in files: leave that or --pack "
+         "out"),
         (args.crop % 16 or args.crop < 32, f"--crop {args.crop}: a multiple of 16 from 32 on is needed"),
         (0 < args.rollout < SHOTS, f"--rollout {args.rollout}: {SHOTS} frames or more are needed"),
         (args.train == "keys" and not args.match_weight,

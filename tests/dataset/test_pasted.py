@@ -12,7 +12,7 @@ from dataset.augmentation import IMAGE_MEAN
 from dataset.cuttings import Cuttings
 from dataset.layers import Layer, add_limb, compose, cut_out
 from dataset.pasted import PastedVideoDataset
-from dataset.sampler import MixedDataset, training_batches
+from dataset.sampler import BatchNumbers, MixedDataset, load_batches
 from dataset.training_sets import Pair, find_pairs, find_videos
 from dataset.video import VideoDataset
 from tests.trees import photograph, training_tree
@@ -94,9 +94,9 @@ def test_objects_move_and_some_leave(samples):
 
 def test_samples_do_not_depend_on_workers_or_history(pairs):
     dataset = pasted_dataset(pairs, seed=2)
-    alone = list(training_batches(dataset, 2, 0, 6))
-    assert all(map(equal, alone, training_batches(dataset, 2, 0, 6, workers=2)))
-    assert all(map(equal, alone[4:], training_batches(pickle.loads(pickle.dumps(dataset)), 2, 4, 6)))
+    alone = list(load_batches(dataset, BatchNumbers(2, 0, 6)))
+    assert all(map(equal, alone, load_batches(dataset, BatchNumbers(2, 0, 6), workers=2)))
+    assert all(map(equal, alone[4:], load_batches(pickle.loads(pickle.dumps(dataset)), BatchNumbers(2, 4, 6))))
     assert not torch.equal(dataset[3]["rgb"], dataset[3 + len(dataset)]["rgb"])
     assert not torch.equal(dataset[3]["rgb"], pasted_dataset(pairs, seed=3)[3]["rgb"])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dataset.sampler import BatchNumbers, find_sample_index, training_batches
+from dataset.sampler import BatchNumbers, find_sample_index, load_batches
 from dataset.static import StaticDataset
 from dataset.training_sets import TrainingVideo, find_davis, find_pairs, find_videos
 from dataset.video import SHOTS, VideoDataset, copy_object, draw_frames, jump_curriculum
@@ -74,12 +74,12 @@ def test_samples_do_not_depend_on_workers_or_history(kind, request):
     dataset = request.getfixturevalue(kind)
     torch.manual_seed(1)
     np.random.seed(1)
-    alone = list(training_batches(dataset, 2, 0, 6))
+    alone = list(load_batches(dataset, BatchNumbers(2, 0, 6)))
     state = torch.get_rng_state()
-    several = list(training_batches(dataset, 2, 0, 6, workers=2))
+    several = list(load_batches(dataset, BatchNumbers(2, 0, 6), workers=2))
     assert len(alone) == 6 and all(map(equal, alone, several))
     assert torch.equal(torch.get_rng_state(), state)
-    resumed = list(training_batches(dataset, 2, 4, 6, workers=1))
+    resumed = list(load_batches(dataset, BatchNumbers(2, 4, 6), workers=1))
     assert len(resumed) == 2 and all(map(equal, alone[4:], resumed))
     again = pickle.loads(pickle.dumps(dataset))
     assert equal(again[3], dataset[3]) and not torch.equal(dataset[3]["rgb"], dataset[3 + len(dataset)]["rgb"])
@@ -295,7 +295,7 @@ def test_bad_file_is_named_in_one_line(tmp_path, clip, workers):
     dataset = StaticDataset(find_pairs(pairs_tree(tmp_path, clip, 1)), size=SIZE)
     dataset.pairs[0].mask.unlink()
     with pytest.raises(InputError) as caught:
-        next(training_batches(dataset, 1, 0, 1, workers=workers))
+        next(load_batches(dataset, BatchNumbers(1, 0, 1), workers=workers))
     assert str(caught.value) == f"{dataset.pairs[0].mask}: no such file"
 
 
