@@ -1,5 +1,6 @@
 """train.py through its command line, on a small dataset with the tests' network."""
 
+import functools
 import itertools
 import json
 import os
@@ -22,6 +23,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 import download_bl30k
 import download_datasets
 import train
+from dataset.pack import write_pack
+from dataset.scenes import SceneMaker
+from dataset.training_sets import find_pairs, find_videos
 from model import load_network
 from model.training_step import TrainingStep
 from tests.conftest import ROOT
@@ -45,8 +49,12 @@ def videos(clip, tmp_path_factory):
     return davis_tree(tmp_path_factory.mktemp("videos"), clip, length=8) / "trainval"
 
 
-def run(*arguments):
-    return run_script(train.get_args_parser(), train.main, [str(argument) for argument in [*COMMON, *arguments]])
+def run(*arguments, common=COMMON):
+    return run_script(train.get_args_parser(), train.main, [str(argument) for argument in [*common, *arguments]])
+
+
+# Samples of a pack are made without workers.
+run_pack = functools.partial(run, "--stage", 3, common=[word for word in COMMON if word not in ("--num_workers", "0")])
 
 
 def folder_of(saves, name):
@@ -583,6 +591,57 @@ def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, c
     assert "5 pasted images" in capsys.readouterr().out
     config = json.loads((one / "config.json").read_text())
     assert config["data"] == f"samples of {videos}, 50% pasted images"
+
+
+@pytest.fixture(scope="module")
+def pack(images, videos, tmp_path_factory):
+    """All images and videos in a pack."""
+    folder = tmp_path_factory.mktemp("pack")
+    write_pack(folder, find_pairs(images, instances=True), find_videos(videos))
+    return folder
+
+
+def test_a_training_that_is_cut_goes_on_elsewhere(pack, tmp_path):
+    """Same weights, average and samples as of a training that was never cut."""
+    options = ["--pack", pack, "--id", "x", "--ema", 10]
+    assert run_pack(*options, "--out_root", tmp_path / "cut", "--minutes", 1 / 600) == 0
+    done = max(row["iteration"] for row in log_of(tmp_path / "cut", "x"))
+    total = done + 2
+    shutil.copytree(tmp_path / "cut", tmp_path / "elsewhere")
+    for name in ("elsewhere", "whole"):
+        assert run_pack(*options, "--out_root", tmp_path / name, "--resume", "auto", "--iterations", total) == 0
+    one, other = (folder_of(tmp_path / name, "x") for name in ("elsewhere", "whole"))
+    assert equal(weights(one / f"model_{total}.pth"), weights(other / f"model_{total}.pth"))
+    states = [weights(folder / f"model_{total}_checkpoint.pth") for folder in (one, other)]
+    assert states[0]["samples"] == states[1]["samples"] == 2 * total
+    assert equal(states[0]["network"], states[1]["network"])
+    # What is written is the average, not the last weights.
+    assert not equal(states[0]["network"], weights(one / f"model_{total}.pth"))
+
+
+def test_samples_go_on_with_another_batch_size(pack, tmp_path, monkeypatch):
+    seen = []
+    make = SceneMaker.make
+    monkeypatch.setattr(SceneMaker, "make", lambda scenes, numbers: (seen.extend(numbers), make(scenes, numbers))[1])
+    options = ["--pack", pack, "--id", "x", "--out_root", tmp_path, "--resume", "auto"]
+    run_pack(*options, "--iterations", 2)
+    run_pack(*options, "--iterations", 3, "--batch_size", 3)
+    assert seen == list(range(7))
+
+
+def test_minutes_write_a_checkpoint_every_minute_and_the_network_at_the_end(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0)
+    assert run_pack("--pack", pack, "--id", "x", "--out_root", tmp_path, "--minutes", 10, "--iterations", 3,
+               "--save_interval", 100, "--keep", 9) == 0
+    assert sorted(file.name for file in folder_of(tmp_path, "x").glob("*.pth")) == [
+        "model_1_checkpoint.pth", "model_2_checkpoint.pth", "model_3.pth", "model_3_checkpoint.pth"]
+
+
+def test_a_pack_and_files_exclude_each_other(pack, tmp_path, capsys):
+    assert run_pack("--pack", pack, "--pasted", 0.5) == 2
+    assert "--pasted is for data in files: leave that or --pack out" in capsys.readouterr().err
+    assert run_pack("--pack", tmp_path) == 2
+    assert f"{tmp_path / 'index.npz'}: no such file" in capsys.readouterr().err
 
 
 def test_pasted_images_are_checked_too(images, videos, tmp_path, capsys):
