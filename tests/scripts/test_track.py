@@ -22,7 +22,7 @@ from inference_core import InferenceCore, track_output
 from tests.conftest import ROOT
 from util.errors import run_script
 from util.image_io import davis_palette, write_mask
-from util.video import VideoWriter
+from util.video_writer import VideoWriter
 
 
 def run(*arguments):
@@ -219,10 +219,24 @@ def test_larger_frames_are_computed_at_the_size_asked_for(inputs, tiny_checkpoin
 
 def test_rerun_starts_anew(inputs, tiny_checkpoint, tmp_path):
     arguments = ["--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output", tmp_path]
-    run("--video", inputs / "clip.mp4", *arguments, "--save-scores")
+    run("--video", inputs / "frames", *arguments, "--save-scores")
     run("--video", inputs / "frames", *arguments, "--no-overlay")
     assert names(tmp_path) == ["masks", "summary.json"]
     assert all(name.startswith("img_") for name in names(tmp_path / "masks"))
+
+
+def test_results_of_another_video_are_replaced_only_on_request(inputs, tiny_checkpoint, tmp_path, capsys):
+    arguments = ["--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output", tmp_path, "--no-overlay"]
+    assert run("--video", inputs / "frames", *arguments) == 0
+    for other in (["--video", inputs / "clip.mp4"], ["--video", inputs / "frames", "--end", "img_8"]):
+        assert run(*other, *arguments) == 2
+        assert one_line_error(capsys, tmp_path, "another video", "--overwrite")
+        assert len(names(tmp_path / "masks")) == 12
+    assert run("--video", inputs / "clip.mp4", *arguments, "--overwrite") == 0
+    assert names(tmp_path / "masks")[0] == "00000.png"
+    # Another name of the same file is no other video.
+    (tmp_path / "link.mp4").symlink_to(inputs / "clip.mp4")
+    assert run("--video", tmp_path / "link.mp4", *arguments) == 0
 
 
 def test_files_of_others_are_never_removed(inputs, tiny_checkpoint, tmp_path, capsys):
@@ -252,7 +266,7 @@ def test_results_of_an_earlier_version_are_replaced(inputs, tiny_checkpoint, tmp
     shutil.copy(inputs / "first.png", tmp_path / "masks" / "old.png")
     (tmp_path / "summary.json").write_text(json.dumps({"video": "x" * 1000, "written_by": "track.py"}))
     assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
-               tmp_path, "--no-overlay") == 0
+               tmp_path, "--no-overlay", "--overwrite") == 0
     assert len(names(tmp_path / "masks")) == 12
 
 
@@ -271,7 +285,7 @@ def test_options_may_have_underscores_and_are_never_guessed(inputs, tiny_checkpo
     assert run(*arguments, "--mem_every=2") == 0
     assert json.loads((tmp_path / "summary.json").read_text())["settings"]["mem_every"] == 2
     assert run(*arguments, "--mem", "2") == 2
-    assert one_line_error(capsys, "unrecognized arguments: --mem 2")
+    assert one_line_error(capsys, "unrecognized arguments: --mem")
     assert run(*arguments, "--mem-every", "0") == 2
     assert one_line_error(capsys, "--mem-every: 0 was found, a whole number from 1 on was expected")
 
@@ -402,8 +416,9 @@ def test_masks_of_no_frame(inputs, tiny_checkpoint, tmp_path, capsys, mask, part
 
 def test_options_that_do_not_go_together(inputs, tiny_checkpoint, tmp_path, capsys):
     frames, first = inputs / "frames", inputs / "first.png"
-    for arguments, part in ((["--video", frames], "both"), (["--mask", first], "both"),
+    for arguments, part in ((["--mask", first], "--video"), (["--start", "3"], "--video"),
                             (["--example", "--video", frames, "--mask", first], "--example"),
+                            ([frames, first, "--video", frames], "give the video once"),
                             (["--video", frames, "--mask", first, "--model", tiny_checkpoint,
                               "--device", "cuda:77"], "cuda:77")):
         assert run(*arguments, "--output", tmp_path) == 2

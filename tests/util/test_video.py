@@ -1,4 +1,5 @@
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 from PIL import Image
 
 from util.errors import InputError
-from util.video import VideoWriter, open_frames
+from util.video import open_frames
+from util.video_writer import VideoWriter
 
 
 def ramp(size=(48, 64)):
@@ -27,9 +29,10 @@ def test_what_is_written_is_read(tmp_path):
     frames = open_frames([str(write_video(tmp_path / "a.mp4", images))])
     assert (frames.size, frames.length, frames.rate) == ((64, 48), 5, 10)
     read = list(frames)
-    assert [name for name, _ in read] == ["00000", "00001", "00002", "00003", "00004"]
-    for image, (_, frame) in zip(images, read, strict=True):
-        assert np.abs(image.astype(int) - frame).mean() < 6
+    assert [frame.name for frame in read] == ["00000", "00001", "00002", "00003", "00004"]
+    assert [frame.time for frame in read] == [Fraction(number, 10) for number in range(5)]
+    for image, frame in zip(images, read, strict=True):
+        assert np.abs(image.astype(int) - frame.image).mean() < 6
 
 
 def test_odd_sides_are_extended_by_a_pixel(tmp_path):
@@ -47,7 +50,7 @@ def test_telephone_video_is_turned_upright(tmp_path):
     path.write_bytes(data)
     frames = open_frames([str(path)])
     assert frames.size == (48, 64)
-    _, frame = next(iter(frames))
+    frame = next(iter(frames)).image
     assert frame[:8].mean() < 50 and frame[-8:].mean() > 200
 
 
