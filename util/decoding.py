@@ -3,6 +3,7 @@
 import heapq
 import re
 import sys
+from collections import deque
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +21,9 @@ common files come every few seconds."""
 
 MOST_READ_ERRORS = 10
 """So many errors of reading in a row end a video."""
+
+ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1")
+"""Formats, beside those of key frames alone, in which what a file keeps together is one frame that is shown."""
 
 NAMED_FRAMES = 5
 """So many numbers of lost frames a notice names."""
@@ -108,8 +112,16 @@ class Decoder:
                                                             *(other.metadata for other in self._container.streams)]
                               if "timecode" in tags), None)
         self._start = Fraction(self._container.start_time or 0, av.time_base)
-        self._lost = []  # times of packets that could not be decoded, of frames that were to come: a heap
+        # Times of packets whose frames have not come, and whether decoding them failed: a heap. Of formats in which a
+        # packet may stand for no frame of its own, only those that failed.
+        self._waiting = []
+        codec = stream.codec_context.codec
+        self._all_give_frames = codec.intra_only or codec.canonical_name in ONE_FRAME_A_PACKET
+        self._given_up = deque(maxlen=2 * MOST_DAMAGED)
         self._number = 0
+        self._shown_until = 0  # the middle of the latest frame, in the stream's unit
+        self._longest_wait = Fraction(0)
+        self._last_time = None
         self._lost_numbers = []
         self._lost_count = self._damaged_count = 0
         self._packets = 0
@@ -144,7 +156,8 @@ class Decoder:
                 f"frames {names}{f' and {more} more' if more else ''} are"
             notices.append(f"{self._title}: {frames} damaged and left out, {self._lost_count} in all")
         if self._damaged_count:
-            notices.append(f"{self._title}: {self._damaged_count} frames are damaged in part")
+            frames = "1 frame is" if self._damaged_count == 1 else f"{self._damaged_count} frames are"
+            notices.append(f"{self._title}: {frames} damaged in part")
         if self._cut:
             notices.append(f"{self._title}: this file is cut short, {self._cut}")
         return notices
@@ -154,28 +167,27 @@ class Decoder:
         reason, in_a_row, key_seen = None, 0, False
         for packet in self._read_packets():
             key_seen = key_seen or (packet is not None and packet.is_keyframe)
+            failed = False
             try:
                 frames = decode(packet)
             except av.error.FFmpegError as error:
-                reason = error.strerror
+                frames, failed, reason = [], True, error.strerror
                 in_a_row += 1
-                # What comes before the first key frame needs frames from before the start of the file.
-                if packet is not None and key_seen:
-                    self._lose(packet)
-                if in_a_row > MOST_DAMAGED:
-                    where = f"damaged after frame {self._number - 1}" if self._number else "no frame could be decoded"
-                    raise InputError(f"{self._title}: {where}, {in_a_row} frames in a row ({reason})") from None
-                continue
+            # What comes before the first key frame needs frames from before the start of the file.
+            if packet is not None and key_seen and not packet.is_discard:
+                self._await_frame(packet, failed)
+            if in_a_row > MOST_DAMAGED:
+                where = f"damaged after frame {self._number - 1}" if self._number else "no frame could be decoded"
+                raise InputError(f"{self._title}: {where}, {in_a_row} frames in a row ({reason})")
             for frame in frames:
                 in_a_row = 0
-                self._damaged_count += bool(frame.is_corrupt)
-                yield *self._place(frame), frame
+                number, time = self._place(frame)
+                if number is not None:
+                    self._damaged_count += bool(frame.is_corrupt)
+                    yield number, time, frame
         if reason and not self._number:
             raise InputError(f"{self._title}: no frame could be decoded ({reason})")
-        while self._lost:
-            heapq.heappop(self._lost)
-            self._count_lost()
-        self._cut = self._cut or self._find_cut()
+        self._count_lost(None)
 
     def _read_packets(self):
         """Yield the stream's packets, then None, and note how far the file goes."""
@@ -183,19 +195,22 @@ class Decoder:
         while failures < MOST_READ_ERRORS:
             try:
                 for packet in self._container.demux():
-                    if packet.size and packet.stream is self._stream:
-                        failures = 0
-                        self._packets += 1
-                        self._end = max(self._end, self._packet_end(packet))
-                        yield packet
-                    elif packet.size:
+                    if packet.stream is not self._stream:
                         self._others_end = max(self._others_end, self._packet_end(packet))
+                        continue
+                    failures = 0
+                    # One without data repeats a frame, or is the end; a decoder would take both for the end.
+                    self._packets += packet.dts is not None
+                    self._end = max(self._end, self._packet_end(packet))
+                    if packet.size:
+                        yield packet
                 break
             except av.error.FFmpegError as error:
                 # The demuxer goes on behind what it could not read.
                 failures += 1
                 if failures == MOST_READ_ERRORS:
                     self._cut = f"reading it failed ({error.strerror})"
+        self._cut = self._cut or self._find_cut()
         yield None
 
     def _packet_end(self, packet):
@@ -206,27 +221,52 @@ class Decoder:
             1 / Fraction(self.rate) if packet.stream is self._stream else 0
         return packet.pts * packet.time_base + duration - self._start
 
+    def _await_frame(self, packet, failed):
+        """Expect the frame of this packet, or if decoding it failed, those after it."""
+        if packet.pts is not None and (failed or self._all_give_frames):
+            heapq.heappush(self._waiting, (packet.pts, failed))
+        elif failed:
+            self._lose_frame()
+
     def _place(self, frame):
-        """The number and the time of a frame that was decoded."""
-        if frame.pts is not None:
-            while self._lost and self._lost[0] < frame.pts:
-                heapq.heappop(self._lost)
-                self._count_lost()
-        number = self._number
-        self._number += 1
+        """The number and the time of a frame that was decoded; None, None for one that comes too late."""
         if frame.pts is None:
-            return number, number / Fraction(self.rate)
-        return number, frame.pts * self.time_base - self._start
-
-    def _lose(self, packet):
-        if packet.is_discard:
-            return
-        if packet.pts is None:
-            self._count_lost()
+            self._waiting.clear()
+            number, time = self._number, self._number / Fraction(self.rate)
+        elif frame.pts in self._given_up:
+            # After damage, decoders give single frames when later ones are already shown.
+            return None, None
         else:
-            heapq.heappush(self._lost, packet.pts)
+            lost = self._lost_count
+            self._count_lost(frame.pts)
+            time = frame.pts * self.time_base - self._start
+            if self._last_time is not None:
+                wait = time - self._last_time
+                if self._cut:
+                    # What is shown between the last two key points of a file may lie behind the cut.
+                    for _ in range(round(wait * self.rate) - 1 - (self._lost_count - lost)):
+                        self._lose_frame()
+                self._longest_wait = max(self._longest_wait, wait)
+            number = self._number
+            self._last_time = time
+            duration = frame.duration or round(1 / (Fraction(self.rate) * self.time_base))
+            # Half of it, since times are rounded.
+            self._shown_until = frame.pts + duration / 2
+        self._number += 1
+        return number, time
 
-    def _count_lost(self):
+    def _count_lost(self, time):
+        """Count the frames that should have been shown before `time`, in the stream's unit; None: before the end."""
+        while self._waiting and (time is None or self._waiting[0][0] <= time):
+            expected, failed = heapq.heappop(self._waiting)
+            # Decoders drop frames without a word after a damaged key frame. But the second half of an interlaced frame,
+            # and frames before the first one that can be decoded, are none that are lost.
+            dropped = self._number and expected >= self._shown_until
+            if expected != time and (failed or dropped):
+                self._given_up.append(expected)
+                self._lose_frame()
+
+    def _lose_frame(self):
         if len(self._lost_numbers) < NAMED_FRAMES:
             self._lost_numbers.append(self._number)
         self._lost_count += 1
@@ -234,19 +274,29 @@ class Decoder:
 
     def _find_cut(self):
         """What the header promised and the file does not hold, as a part of a sentence; None if nothing is missing."""
-        frame = 1 / Fraction(self.rate)
         stream, container = self._stream, self._container
-        if stream.duration:
-            promised = stream.duration * stream.time_base + \
-                (stream.start_time or 0) * stream.time_base - self._start
-            reached = self._end
-        else:
-            promised = Fraction(container.duration or 0, av.time_base)
-            reached = max(self._end, self._others_end)
-        # Headers round; and files that were trimmed without encoding hold fewer frames than their header counts, but
-        # end when they should.
-        if self.length and self._packets < self.length and reached < promised - frame / 2:
-            return f"its header promises {self.length} frames and it holds {self._packets}"
-        if not self.length and reached and reached < promised - 2 * frame - Fraction(1, 10):
-            return f"its header promises {float(promised):.2f} s and it holds {float(reached):.2f} s"
+        frame = 1 / Fraction(self.rate)
+        # Headers round, and how long the last of frames of different lengths is shown is not always known.
+        allowed = max(frame / 2, self._longest_wait - frame / 2)
+        if self.length and self._packets < self.length:
+            # MP4 files that were trimmed without encoding hold fewer frames than they count, but end when they should.
+            promised = ((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base - self._start
+            if "mp4" not in container.format.name or not stream.duration or self._end < promised - allowed:
+                return f"its header promises {self.length} frames and it holds {self._packets}"
+        elif container.format.name == "gif" and Path(container.name).is_file():
+            with open(container.name, "rb") as file:
+                file.seek(-min(64, Path(container.name).stat().st_size), 2)
+                if not file.read().rstrip(b"\0").endswith(b";"):
+                    return "it does not have the end that a GIF has"
+        elif not self.length:
+            tag = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
+            if tag:
+                promised = (int(tag[1]) * 60 + int(tag[2])) * 60 + Fraction(tag[3])
+                reached = self._end + self._start
+            else:
+                promised = Fraction(container.duration or 0, av.time_base)
+                reached = max(self._end, self._others_end) + self._start
+                allowed += len(container.streams) > 1 and Fraction(1, 10)
+            if reached < promised - allowed:
+                return f"its header promises {float(promised):.2f} s and it holds {float(reached):.2f} s"
         return None

@@ -1,11 +1,13 @@
 """Frames from image files: one in each file, or several in one (TIFF stack, animated WebP or PNG)."""
 
+import itertools
+import struct
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from util.errors import InputError
 from util.files import atomic_path
@@ -20,7 +22,7 @@ DECODING_THREADS = 2
 IMAGE_RATE = 25
 """Frames per second of images, which do not say it."""
 
-WITH_PAGES = (".tif", ".tiff", ".webp", ".png")
+WITH_PAGES = (".tif", ".tiff", ".webp", ".png", ".apng")
 """Suffixes of the image files that may hold several frames. The several images of a JPEG are previews."""
 
 LONGEST_PIXEL = 14
@@ -86,37 +88,36 @@ class StackFrames:
     """
 
     names = None
-    complete = True
 
     def __init__(self, path, start=None, end=None):
         self._path = Path(path)
-        self._image = Image.open(path)
-        self._numbers = _pages(self._image)
-        self.notices = []
+        self._image, self._pages, whole = _open_pages(path)
+        self._count = len(self._pages)
+        self.notices = [] if whole else [f"{path}: this file is cut short or damaged after frame {self._count - 1}"]
+        self.complete = whole
         self._bits = 16
         if self._image.mode.startswith("I;16"):
-            self._bits = bits_of(np.asarray(self._page(number)).max() for number in self._numbers)
+            self._bits = bits_of(np.asarray(page).max() for page in map(self._load, self._pages) if page is not None)
             if self._bits < 16:
                 self.notices.append(f"{path}: {scaling_notice(self._bits)}")
-        # Pillow knows how long a frame lasts once it has decoded it.
-        self._page(self._numbers[-1]).load()
-        timed = bool(self._image.info.get("duration"))
-        self.rate = IMAGE_RATE
-        if timed:
-            self.rate = 1000 / Fraction(self._image.info["duration"]).limit_denominator(1000)
-        self.look = Look(time_base=Fraction(1, 1000)) if timed else Look()
-        self._digits_of = len(self._numbers)
-        wanted = FrameRange(start, end, path, self.rate, timed=timed)
-        self.length = wanted.count(len(self._numbers))
-        self._frames = wanted.select(self._read(timed))
-        number, time, image = next(self._frames)
+        self._timed = self._image.format != "TIFF"
+        self.rate, self.look = IMAGE_RATE, Look()
+        if self._timed and self._load(self._pages[0]):
+            self.rate, self.look = 1 / self._duration(), Look(time_base=Fraction(1, 1000))
+        wanted = FrameRange(start, end, path, self.rate, timed=self._timed)
+        self.length = wanted.count(self._count)
+        self._frames = wanted.select(self._read())
+        first = next(self._frames, None)
+        if first is None:
+            raise InputError(f"{path}: damaged image, no frame could be decoded")
+        number, time, image = first
         self._first = Frame(self.name(number), image, time)
         self.first = self._first.name
         self.size = image.shape[1::-1]
 
     def name(self, number):
         """The name of the frame with this number, from 0."""
-        return number_name(number, self._digits_of)
+        return number_name(number, self._count)
 
     def __iter__(self):
         yield self._first
@@ -124,28 +125,44 @@ class StackFrames:
         for number, time, image in self._frames:
             yield Frame(self.name(number), check_size(self.size, image, f"{self._path}, frame {number}"), time)
 
-    def _page(self, number):
+    def _load(self, page):
+        """The image at this page, decoded; None if it is damaged."""
         try:
-            self._image.seek(number)
+            self._image.seek(page)
             self._image.load()
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise InputError(f"{self._path}: damaged image, frame {number} ({error})") from None
+        except (OSError, SyntaxError, ValueError, EOFError):
+            return None
         return self._image
 
-    def _read(self, timed):
+    def _duration(self):
+        """How many seconds the frame that was decoded last is shown."""
+        # Browsers show a frame that says 0 for a tenth of a second, too.
+        return Fraction(self._image.info.get("duration") or 100).limit_denominator(1000) / 1000
+
+    def _read(self):
         """Yield (number, time, image)."""
         time = Fraction(0)
-        for number, page in enumerate(self._numbers):
-            image = self._page(page)
+        for number, page in enumerate(self._pages):
+            image = self._load(page)
+            if image is None:
+                self._report_damage(number)
+                if self._timed:
+                    # Each frame of an animation is drawn upon the one before.
+                    return
+                continue
             if image.mode in ("I", "F"):
                 raise InputError(f"{self._path}: values of 32 bits, an image of 8 or 16 bits was expected")
-            if image.mode.startswith("I;16"):
-                values = to_rgb(np.asarray(image), self._bits)
-            else:
-                values = np.asarray(image.convert("RGB"))
-            yield number, time if timed else None, values
-            # Browsers show a frame that says 0 for a tenth of a second, too.
-            time += Fraction(self._image.info.get("duration") or 100).limit_denominator(1000) / 1000
+            deep = image.mode.startswith("I;16")
+            values = to_rgb(np.asarray(image), self._bits) if deep else np.asarray(image.convert("RGB"))
+            shown = self._duration()
+            yield number, time if self._timed else None, values
+            time += shown
+
+    def _report_damage(self, number):
+        self.complete = False
+        what = f"damaged from frame {number} on, of {self._count}" if self._timed else \
+            f"frame {number} is damaged and left out"
+        self.notices.append(f"{self._path}: {what}")
 
 
 def count_pages(path):
@@ -153,27 +170,33 @@ def count_pages(path):
     if Path(path).suffix.lower() not in WITH_PAGES:
         return 1
     try:
-        with Image.open(path) as image:
-            return len(_pages(image)) if getattr(image, "n_frames", 1) > 1 else 1
-    except (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError):
+        image, pages, whole = _open_pages(path)
+    except (OSError, SyntaxError, ValueError):
         return 1
+    image.close()
+    return max(len(pages), 1 if whole else 2)
 
 
-def _pages(image):
-    """The indices of an opened image's frames, without previews and the still image for who cannot show the others."""
-    count = image.n_frames
-    if image.format == "PNG":
-        return list(range(int(bool(image.default_image)), count))
-    if image.format != "TIFF":
-        return list(range(count))
-    size, pages = image.size, []
-    for index in range(count):
-        image.seek(index)
-        # Tag 254, bit 0: a reduced copy of another page.
-        if image.size == size and not image.tag_v2.get(254, 0) & 1:
-            pages.append(index)
-    image.seek(0)
-    return pages or [0]
+def _open_pages(path):
+    """Open an image file: (image, indices of its frames, whether all could be found).
+
+    Previews are left out, and the still image for programs that cannot show the others.
+    """
+    image = Image.open(path)
+    if image.format == "TIFF":
+        size, pages = image.size, []
+        try:
+            for index in itertools.count():
+                image.seek(index)
+                # Tag 254, bit 0: a reduced copy of another page.
+                if image.size == size and not image.tag_v2.get(254, 0) & 1:
+                    pages.append(index)
+        except EOFError:
+            return image, pages or [0], True
+        except (OSError, SyntaxError, ValueError, struct.error):
+            return image, pages or [0], False
+    count = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+    return image, list(range(int(bool(getattr(image, "default_image", False))), count)), True
 
 
 def has_16_bits(path):

@@ -44,7 +44,7 @@ def open_frames(paths, start=None, end=None, threads=None):
                 raise InputError(f"{paths[0]}: no image matches")
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        elif not is_image(path):
+        elif not is_image(path) and path.suffix.lower() != ".apng":
             return VideoFrames(paths[0], start, end, threads)
         else:
             images = [path]

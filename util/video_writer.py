@@ -50,11 +50,13 @@ class VideoWriter:
         self._rate = Fraction(rate).limit_denominator(100000)
         self._look = look = look or Look()
         self._container = av.open(str(Path(path).absolute()), "w", format="mp4", options={"movflags": "faststart"})
+        # Without B-frames: with them, files of a variable rate say that they end before their last frames.
         self._stream = self._container.add_stream("libx264", rate=self._rate,
-                                                  options={"crf": "20", "preset": "veryfast"})
+                                                  options={"crf": "20", "preset": "veryfast", "bf": "0"})
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
-        self._time_base = look.time_base or 1 / self._rate
+        # A microsecond is fine enough, and MP4 counts its units in 32 bits.
+        self._time_base = max(look.time_base or 1 / self._rate, Fraction(1, 10**6))
         context = self._stream.codec_context
         context.time_base = self._stream.time_base = self._time_base
         context.sample_aspect_ratio = look.pixel_aspect
