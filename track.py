@@ -66,7 +66,7 @@ def main(args):
     output = Path(job.output)
     if not job.video:
         return run_example(tracking, job)
-    frames = open_frames(job.video, job.start, job.end, tracking.threads)
+    frames = open_frames(job.video, start=job.start, end=job.end, threads=tracking.threads)
     if not job.mask:
         _write_first_frame(frames, output / "first.png", job.overwrite)
     masks = find_masks(job.mask, frames)

@@ -94,7 +94,7 @@ class Decoder:
     """
 
     def __init__(self, source, title, threads=None):
-        self._title = title
+        self._source, self._title = source, title
         self._container = open_container(source)
         self._stream = stream = self._find_stream()
         # A frame that fails must be known at once, so that it has its number; FFmpeg's threads that decode several
@@ -141,6 +141,15 @@ class Decoder:
         if stream.disposition & Disposition.attached_pic:
             raise InputError(f"{self._title}: no video in this file, only a cover picture")
         return stream
+
+    def holds(self, number):
+        """Whether there may be a frame with this number: False only if it is sure that there is none."""
+        if self.length is None or number < self.length or is_stream(self._source):
+            return True
+        # The header of an MP4 that was written piece by piece counts the first piece.
+        with open_container(self._source) as container:
+            stream = container.streams[self._stream.index]
+            return number < sum(packet.size > 0 for packet in container.demux(stream))
 
     @property
     def complete(self):

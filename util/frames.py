@@ -104,7 +104,7 @@ class FrameRange:
         number = time = None
         found = False
         for number, time, *rest in frames:
-            if self._is_after(number, time):
+            if self.is_after(number, time):
                 break
             if found or not self._is_before(number, time):
                 found = True
@@ -128,7 +128,8 @@ class FrameRange:
             return number < self.start.number
         return time < self.start.seconds - TOLERANCE
 
-    def _is_after(self, number, time):
+    def is_after(self, number, time):
+        """Whether the frame with this number, from 0, and time, in seconds or None, is behind the end of the range."""
         if self.end.number is not None:
             return number > self.end.number
-        return self.end.seconds is not None and time > self.end.seconds + TOLERANCE
+        return None not in (self.end.seconds, time) and time > self.end.seconds + TOLERANCE

@@ -40,7 +40,7 @@ class ImageFrames:
     look = Look()
     complete = True
 
-    def __init__(self, files, start=None, end=None):
+    def __init__(self, files, *, start=None, end=None):
         self._files = frames_in_order(files)
         self.notices = []
         # Of the whole video, so that a part of it looks the same.
@@ -89,7 +89,7 @@ class StackFrames:
 
     names = None
 
-    def __init__(self, path, start=None, end=None):
+    def __init__(self, path, *, start=None, end=None):
         self._path = Path(path)
         self._image, self._pages, whole = _open_pages(path)
         self._count = len(self._pages)
@@ -104,13 +104,14 @@ class StackFrames:
         self.rate, self.look = IMAGE_RATE, Look()
         if self._timed and self._load(self._pages[0]):
             self.rate, self.look = 1 / self._duration(), Look(time_base=Fraction(1, 1000))
-        wanted = FrameRange(start, end, path, self.rate, timed=self._timed)
-        self.length = wanted.count(self._count)
-        self._frames = wanted.select(self._read())
+        self._range = FrameRange(start, end, path, self.rate, timed=self._timed)
+        self.length = self._range.count(self._count)
+        self._frames = self._range.select(self._read())
         first = next(self._frames, None)
         if first is None:
             raise InputError(f"{path}: damaged image, no frame could be decoded")
         number, time, image = first
+        self._first_number = number
         self._first = Frame(self.name(number), image, time)
         self.first = self._first.name
         self.size = image.shape[1::-1]
@@ -118,6 +119,10 @@ class StackFrames:
     def name(self, number):
         """The name of the frame with this number, from 0."""
         return number_name(number, self._count)
+
+    def holds(self, number):
+        """Whether there is a frame with this number, as far as is known."""
+        return self._first_number <= number < self._count and not self._range.is_after(number, None)
 
     def __iter__(self):
         yield self._first

@@ -13,7 +13,7 @@ from util.image_io import IMAGE_SUFFIXES, check_size, is_image
 from util.video_writer import UNSPECIFIED, Look
 
 
-def open_frames(paths, start=None, end=None, threads=None):
+def open_frames(paths, *, start=None, end=None, threads=None):
     """The frames that `paths` stand for: a video file, a folder, a glob, image files, "-", a camera or an address.
 
     start, end: the first and the last wanted frame, see `util.frames.read_position`; None: all. threads: how many
@@ -33,7 +33,7 @@ def open_frames(paths, start=None, end=None, threads=None):
     if len(paths) == 1:
         path = Path(paths[0])
         if is_stream(paths[0]):
-            return VideoFrames(paths[0], start, end, threads)
+            return VideoFrames(paths[0], start=start, end=end, threads=threads)
         if path.is_dir():
             images = [file for file in path.iterdir() if is_image(file)]
             if not images:
@@ -45,14 +45,14 @@ def open_frames(paths, start=None, end=None, threads=None):
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
         elif not is_image(path) and path.suffix.lower() != ".apng":
-            return VideoFrames(paths[0], start, end, threads)
+            return VideoFrames(paths[0], start=start, end=end, threads=threads)
         else:
             images = [path]
     else:
         images = [Path(path) for path in paths]
     if len(images) == 1 and count_pages(images[0]) > 1:
-        return StackFrames(images[0], start, end)
-    return ImageFrames(images, start, end)
+        return StackFrames(images[0], start=start, end=end)
+    return ImageFrames(images, start=start, end=end)
 
 
 class VideoFrames:
@@ -60,18 +60,19 @@ class VideoFrames:
 
     names = None
 
-    def __init__(self, source, start=None, end=None, threads=None):
+    def __init__(self, source, *, start=None, end=None, threads=None):
         self._title = "standard input" if source == "-" else public_name(source)
         self._decoder = decoder = Decoder(source, self._title, threads)
         self._turn_notice = None
         self.rate = decoder.rate
         self._digits_of = decoder.length
-        wanted = FrameRange(start, end, self._title, decoder.rate, decoder.timecode)
-        self.length = wanted.count(decoder.length)
-        self._frames = wanted.select(decoder)
+        self._range = FrameRange(start, end, self._title, decoder.rate, decoder.timecode)
+        self.length = self._range.count(decoder.length)
+        self._frames = self._range.select(decoder)
         number, time, frame = next(self._frames, (None, None, None))
         if frame is None:
             raise InputError(f"{self._title}: no frame could be decoded")
+        self._first_number = number
         image = self._turn(frame)
         self._first = Frame(self.name(number), image, time)
         self.first = self._first.name
@@ -79,7 +80,8 @@ class VideoFrames:
         transposed = self.size != (frame.width, frame.height)
         self.look = Look(
             decoder.time_base, 1 / decoder.pixel_aspect if transposed else decoder.pixel_aspect, frame.colorspace,
-            frame.color_range == 2, *(getattr(frame, tag, UNSPECIFIED) for tag in ("color_primaries", "color_trc")))
+            # What is stored as RGB is no YUV of full range.
+            frame.color_range == 2 and frame.colorspace != 0, *(getattr(frame, tag, UNSPECIFIED) for tag in ("color_primaries", "color_trc")))
 
     @property
     def notices(self):
@@ -92,6 +94,10 @@ class VideoFrames:
     def name(self, number):
         """The name of the frame with this number, from 0."""
         return number_name(number, self._digits_of)
+
+    def holds(self, number):
+        """Whether there may be a frame with this number: False only if it is sure that there is none."""
+        return number >= self._first_number and not self._range.is_after(number, None) and self._decoder.holds(number)
 
     def __iter__(self):
         yield self._first
