@@ -66,6 +66,9 @@ def main(args):
     output = Path(job.output)
     if not job.video:
         return run_example(tracking, job)
+    if job.start:
+        # Frames before it are decoded, too: only so it is sure which number a frame has.
+        print(f"reading up to {job.start}", file=sys.stderr)
     frames = open_frames(job.video, start=job.start, end=job.end, threads=tracking.threads)
     if not job.mask:
         _write_first_frame(frames, output / "first.png", job.overwrite)

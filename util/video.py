@@ -12,6 +12,9 @@ from util.image_frames import ImageFrames, StackFrames, count_pages
 from util.image_io import IMAGE_SUFFIXES, check_size, is_image
 from util.video_writer import UNSPECIFIED, Look
 
+LARGEST_SLANT = 2
+"""Degrees by which a video may be off a multiple of 90° without a word: some programs write -1° for none."""
+
 
 def open_frames(paths, *, start=None, end=None, threads=None):
     """The frames that `paths` stand for: a video file, a folder, a glob, image files, "-", a camera or an address.
@@ -79,9 +82,14 @@ class VideoFrames:
         self.size = image.shape[1::-1]
         transposed = self.size != (frame.width, frame.height)
         self.look = Look(
-            decoder.time_base, 1 / decoder.pixel_aspect if transposed else decoder.pixel_aspect, frame.colorspace,
+            time_base=decoder.time_base,
+            pixel_aspect=1 / decoder.pixel_aspect if transposed else decoder.pixel_aspect,
+            matrix=frame.colorspace,
             # What is stored as RGB is no YUV of full range.
-            frame.color_range == 2 and frame.colorspace != 0, *(getattr(frame, tag, UNSPECIFIED) for tag in ("color_primaries", "color_trc")))
+            full_range=frame.color_range == 2 and frame.colorspace != 0,
+            primaries=getattr(frame, "color_primaries", UNSPECIFIED),
+            transfer=getattr(frame, "color_trc", UNSPECIFIED),
+        )
 
     @property
     def notices(self):
@@ -113,7 +121,7 @@ class VideoFrames:
         if matrix is None:
             return image
         turned, off = apply_display_matrix(image, matrix)
-        if off > 1:
+        if off > LARGEST_SLANT:
             self._turn_notice = f"{self._title}: its frames are to be turned by an odd angle, {off:.0f}° off; they " \
                                 "were turned by the nearest multiple of 90°"
         return np.ascontiguousarray(turned)
