@@ -25,6 +25,9 @@ IMAGE_RATE = 25
 WITH_PAGES = (".tif", ".tiff", ".webp", ".png", ".apng")
 """Suffixes of the image files that may hold several frames. The several images of a JPEG are previews."""
 
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
+"""What Pillow raises for damaged files, TIFF above all."""
+
 LONGEST_PIXEL = 14
 """Cameras give 10, 12 or 14 bits in 16. Values that need more bits than this are taken to use all 16."""
 
@@ -135,7 +138,7 @@ class StackFrames:
         try:
             self._image.seek(page)
             self._image.load()
-        except (OSError, SyntaxError, ValueError, EOFError):
+        except DAMAGE:
             return None
         return self._image
 
@@ -176,7 +179,7 @@ def count_pages(path):
         return 1
     try:
         image, pages, whole = _open_pages(path)
-    except (OSError, SyntaxError, ValueError):
+    except DAMAGE:
         return 1
     image.close()
     return max(len(pages), 1 if whole else 2)
@@ -198,7 +201,7 @@ def _open_pages(path):
                     pages.append(index)
         except EOFError:
             return image, pages or [0], True
-        except (OSError, SyntaxError, ValueError, struct.error):
+        except DAMAGE:
             return image, pages or [0], False
     count = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
     return image, list(range(int(bool(getattr(image, "default_image", False))), count)), True
@@ -211,7 +214,7 @@ def has_16_bits(path):
             # Pillow opens 16-bit colour as 8-bit; only its decoder's arguments tell.
             return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG") or \
                 any(";16" in str(tile[3]) for tile in image.tile)
-    except (OSError, SyntaxError, ValueError):
+    except DAMAGE:
         return False
 
 
