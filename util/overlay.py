@@ -1,13 +1,14 @@
 """Drawing masks over their frame."""
 
+import functools
+
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from util.image_io import davis_palette
 
 _PALETTE = davis_palette()
-
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_overlay(frame, ids, opacity=0.45):
@@ -16,55 +17,83 @@ def draw_overlay(frame, ids, opacity=0.45):
     frame uint8 H×W×3 RGB, ids uint8 H×W. Background stays as it is. Around an object runs a white line and around that
     a black one, so that it is seen on a background of any colour.
     """
-    colours = _PALETTE[ids]
-    overlay = np.where(ids[..., None] > 0, cv2.addWeighted(frame, 1 - opacity, colours, opacity, 0), frame)
-    kernel = np.ones((3, 3), np.uint8)
+    overlay = frame.copy()
     width = _line_width(ids.shape)
+    left, top, columns, rows = cv2.boundingRect((ids > 0).view(np.uint8))
+    if not columns:
+        return overlay
+    # Only where something is to be drawn: most objects are small.
+    margin = 2 * width
+    part = np.s_[max(0, top - margin):top + rows + margin, max(0, left - margin):left + columns + margin]
+    ids, image = np.ascontiguousarray(ids[part]), frame[part].copy()
+
+    colours = _PALETTE[ids]
+    objects = (ids > 0).view(np.uint8)
+    kernel = np.ones((3, 3), np.uint8)
     near = cv2.dilate(ids, kernel, iterations=width)
+    around = cv2.dilate(near, kernel, iterations=width)
     # An object's edge is where its neighbourhood holds another id, or none.
-    edge = (ids > 0) & (near != cv2.erode(ids, kernel, iterations=width))
-    overlay[edge] = colours[edge]
-    overlay[(ids == 0) & (cv2.dilate(near, kernel, iterations=width) > 0)] = 0
-    overlay[(ids == 0) & (near > 0)] = 255
+    edge = (near != cv2.erode(ids, kernel, iterations=width)).view(np.uint8)
+    cv2.copyTo(cv2.addWeighted(image, 1 - opacity, colours, opacity, 0), objects, image)
+    cv2.copyTo(colours, edge & objects, image)
+    cv2.copyTo(np.zeros_like(image), around * (1 - objects), image)
+    cv2.copyTo(np.full_like(image, 255), near * (1 - objects), image)
+    overlay[part] = image
     return overlay
 
 
 def draw_ids(image, ids):
-    """Write each object's id into it, in place. image uint8 H×W×3 RGB, contiguous; ids uint8 H×W."""
-    for object_id in np.flatnonzero(np.bincount(ids.ravel(), minlength=256)[1:]) + 1:
-        here = (ids == object_id).view(np.uint8)
+    """Write each object's id into it, in place. image uint8 H×W×3 RGB, ids uint8 H×W."""
+    step = max(1, min(ids.shape) // 240)
+    coarse = np.ascontiguousarray(ids[::step, ::step])
+    for object_id in _find_objects(ids):
+        scale, here = step, (coarse == object_id).view(np.uint8)
         left, top, width, height = cv2.boundingRect(here)
+        if not width:
+            scale, here = 1, (ids == object_id).view(np.uint8)
+            left, top, width, height = cv2.boundingRect(here)
         # Where it is thickest: the middle of a ring or of two parts is not in it.
         box = np.pad(here[top:top + height, left:left + width], 1)
         _, _, _, (x, y) = cv2.minMaxLoc(cv2.distanceTransform(box, cv2.DIST_L2, 3))
-        _write(image, str(object_id), (left + x - 1, top + y - 1), centred=True)
+        _write(image, str(object_id), (scale * (left + x - 1), scale * (top + y - 1)), centred=True)
 
 
 def draw_stamp(image, name, time=None):
     """Write a frame's name, and its time in seconds if there is one, into the upper left corner, in place.
 
-    image: uint8 H×W×3 RGB, contiguous.
+    image: uint8 H×W×3 RGB.
     """
-    text = name if time is None else f"{name}  {float(time):.3f} s"
-    # The font has no other letters.
-    text = text.encode("ascii", "replace").decode()
-    _write(image, text, (4, 4), centred=False)
+    _write(image, name if time is None else f"{name}  {float(time):.3f} s", (0, 0), centred=False)
+
+
+def _find_objects(ids):
+    """The object ids in uint8 H×W, in order."""
+    return np.flatnonzero(cv2.calcHist([ids], [0], None, [256], [0, 256])[1:]) + 1
 
 
 def _line_width(shape):
     """The width in pixels of a line that is seen well in an image of this (height, width)."""
-    return max(1, round(min(shape[:2]) / 480))
+    return max(1, round(min(shape) / 480))
+
+
+@functools.lru_cache(maxsize=256)
+def _render(text, size):
+    """White text with a black edge: (uint8 H×W×3, uint8 H×W, 255 where it covers what is below)."""
+    font, edge = ImageFont.load_default(size), max(1, size // 10)
+    left, top, right, bottom = font.getbbox(text, stroke_width=edge)
+    picture = Image.new("RGBA", (max(1, round(right - left)), max(1, round(bottom - top))))
+    ImageDraw.Draw(picture).text((-left, -top), text, "white", font, stroke_width=edge, stroke_fill="black")
+    values = np.asarray(picture)
+    return values[..., :3], values[..., 3]
 
 
 def _write(image, text, point, centred):
-    """Write white text with a black edge: its centre or its upper left corner at `point`, but inside the image."""
+    """Write text with its centre or its upper left corner at `point`, (x, y), or as near as it fits into the image."""
     height, width = image.shape[:2]
-    scale = max(0.35, min(height, width) / 800)
-    line = max(1, round(2 * scale))
-    (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, line)
-    x, y = point
-    x, y = (x - text_width // 2, y + text_height // 2) if centred else (x, y + text_height)
-    x = max(2, min(x, width - text_width - 2))
-    y = max(text_height + 2, min(y, height - 3))
-    for colour, thickness in (((0, 0, 0), line + 2), ((255, 255, 255), line)):
-        cv2.putText(image, text, (x, y), _FONT, scale, colour, thickness, cv2.LINE_AA)
+    letters, cover = _render(text, max(10, round(min(height, width) / 30)))
+    letters, cover = letters[:height, :width], cover[:height, :width, None] / 255
+    rows, columns = letters.shape[:2]
+    x, y = (point[0] - columns // 2, point[1] - rows // 2) if centred else point
+    x, y = max(0, min(x, width - columns)), max(0, min(y, height - rows))
+    below = image[y:y + rows, x:x + columns]
+    below[:] = np.round(letters * cover + below * (1 - cover))
