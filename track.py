@@ -6,7 +6,7 @@
     python track.py --video clip.mp4 --mask mask.png --start 1:30 --end 1:45.5 --output out/part
     python track.py --video frames/ --mask masks/ --output out/mine --size 480
     python track.py --video clip.mp4 --mask mask.png 120:corrected.png --model model_s012_final.pth
-    ffmpeg -i clip.mp4 -vf yadif -c:v ffv1 -f matroska - | python track.py --video - --mask mask.png
+    ffmpeg -i clip.mp4 -vf yadif -c:v ffv1 -f matroska - | python track.py - mask.png
 
 Without --model, the script uses the compact network that comes with the repository, which is fast even on a CPU.
 

@@ -1,6 +1,11 @@
 """Videos as people have them: cover pictures, damage, files cut short, frame times."""
 
+import functools
+import gc
+import http.server
+import os
 import struct
+import threading
 from fractions import Fraction
 
 import av
@@ -11,6 +16,7 @@ import pytest
 from util.decoding import MOST_DAMAGED, is_stream, public_name
 from util.errors import InputError
 from util.video import open_frames
+from util.video_writer import VideoWriter
 
 COUNT = 24
 """Frames of a video of these tests."""
@@ -281,11 +287,32 @@ def test_streams_and_their_passwords(tmp_path):
     assert public_name("rtsp://user:secret@host/a@b") == "rtsp://host/a@b" and public_name("a@b.mp4") == "a@b.mp4"
 
 
-def test_an_address_is_opened_and_a_refused_one_is_said(tmp_path):
+def test_addresses_and_cameras(tmp_path):
     path = write(tmp_path / "a.mkv", moving_noise(5))
-    assert len(list(open_frames([path.as_uri().replace("file://", "file://")]))) == 5
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = list(open_frames([f"http://127.0.0.1:{server.server_port}/a.mkv?user=*"]))
+        server.shutdown()
+    assert [(frame.time, frame.image.tobytes()) for frame in found] == \
+        [(frame.time, frame.image.tobytes()) for frame in open_frames([str(path)])]
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:9/a: not a readable video") as caught:
         open_frames(["http://me:secret@127.0.0.1:9/a"])
     assert "secret" not in str(caught.value)
     with pytest.raises(InputError, match="camera:77: not a readable video"):
         open_frames(["camera:77"])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads as Linux shows them")
+def test_no_more_threads_than_asked_for(tmp_path):
+    path = write(tmp_path / "a.mp4", moving_noise(8))
+    gc.collect()
+    before = len(os.listdir("/proc/self/task"))
+    frames = open_frames([str(path)], threads=1)
+    assert len(os.listdir("/proc/self/task")) <= before
+    assert len(list(frames)) == 8
+    writer = VideoWriter(tmp_path / "b.mp4", (64, 48), 25, threads=1)
+    writer.write(moving_noise(1)[0])
+    assert len(os.listdir("/proc/self/task")) <= before + 1
+    writer.close()
