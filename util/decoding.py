@@ -25,6 +25,9 @@ MOST_READ_ERRORS = 10
 ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1")
 """Formats, beside those of key frames alone, in which what a file keeps together is one frame that is shown."""
 
+BEGIN_ANYWHERE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "rtsp", "rtp", "sdp")
+"""Containers that are recorded from the middle of a broadcast, so that they may not begin with a key frame."""
+
 NAMED_FRAMES = 5
 """So many numbers of lost frames a notice names."""
 
@@ -63,6 +66,8 @@ def open_container(text):
         return av.open(file, **options)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, av.error.InvalidDataError) and Path(name).suffix.lower() in (".mp4", ".mov", ".m4v"):
+            reason = f"{reason}; if it was cut short, it has lost its index, which is at its end"
         raise InputError(f"{name}: not a readable video ({reason})") from None
 
 
@@ -173,7 +178,8 @@ class Decoder:
 
     def __iter__(self):
         decode = self._stream.codec_context.decode
-        reason, in_a_row, key_seen = None, 0, False
+        reason, in_a_row = None, 0
+        key_seen = self._container.format.name not in BEGIN_ANYWHERE
         for packet in self._read_packets():
             key_seen = key_seen or (packet is not None and packet.is_keyframe)
             failed = False
@@ -182,7 +188,7 @@ class Decoder:
             except av.error.FFmpegError as error:
                 frames, failed, reason = [], True, error.strerror
                 in_a_row += 1
-            # What comes before the first key frame needs frames from before the start of the file.
+            # What a recording holds before its first key frame needs frames from before its start.
             if packet is not None and key_seen and not packet.is_discard:
                 self._await_frame(packet, failed)
             if in_a_row > MOST_DAMAGED:
@@ -251,8 +257,8 @@ class Decoder:
             time = frame.pts * self.time_base - self._start
             if self._last_time is not None:
                 wait = time - self._last_time
-                if self._cut:
-                    # What is shown between the last two key points of a file may lie behind the cut.
+                if self._cut and self._longest_wait * self.rate < 1.5:
+                    # A frame may be stored behind those that are shown after it, and so behind the cut.
                     for _ in range(round(wait * self.rate) - 1 - (self._lost_count - lost)):
                         self._lose_frame()
                 self._longest_wait = max(self._longest_wait, wait)

@@ -143,6 +143,24 @@ def test_a_damaged_key_frame_costs_no_numbers(tmp_path):
     assert all(int(frame.name) == frame.time * 25 for frame in found) and numbers(found)[-10:] == list(range(30, 40))
 
 
+def test_numbers_begin_with_the_file_where_its_beginning_is_damaged(tmp_path):
+    whole = write(tmp_path / "a.mp4", moving_noise(), options={"g": "10", "sc_threshold": "0"})
+    damage(whole, tmp_path / "b.mp4", [0])
+    frames = open_frames([str(tmp_path / "b.mp4")])
+    found = list(frames)
+    assert 0 < int(frames.first) == int(found[0].name) and not frames.complete
+    assert all(int(frame.name) == frame.time * 25 for frame in found) and numbers(found)[-1] == COUNT - 1
+
+
+def test_a_recording_may_begin_between_key_frames(tmp_path):
+    """What comes before the first key frame is no damage, and the first frame that can be shown is number 0."""
+    whole = write(tmp_path / "a.ts", moving_noise(), options={"g": "10", "bf": "0", "sc_threshold": "0"})
+    place = packets(whole)[4][0]
+    (tmp_path / "b.ts").write_bytes(whole.read_bytes()[place:])
+    frames = open_frames([str(tmp_path / "b.ts")])
+    assert numbers(frames) == list(range(14)) and frames.complete and not frames.notices
+
+
 def test_a_long_damaged_stretch_ends_the_video(tmp_path, monkeypatch):
     monkeypatch.setattr("util.decoding.MOST_DAMAGED", 6)
     assert MOST_DAMAGED > 200
