@@ -1,27 +1,34 @@
 """Track objects through a video of your own.
 
     python track.py                                              # the built-in example
-    python track.py --video clip.mp4 --mask first.png
+    python track.py clip.mp4                                     # writes the first frame, to draw a mask on
+    python track.py clip.mp4 mask.png                            # the same as --video clip.mp4 --mask mask.png
+    python track.py --video clip.mp4 --mask mask.png --start 1:30 --end 1:45.5 --output out/part
     python track.py --video frames/ --mask masks/ --output out/mine --size 480
-    python track.py --video clip.mp4 --mask first.png 120:corrected.png --model model_s012_final.pth
-    ffmpeg -i clip.mp4 -c copy -f matroska - | python track.py --video - --mask first.png
+    python track.py --video clip.mp4 --mask mask.png 120:corrected.png --model model_s012_final.pth
+    ffmpeg -i clip.mp4 -vf yadif -c:v ffv1 -f matroska - | python track.py - mask.png
 
 Without --model, the script uses the compact network that comes with the repository, which is fast even on a CPU.
 
 The mask is an indexed or grey PNG of the first frame, in which each object has its own id from 1 to 255. A grey mask of
 0 and 255 is one object. If an object appears later or gets lost, give masks of later frames, too: a folder of PNGs
-named after their frames, or FRAME:PNG, where FRAME is a name or a number from 0.
+named after their frames, or FRAME:PNG, where FRAME is a name or a number from 0. With --start, the mask is that of the
+frame there, and frames keep the numbers that they have in the file. Without a mask, the script writes that frame to
+first.png in the folder of --output, says how to go on, and ends with exit code 2.
 
 The script writes masks/NAME.png (indexed, with the DAVIS palette), overlay.mp4 and summary.json into the folder of
 --output, and with --save-scores scores/NAME.npz. It handles one frame after another, so a long video needs no more
-memory than a short one.
+memory than a short one. Frames that cannot be decoded are left out; where frames are missing, or the file is cut short,
+a notice says so at the end, and summary.json says "complete": false. The exit code is 0 then, too.
 """
 
+import dataclasses
 import platform
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dataset.synthetic import write_example
@@ -30,11 +37,13 @@ from inference_core import InferenceCore, open_network, track_frames
 from inference_core.annotations import find_masks
 from inference_core.track_output import TrackOutput
 from model.checkpoint import preset_name
+from util.decoding import is_stream, public_name
 from util.device import device_name
 from util.errors import InputError, run_script
 from util.files import file_sha256
 from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, settings_from
-from util.image_io import read_mask
+from util.image_frames import write_image
+from util.image_io import read_image, read_mask
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
 from util.video import open_frames
@@ -44,26 +53,59 @@ def get_args_parser():
     parser = OptionParser("track.py", __doc__)
     parser.add_argument("--example", action="store_true",
                         help="track a rendered clip with known masks (default: if neither --video nor --mask is given)")
+    parser.add_argument("inputs", nargs="*", metavar="VIDEO MASK",
+                        help="the same as --video VIDEO --mask MASK …; without MASK, the first frame is written "
+                             "(default: see --video and --mask)")
     parser.add_settings(VideoSettings)
     parser.add_settings(TrackingSettings, "tracking", size=480)
     return parser
 
 
 def main(args):
-    tracking, job = settings_from(TrackingSettings, args), settings_from(VideoSettings, args)
-    if not job.video and not job.mask:
+    tracking, job = settings_from(TrackingSettings, args), _video_settings(args)
+    output = Path(job.output)
+    if not job.video:
         return run_example(tracking, job)
-    if args.example:
-        raise InputError("--example renders its own video and mask; leave out --video and --mask")
-    if not (job.video and job.mask):
-        raise InputError("a video needs both --video and --mask; neither of them runs the built-in example")
-    frames = open_frames(job.video)
+    if job.start:
+        # Frames before it are decoded, too: only so it is sure which number a frame has.
+        print(f"reading up to {job.start}", file=sys.stderr)
+    frames = open_frames(job.video, start=job.start, end=job.end, threads=tracking.threads)
+    if not job.mask:
+        _write_first_frame(frames, output / "first.png", job.overwrite)
     masks = find_masks(job.mask, frames)
     network = open_network(tracking)
-    output = Path(job.output)
     _refuse_to_overwrite([*job.video, *masks.values()], output)
     track(tracking, job, network, frames, masks, output)
     return 0
+
+
+def _video_settings(args):
+    """The VideoSettings of the command line. Raises InputError for options that do not go together."""
+    job = settings_from(VideoSettings, args)
+    if args.inputs:
+        if job.video:
+            raise InputError(f"{args.inputs[0]}: --video is given, too; give the video once, and masks with --mask")
+        job = dataclasses.replace(job, video=args.inputs[:1], mask=(args.inputs[1:] + (job.mask or [])) or None)
+    if job.mask and not job.video:
+        raise InputError("--mask needs a --video, too; neither of them runs the built-in example")
+    if args.example and job.video:
+        raise InputError("--example renders its own video and mask; leave out --video and --mask")
+    if not job.video and (job.start or job.end):
+        raise InputError("--start and --end need a --video")
+    return job
+
+
+def _write_first_frame(frames, path, overwrite):
+    """Write the frame that needs a mask, and raise the InputError that says how to go on."""
+    image = next(iter(frames)).image
+    if not overwrite and path.exists() and not np.array_equal(read_image(path), image):
+        raise InputError(f"no --mask is given, and {path} is there already and is not frame {frames.first}: if it is "
+                         f"the mask, give --mask {path}, else --overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, image)
+    raise InputError(f"no --mask is given; frame {frames.first} is now in {path}: make everything black in it but the "
+                     "objects, each in one flat colour of its own, save this as mask.png, and give the same command "
+                     "with --mask mask.png")
 
 
 def run_example(tracking, job):
@@ -73,6 +115,7 @@ def run_example(tracking, job):
     truth = write_example(output / "input")
     frames = open_frames([str(output / "input" / "frames")])
     first = truth / f"{frames.names[0]}.png"
+    job = dataclasses.replace(job, video=[str(output / "input" / "frames")])
     track(tracking, job, network, frames, find_masks([str(first)], frames), output)
 
     pairs = [(read_mask(truth / f"{name}.png"), read_mask(output / "masks" / f"{name}.png"))
@@ -94,8 +137,9 @@ def track(tracking, job, network, frames, masks, folder):
     size = tracking.size if 0 < tracking.size < min(frames.size) else None
     core = InferenceCore(network, **tracking.core(), size=size)
     header = describe_run(tracking, job, network, frames, masks, size)
-    output = TrackOutput(folder, frames.size, frames.rate, header, overlay=not job.no_overlay,
-                         scores=job.save_scores)
+    output = TrackOutput(folder, frames, header, video=_identify_video(job), overwrite=job.overwrite,
+                         overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads)
+    told = _tell(frames.notices)
 
     # Masks are read when their frames come.
     waiting = dict(masks)
@@ -116,7 +160,7 @@ def track(tracking, job, network, frames, masks, folder):
                     confidence = frame.probabilities.amax(0).cpu().numpy()
                     if output.scores:
                         scores = (frame.probabilities * 255).round().byte().cpu().numpy()
-                output.add(frame.name, frame.image, frame.ids, confidence, scores, frame.objects)
+                output.add(frame.name, frame.image, frame.ids, confidence, scores, frame.objects, frame.time)
                 now = time.perf_counter()
                 whole_time.add(now - lap)
                 lap = now
@@ -129,6 +173,7 @@ def track(tracking, job, network, frames, masks, folder):
         raise _add_what_is_finished(error, output) from error
     finally:
         bar.finish(dirty=True)
+        _tell(frames.notices, told)
 
     # Say what was written, and what was not used.
     seconds = time.perf_counter() - start
@@ -143,10 +188,13 @@ def describe_run(tracking, job, network, frames, masks, size):
     """What summary.json says of a run before its frames: inputs, settings, network, versions, device."""
     return {
         "written_by": "track.py",
-        "video": job.video,
+        "video": [public_name(video) for video in job.video],
+        "start": job.start,
+        "end": job.end,
         "width": frames.size[0],
         "height": frames.size[1],
         "frame_rate": float(frames.rate),
+        "pixel_aspect": float(frames.look.pixel_aspect),
         "annotated": {frame: str(file) for frame, file in masks.items()},
         "settings": {**tracking.core(), "size": size},
         "model": {"file": tracking.model, "preset": preset_name(network.config),
@@ -154,6 +202,21 @@ def describe_run(tracking, job, network, frames, masks, size):
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "device": device_name(next(network.parameters()).device),
     }
+
+
+def _identify_video(job):
+    """What two runs on the same frames have in common; None where the source gives other frames each time."""
+    if any(is_stream(video) for video in job.video):
+        return None
+    return {"files": [str(Path(video).resolve()) for video in job.video], "start": job.start, "end": job.end}
+
+
+def _tell(notices, known=()):
+    """Show the notices that are not in `known` on standard error, and return all."""
+    for notice in notices:
+        if notice not in known:
+            print(notice, file=sys.stderr)
+    return list(notices)
 
 
 def _add_what_is_finished(error, output):

@@ -153,7 +153,7 @@ def main(args):
         lines.append(f"{score.sequence:{width}},{score.label},{','.join(values)}")
     path = settings.results / "results.csv"
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
     if settings.report:
         facts = {

@@ -58,7 +58,7 @@ def note_decay(scores, decay_rule):
 def write_csv(path, header, rows):
     """Write a table as a CSV file, atomically: numbers with three decimals, NaN as an empty field."""
     with atomic_path(path) as temporary:
-        temporary.write_text(make_csv_text(header, rows), newline="\n")
+        temporary.write_text(make_csv_text(header, rows), encoding="utf-8", newline="\n")
 
 
 def make_csv_text(header, rows):

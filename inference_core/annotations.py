@@ -11,7 +11,7 @@ def find_masks(values, frames):
     """Return {frame's name: mask file} for the values of --mask.
 
     values: each is a PNG file (for the first frame), a folder of PNG files named after their frames, or FRAME:PNG.
-    frames: an ImageFrames or VideoFrames of util.video.
+    frames: as `util.video.open_frames` returns them.
 
     Raises InputError if a mask cannot be read, does not have the frames' size, holds no object, or belongs to no frame.
     """
@@ -48,14 +48,14 @@ def _find_frame(key, file, frames, names):
     """Return the name of the frame that a key stands for. Raises InputError if there is none."""
     if names:
         if key is None:
-            return frames.names[0]
+            return frames.first
         if key in names:
             return key
         if key.isdecimal() and int(key) < frames.length and str(int(key)) == key:
             return frames.names[int(key)]
         raise InputError(f"{file}: no frame is called {key}; the frames are {frames.names[0]} to {frames.names[-1]}")
     if key is None:
-        return frames.name(0)
+        return frames.first
     if not key.isdecimal():
         raise InputError(f"{file}: the frames of a video file are numbered from 0, {key} is no such number")
     return frames.name(int(key))

@@ -10,9 +10,9 @@ import numpy as np
 from util.errors import InputError
 from util.files import JsonWriter, lock_folder, write_json
 from util.image_io import write_mask, write_scores
-from util.overlay import draw_overlay
+from util.overlay import draw_ids, draw_overlay, draw_stamp
 from util.pipeline import Background
-from util.video import VideoWriter
+from util.video_writer import VideoWriter
 
 MANIFEST = ".track.json"
 """The file that says which program wrote a folder of results."""
@@ -30,20 +30,25 @@ class TrackOutput:
         summary.json      `header`, the frames' statistics, and what `finish` gives
 
     A file gets its name only when it is whole. If the block ends with an error, the finished masks and the overlay so
-    far stay, and summary.json says `"complete": false`. Results of an earlier run are removed first; the file
-    .track.json tells that a folder holds results of ours.
+    far stay, and summary.json says `"complete": false`. Results of an earlier run on the same video are removed first;
+    the file .track.json tells that a folder holds results of ours, and of which video.
 
-    size: the frames' (width, height). rate: frames per second of the overlay. header: {name: value} for the summary.
+    frames: what is tracked, as `util.video.open_frames` returns it. header: {name: value} for the summary. video: what
+    is the same for two runs on the same frames, whatever JSON can hold; None: no other run is on these. overwrite:
+    replace results of another video, too. stamp: write names and times into the overlay. threads: how many encode it,
+    None for all cores.
     """
 
-    def __init__(self, folder, size, rate, header, *, overlay=True, scores=False):
+    def __init__(self, folder, frames, header, *, video=None, overwrite=False, overlay=True, stamp=False, scores=False,
+                 threads=None):
         self.folder = Path(folder)
         self.masks = self.folder / "masks"
         self.scores = self.folder / "scores" if scores else None
         self.summary = self.folder / "summary.json"
         self.overlay = self.folder / "overlay.mp4" if overlay else None
         self.finished = 0
-        self._size, self._rate, self._header = size, rate, header
+        self._frames, self._header = frames, header
+        self._video_id, self._overwrite, self._stamp, self._threads = video, overwrite, stamp, threads
         self._report = {}
         self._summary_part = self.folder / ".summary.json.part"
         self._video_part = self.folder / ".overlay.mp4.part"
@@ -57,9 +62,9 @@ class TrackOutput:
 
     def _begin(self):
         """Clear the folder and open the summary."""
-        remove_earlier_results(self.folder)
+        remove_earlier_results(self.folder, self._video_id, self._overwrite)
         # From here on the folder is recognised as ours, even if the process is killed.
-        write_json(self.folder / MANIFEST, {"written_by": WRITER})
+        write_json(self.folder / MANIFEST, {"written_by": WRITER, "video": self._video_id})
         self.masks.mkdir()
         if self.scores:
             self.scores.mkdir()
@@ -72,7 +77,7 @@ class TrackOutput:
         self._files, self._drawing = Background(), Background()
         self._video = None
 
-    def add(self, name, frame, ids, confidence, prob, objects):
+    def add(self, name, frame, ids, confidence, prob, objects, time=None):
         """Write one frame.
 
         frame: uint8 H×W×3.
@@ -80,17 +85,18 @@ class TrackOutput:
         confidence: float H×W, the probability of each pixel's id.
         prob: uint8 (objects + 1)×H×W, or None.
         objects: the object ids in the order of `prob`.
+        time: when the frame is shown, in seconds, or None.
         """
         if ids is not None:
-            self._files.submit(self._write_frame, name, ids, confidence, prob, objects)
+            self._files.submit(self._write_frame, name, ids, confidence, prob, objects, time)
         if self.overlay:
-            self._drawing.submit(self._draw, frame, ids)
+            self._drawing.submit(self._draw, name, frame, ids, time)
 
     def finish(self, report):
         """Wait until everything is written. report: {name: value} to add to the summary."""
         self._files.wait()
         self._drawing.wait()
-        self._report = report
+        self._report = {**report, "notices": self._frames.notices}
 
     def __exit__(self, kind, error, traceback):
         self._files.close()
@@ -102,25 +108,32 @@ class TrackOutput:
         except (OSError, InputError) as problem:
             failure = failure or problem
         try:
-            self._close_summary(complete=failure is None)
+            self._close_summary(complete=failure is None and self._frames.complete)
         except OSError as problem:
             failure = failure or problem
         self._lock.close()
         if failure is not error:
             raise failure
 
-    def _write_frame(self, name, ids, confidence, prob, objects):
+    def _write_frame(self, name, ids, confidence, prob, objects, time):
         """Write the files of one frame, and add it to the summary."""
         write_mask(self.masks / f"{name}.png", ids)
         if prob is not None:
             write_scores(self.scores / f"{name}.npz", prob, objects)
-        self._json.append({"name": name, "objects": measure_objects(ids, confidence, objects)})
+        shown = {} if time is None else {"time": round(float(time), 6)}
+        self._json.append({"name": name, **shown, "objects": measure_objects(ids, confidence, objects)})
         self.finished += 1
 
-    def _draw(self, frame, ids):
+    def _draw(self, name, frame, ids, time):
         if self._video is None:
-            self._video = VideoWriter(self._video_part, self._size, self._rate)
-        self._video.write(frame if ids is None else draw_overlay(frame, ids))
+            frames = self._frames
+            self._video = VideoWriter(self._video_part, frames.size, frames.rate, frames.look, self._threads)
+        image = frame.copy() if ids is None else draw_overlay(frame, ids)
+        if ids is not None:
+            draw_ids(image, ids)
+        if self._stamp:
+            draw_stamp(image, name, time)
+        self._video.write(image, time)
 
     def _close_video(self):
         """Finish the overlay and give it its name."""
@@ -133,7 +146,7 @@ class TrackOutput:
             self._video_part.unlink(missing_ok=True)
 
     def _close_summary(self, complete):
-        """Finish the summary and give it its name. complete: whether tracking ended without an error."""
+        """Finish the summary and give it its name. complete: whether every frame of the video was tracked."""
         try:
             self._json.end_list()
             for name, value in {**self._report, "complete": complete}.items():
@@ -147,10 +160,11 @@ class TrackOutput:
             self._summary_part.unlink(missing_ok=True)
 
 
-def remove_earlier_results(folder):
+def remove_earlier_results(folder, video=None, overwrite=False):
     """Remove what an earlier run left in `folder`.
 
-    Raises InputError, and removes nothing, if `folder` holds results that track.py did not write.
+    video, overwrite: as in `TrackOutput`. Raises InputError, and removes nothing, if `folder` holds results that
+    track.py did not write, or those of another video, unless `overwrite` is given.
     """
     ours = _is_ours(folder)
     results = [folder / "summary.json", folder / "overlay.mp4"]
@@ -162,6 +176,9 @@ def remove_earlier_results(folder):
         if files and not ours:
             raise InputError(f"{folder / name}: track.py did not write the files in it; choose another --output")
         results += files
+    if ours and not overwrite and (video is None or _video_of(folder) != video):
+        raise InputError(f"{folder}: holds the results of another video, or of another part of it; choose another "
+                         "--output, or replace them with --overwrite")
     for file in results:
         file.unlink(missing_ok=True)
     for name in ("masks", "scores"):
@@ -182,6 +199,14 @@ def _is_ours(folder):
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return False
+
+
+def _video_of(folder):
+    """What the results in this folder were made from, as `TrackOutput` was told; None if it is not known."""
+    try:
+        return json.loads((folder / MANIFEST).read_text()).get("video")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def measure_objects(ids, confidence, objects):

@@ -4,8 +4,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
@@ -20,18 +22,18 @@ from util.pipeline import mark_last, prefetch
 def open_network(settings):
     """Return the network that TrackingSettings name, on their device, and prepare this process for tracking.
 
-    On the CPU this sets torch's number of threads and keeps freed memory, for the whole process. So call it from a
-    script, not from a library. Raises InputError if the network or the device cannot be used.
+    This sets the number of threads of torch and OpenCV, and keeps freed memory on the CPU, for the whole process. So
+    call it from a script, not from a library. Raises InputError if the network or the device cannot be used.
     """
     if settings.model == COMPACT and os.environ.get("RANK", "0") == "0":
         print("using the compact network of weights/compact.pth; choose another with --model", file=sys.stderr)
     device = pick_device(settings.device)
-    if device.type == "cpu":
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        if settings.mode != "stm":
-            # Not in mode `stm`: its growing memory would leave holes that nothing fits into.
-            keep_freed_memory()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+        cv2.setNumThreads(settings.threads)
+    if device.type == "cpu" and settings.mode != "stm":
+        # Not in mode `stm`: its growing memory would leave holes that nothing fits into.
+        keep_freed_memory()
     return load_network(settings.model, device)
 
 
@@ -56,19 +58,22 @@ class TrackedFrame(NamedTuple):
     seconds: float
     """The time from image to ids, both in the host's memory, without reading and writing files."""
 
+    time: Fraction | None = None
+    """When the frame is shown, in seconds from the start of the video; None where `frames` does not say it."""
+
 
 def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None):
     """Track objects through the frames of one video, and yield a TrackedFrame for each.
 
     core: it should be new or `reset`.
-    frames: yields (name, uint8 H×W×3 RGB). A thread reads a few frames ahead.
+    frames: yields (name, uint8 H×W×3 RGB), or the same and the frame's time. A thread reads a few frames ahead.
     masks: masks(name, image) returns uint8 H×W ids of the objects that appear or are corrected in this frame, or None.
     wanted: wanted(name) says whether this frame's mask is needed (default: all are). If it is not, and the memory does
         not need the frame either, nothing is computed.
 
     Raises what `frames`, `masks` and `core.step` raise, after the frames before it were yielded.
     """
-    for (name, image), last in mark_last(prefetch(frames)):
+    for (name, image, *shown), last in mark_last(prefetch(frames)):
         mask = masks(name, image)
         needed = wanted is None or wanted(name)
         start = time.perf_counter()
@@ -78,4 +83,4 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
             # This copy to the host waits for the device, so that the time measured is complete.
             ids = core.to_mask(prob).cpu().numpy()
         seconds = time.perf_counter() - start
-        yield TrackedFrame(name, image, ids, prob if ids is not None else None, core.objects, seconds)
+        yield TrackedFrame(name, image, ids, prob if ids is not None else None, core.objects, seconds, *shown)

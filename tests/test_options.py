@@ -25,9 +25,10 @@ OPTIONS = {
         "--klloss-weight --decoder-f2-weight --decoder-f4-weight --temperature --start-warm --end-warm --top-p "
         "--dice-weight --match-weight "
         "--preset --repeat --load-network --backbone-weights "
-        "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval --val-davis "
-        "--val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
-    "track.py": f"--example --video --mask --output --no-overlay --save-scores {TRACKING}",
+        "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval "
+        "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
+    "track.py": "--example --video --mask --start --end --output --overwrite --stamp --no-overlay --save-scores "
+                f"{TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
     "eval_youtube.py": f"--yv-path --split --output-all {RESULTS} {TRACKING}",

@@ -27,6 +27,10 @@ def run_script(parser, main, argv=None):
     input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept. With RDE_TRACEBACK=1 in the
     environment the error's whole traceback comes before its line, for whoever looks for the cause in the code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a name gets it with escapes; without, hours of work would end in an error.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = parser.parse_args(argv)
     except SystemExit as end:

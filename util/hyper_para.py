@@ -179,12 +179,21 @@ class TrackingSettings:
 class VideoSettings:
     """Which video track.py tracks, and what it writes."""
 
-    video: list | None = option(None, "a video file, a folder of images, a glob, image files, or - for standard input "
-                                      "(default: the video of the built-in example)", nargs="+", metavar="VIDEO")
+    video: list | None = option(None, "a video file, a folder of images, a glob, image files, an image file with "
+                                      "several frames, an address (rtsp://, https://), a camera (camera:0), or - for "
+                                      "standard input (default: the video of the built-in example)", nargs="+",
+                                metavar="VIDEO")
     mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, or FRAME:PNG; may be repeated "
                                      "(default: the mask of the built-in example)", nargs="+", action="extend",
                                metavar="MASK")
+    start: str | None = option(None, "first frame to track: a frame's number or name (250), seconds (12.5 or 12s), "
+                                     "minutes (1:30.5) or an editor's timecode (00:01:30:12) (default: the video's "
+                                     "first)", metavar="POSITION")
+    end: str | None = option(None, "last frame to track, see --start (default: the video's last)", metavar="POSITION")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
+    overwrite: bool = option(False, "replace the results of another video, or of another part of it (default: refuse)")
+    stamp: bool = option(False, "write each frame's name and time into a corner of the overlay (default: only the "
+                                "objects' ids)")
     no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
     save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "
                                       "masks)")

@@ -1,151 +1,160 @@
-"""Frames of a video file, a stream or a folder of images, one at a time."""
+"""Frames of a video file, a camera, a stream or images, one at a time."""
 
 import glob
 from pathlib import Path
 
-import av
 import numpy as np
 
-from util.errors import InputError, pixels
-from util.image_io import IMAGE_SUFFIXES, check_size, frames_in_order, is_image, read_image
-from util.pipeline import read_ahead
+from util.decoding import Decoder, is_stream, public_name
+from util.errors import InputError
+from util.frames import Frame, FrameRange, number_name
+from util.image_frames import ImageFrames, StackFrames, count_pages
+from util.image_io import IMAGE_SUFFIXES, check_size, is_image
+from util.video_writer import UNSPECIFIED, Look
 
-DECODING_THREADS = 2
-"""Threads that decode image files: faster than any network tracks."""
-
-DEFAULT_RATE = 25
-"""Frames per second of a folder of images."""
+LARGEST_SLANT = 2
+"""Degrees by which a video may be off a multiple of 90° without a word: some programs write -1° for none."""
 
 
-def open_frames(paths):
-    """The frames that `paths` stand for: a video file, a folder, a glob, "-", or image files.
+def open_frames(paths, *, start=None, end=None, threads=None):
+    """The frames that `paths` stand for: a video file, a folder, a glob, image files, "-", a camera or an address.
 
-    Returns an ImageFrames or a VideoFrames. Each can be iterated once, yields (name, uint8 H×W×3 RGB), and has
-        size    (width, height)
-        length  the number of frames, None if it is not known; a video's header says it, and may be wrong
-        rate    frames per second
-        names   the names of all frames; None for a video, whose frames are named after their numbers
+    start, end: the first and the last wanted frame, see `util.frames.read_position`; None: all. threads: how many
+    decode a video, None for all cores.
+
+    Returns an ImageFrames, StackFrames or VideoFrames. Each can be iterated once, yields `Frame`s, and has
+        size       (width, height)
+        length     the number of frames, None if it is not known; a video's header says it, and may be wrong
+        rate       frames per second
+        look       how a player is to show them, a Look
+        names      the names of all frames; None for a video, whose frames are named after their numbers
+        first      the name of the first frame
+        notices    what the user should know, one sentence each; more may come with the frames
+        complete   False as soon as a frame is known to be missing
     Raises InputError if nothing can be read.
     """
     if len(paths) == 1:
         path = Path(paths[0])
-        if paths[0] == "-":
-            return VideoFrames("pipe:0", "standard input")
+        if is_stream(paths[0]):
+            return VideoFrames(paths[0], start=start, end=end, threads=threads)
         if path.is_dir():
             images = [file for file in path.iterdir() if is_image(file)]
             if not images:
                 raise InputError(f"{path}: no image in this folder ({', '.join(IMAGE_SUFFIXES)})")
-            return ImageFrames(images)
-        if not path.exists() and glob.has_magic(paths[0]):
+        elif not path.exists() and glob.has_magic(paths[0]):
             images = [Path(file) for file in glob.glob(paths[0]) if is_image(Path(file))]
             if not images:
                 raise InputError(f"{paths[0]}: no image matches")
-            return ImageFrames(images)
-        if not path.exists():
+        elif not path.exists():
             raise InputError(f"{path}: no such file or folder")
-        if not is_image(path):
-            # As an absolute path: FFmpeg takes what stands before a colon for a protocol.
-            return VideoFrames(str(path.absolute()), str(path))
-    return ImageFrames([Path(path) for path in paths])
-
-
-class ImageFrames:
-    """Image files in the order of their names, in which numbers count as numbers; decoded ahead in threads."""
-
-    def __init__(self, files):
-        self._files = frames_in_order(files)
-        self.names = [file.stem for file in self._files]
-        self.length = len(self._files)
-        self.rate = DEFAULT_RATE
-        self._first = read_image(self._files[0])
-        self.size = self._first.shape[1::-1]
-
-    def __iter__(self):
-        yield self.names[0], self._first
-        self._first = None
-        for file, image in zip(self._files[1:], read_ahead(read_image, self._files[1:], DECODING_THREADS), strict=True):
-            yield file.stem, check_size(self.size, image, file)
+        elif not is_image(path) and path.suffix.lower() != ".apng":
+            return VideoFrames(paths[0], start=start, end=end, threads=threads)
+        else:
+            images = [path]
+    else:
+        images = [Path(path) for path in paths]
+    if len(images) == 1 and count_pages(images[0]) > 1:
+        return StackFrames(images[0], start=start, end=end)
+    return ImageFrames(images, start=start, end=end)
 
 
 class VideoFrames:
-    """Frames of a video file or stream, decoded by FFmpeg and turned upright as the file says."""
+    """Frames of a video file, a camera or a stream, decoded by FFmpeg and turned upright as the file says."""
 
     names = None
 
-    def __init__(self, url, title):
-        self._title = title
-        try:
-            self._container = av.open(url)
-        except (av.error.FFmpegError, OSError) as error:
-            raise InputError(f"{title}: not a readable video ({error.strerror})") from None
-        if not self._container.streams.video:
-            raise InputError(f"{title}: no video in this file")
-        stream = self._container.streams.video[0]
-        stream.thread_type = "AUTO"
-        self.rate = stream.average_rate or DEFAULT_RATE
-        self.length = stream.frames or None
-        self._frames = self._decode(stream)
-        self._first = next(self._frames, None)
-        if self._first is None:
-            raise InputError(f"{title}: no frame could be decoded")
-        self.size = self._first.shape[1::-1]
-        # Eight digits are enough for a week of a stream that does not say how long it is.
-        self._digits = 8 if self.length is None else max(5, len(str(self.length)))
+    def __init__(self, source, *, start=None, end=None, threads=None):
+        self._title = "standard input" if source == "-" else public_name(source)
+        self._decoder = decoder = Decoder(source, self._title, threads)
+        self._turn_notice = None
+        self.rate = decoder.rate
+        self._digits_of = decoder.length
+        self._range = FrameRange(start, end, self._title, decoder.rate, decoder.timecode)
+        self.length = self._range.count(decoder.length)
+        self._frames = self._range.select(decoder)
+        number, time, frame = next(self._frames, (None, None, None))
+        if frame is None:
+            raise InputError(f"{self._title}: no frame could be decoded")
+        self._first_number = number
+        image = self._turn(frame)
+        self._first = Frame(self.name(number), image, time)
+        self.first = self._first.name
+        self.size = image.shape[1::-1]
+        transposed = self.size != (frame.width, frame.height)
+        self.look = Look(
+            time_base=decoder.time_base,
+            pixel_aspect=1 / decoder.pixel_aspect if transposed else decoder.pixel_aspect,
+            matrix=frame.colorspace,
+            # What is stored as RGB is no YUV of full range.
+            full_range=frame.color_range == 2 and frame.colorspace != 0,
+            primaries=getattr(frame, "color_primaries", UNSPECIFIED),
+            transfer=getattr(frame, "color_trc", UNSPECIFIED),
+        )
 
-    def _decode(self, stream):
-        number = 0
-        try:
-            for frame in self._container.decode(stream):
-                image = frame.to_ndarray(format="rgb24")
-                yield np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
-                number += 1
-        except av.error.FFmpegError as error:
-            where = f"damaged after frame {number - 1}" if number else "no frame could be decoded"
-            raise InputError(f"{self._title}: {where} ({error.strerror})") from None
+    @property
+    def notices(self):
+        return self._decoder.notices + ([self._turn_notice] if self._turn_notice else [])
+
+    @property
+    def complete(self):
+        return self._decoder.complete
 
     def name(self, number):
         """The name of the frame with this number, from 0."""
-        return f"{number:0{self._digits}d}"
+        return number_name(number, self._digits_of)
+
+    def holds(self, number):
+        """Whether there may be a frame with this number: False only if it is sure that there is none."""
+        return number >= self._first_number and not self._range.is_after(number, None) and self._decoder.holds(number)
 
     def __iter__(self):
-        yield self.name(0), self._first
+        yield self._first
         self._first = None
-        for number, image in enumerate(self._frames, 1):
-            yield self.name(number), check_size(self.size, image, f"{self._title}, frame {number}")
+        for number, time, frame in self._frames:
+            image = check_size(self.size, self._turn(frame), f"{self._title}, frame {number}")
+            yield Frame(self.name(number), image, time)
+
+    def _turn(self, frame):
+        """A decoded frame as uint8 H×W×3, turned and mirrored as its file says."""
+        matrix = display_matrix(frame)
+        image = frame.to_ndarray(format="rgb24")
+        if matrix is None:
+            return image
+        turned, off = apply_display_matrix(image, matrix)
+        if off > LARGEST_SLANT:
+            self._turn_notice = f"{self._title}: its frames are to be turned by an odd angle, {off:.0f}° off; they " \
+                                "were turned by the nearest multiple of 90°"
+        return np.ascontiguousarray(turned)
 
 
-class VideoWriter:
-    """Writes H.264 in MP4 that plays in a browser: yuv420p, index in front. Odd sides are extended by a pixel.
+def display_matrix(frame):
+    """How a decoded frame is to be turned: float 2×2, (x, y) @ matrix is where a pixel goes; None: as it is."""
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+        if data is None:
+            return None
+        return np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2] / 65536
+    except ValueError:
+        # Beside what this version of PyAV does not know, it gives at least the angle.
+        angle = np.deg2rad(frame.rotation)
+        return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) if frame.rotation else None
 
-    Raises OSError if the file cannot be written, InputError if it cannot be encoded.
+
+def apply_display_matrix(image, matrix):
+    """Turn and mirror an image H×W×3 as a display matrix says, to the nearest multiple of 90°.
+
+    Returns the image and by how many degrees the matrix is off that multiple.
     """
-
-    def __init__(self, path, size, rate):
-        width, height = size
-        self._container = av.open(str(Path(path).absolute()), "w", format="mp4", options={"movflags": "faststart"})
-        self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-        self._stream.width, self._stream.height = width + width % 2, height + height % 2
-        self._stream.pix_fmt = "yuv420p"
-
-    def write(self, image):
-        """image uint8 H×W×3 RGB."""
-        height, width = image.shape[:2]
-        if height % 2 or width % 2:
-            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
-
-    def close(self):
-        try:
-            self._encode(None)
-        finally:
-            self._container.close()
-
-    def _encode(self, frame):
-        try:
-            self._container.mux(self._stream.encode(frame))
-        except av.error.FFmpegError as error:
-            if isinstance(error, OSError):
-                raise
-            size = pixels((self._stream.width, self._stream.height))
-            raise InputError(f"an overlay of {size} pixels cannot be encoded ({error.strerror}); --no-overlay does "
-                             "without") from None
+    (a, b), (c, d) = matrix
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    if turned:
+        image = image.swapaxes(0, 1)
+        right, down, slant = c, b, max(abs(a), abs(d))
+    else:
+        right, down, slant = a, d, max(abs(b), abs(c))
+    if right < 0:
+        image = image[:, ::-1]
+    if down < 0:
+        image = image[::-1]
+    straight = max(abs(right), abs(down))
+    return image, float(np.rad2deg(np.arctan2(slant, straight)))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import av
 import cv2
@@ -22,7 +23,8 @@ from inference_core import InferenceCore, track_output
 from tests.conftest import ROOT
 from util.errors import run_script
 from util.image_io import davis_palette, write_mask
-from util.video import VideoWriter
+from util.video import open_frames
+from util.video_writer import Look, VideoWriter
 
 
 def run(*arguments):
@@ -100,6 +102,86 @@ def test_video_file(inputs, tiny_checkpoint, tmp_path):
         stream = overlay.streams.video[0]
         assert (stream.width, stream.height, stream.average_rate) == (100, 72, 24)
         assert stream.codec_context.name == "h264" and stream.pix_fmt == "yuv420p"
+
+
+def test_inputs_without_options(inputs, tiny_checkpoint, tmp_path):
+    arguments = ["--model", tiny_checkpoint, "--no-overlay", "--output"]
+    assert run(inputs / "clip.mp4", inputs / "first.png", f"6:{inputs / 'later.png'}", *arguments, tmp_path / "a") == 0
+    assert run("--video", inputs / "clip.mp4", "--mask", inputs / "first.png", f"6:{inputs / 'later.png'}", *arguments,
+               tmp_path / "b") == 0
+    assert run(inputs / "clip.mp4", "--mask", inputs / "first.png", f"6:{inputs / 'later.png'}", *arguments,
+               tmp_path / "c") == 0
+    masks = [[file.read_bytes() for file in sorted((tmp_path / name / "masks").iterdir())] for name in "abc"]
+    assert len(masks[0]) == 12 and masks[0] == masks[1] == masks[2]
+
+
+@pytest.mark.parametrize("video, start, name", [("clip.mp4", None, "00000"), ("clip.mp4", "7", "00007"),
+                                                ("frames", None, "img_5")])
+def test_without_a_mask_the_first_frame_is_written(inputs, tmp_path, capsys, video, start, name):
+    part = ["--start", start] if start else []
+    first = tmp_path / "out" / "first.png"
+    for arguments in ([inputs / video], ["--video", inputs / video]):
+        assert run(*arguments, *part, "--output", tmp_path / "out") == 2
+        assert one_line_error(capsys, f"frame {name}", first, "--mask mask.png")
+    frames = {frame.name: frame.image for frame in open_frames([str(inputs / video)])}
+    assert (np.array(Image.open(first)) == frames[name]).all() and names(tmp_path / "out") == ["first.png"]
+    # What the user has drawn there is not lost.
+    Image.fromarray(np.zeros((72, 100), np.uint8)).save(first)
+    assert run(inputs / video, *part, "--output", tmp_path / "out") == 2
+    assert one_line_error(capsys, first, "--overwrite") and not np.array(Image.open(first)).any()
+    assert run(inputs / video, *part, "--output", tmp_path / "out", "--overwrite") == 2
+    assert np.array(Image.open(first)).any()
+
+
+def test_a_part_of_a_video(inputs, tiny_network, tiny_checkpoint, tmp_path, capsys):
+    """Its first frame has the mask, and all frames keep their numbers."""
+    assert run(inputs / "clip.mp4", inputs / "first.png", "--start", "4", "--end", "0.3", "--model", tiny_checkpoint,
+               "--output", tmp_path, "--stamp") == 0
+    assert names(tmp_path / "masks") == [f"{number:05d}.png" for number in range(4, 8)]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["start"], summary["end"], summary["complete"]) == ("4", "0.3", True)
+    assert [frame["time"] for frame in summary["frames"]] == [round(number / 24, 6) for number in range(4, 8)]
+    assert list(summary["annotated"]) == ["00004"]
+    core = InferenceCore(tiny_network, top_k=40, mem_every=3)
+    for number, frame in enumerate(decoded(inputs / "clip.mp4")[4:8], 4):
+        prob = core.step(frame, np.array(Image.open(inputs / "first.png")) if number == 4 else None)
+        assert (np.array(Image.open(tmp_path / "masks" / f"{number:05d}.png")) == core.to_mask(prob).numpy()).all()
+    assert len(decoded(tmp_path / "overlay.mp4")) == 4
+
+
+def test_the_overlay_keeps_times_and_pixel_shape(inputs, tiny_checkpoint, tmp_path):
+    look = Look(Fraction(1, 1000), Fraction(16, 11), 1, False, 1, 1)
+    writer = VideoWriter(tmp_path / "uneven.mp4", (100, 72), 24, look)
+    times = [Fraction(shown, 1000) for shown in (0, 33, 1100, 1133, 3000)]
+    for shown, frame in zip(times, decoded(inputs / "clip.mp4"), strict=False):
+        writer.write(frame, shown)
+    writer.close()
+    assert run(tmp_path / "uneven.mp4", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+               tmp_path / "out") == 0
+    overlay = open_frames([str(tmp_path / "out" / "overlay.mp4")])
+    assert [round(frame.time, 3) for frame in overlay] == times and overlay.look[1:] == look[1:]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [frame["time"] for frame in summary["frames"]] == [float(shown) for shown in times]
+    assert summary["pixel_aspect"] == pytest.approx(16 / 11)
+
+
+def test_a_video_cut_short_or_damaged_says_so(inputs, tiny_checkpoint, tmp_path, capsys):
+    data = (inputs / "clip.mp4").read_bytes()
+    with av.open(str(inputs / "clip.mp4")) as container:
+        found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    (tmp_path / "cut.mp4").write_bytes(data[:found[9][0] + 5])
+    place, size = found[6]
+    (tmp_path / "damaged.mp4").write_bytes(data[:place] + bytes([255]) * size + data[place + size:])
+    for name, numbers, told in (("cut", range(9), "cut short, its header promises 12 frames"),
+                                ("damaged", [*range(6), *range(7, 12)], "frame 6 is damaged and left out, 1 in all")):
+        assert run(tmp_path / f"{name}.mp4", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+                   tmp_path / name) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if told in line]
+        assert len(lines) == 1 and lines[0].startswith(str(tmp_path / f"{name}.mp4"))
+        assert names(tmp_path / name / "masks") == [f"{number:05d}.png" for number in numbers]
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert not summary["complete"] and lines[0] in summary["notices"]
+        assert len(decoded(tmp_path / name / "overlay.mp4")) == len(numbers)
 
 
 def test_what_the_core_gives_is_what_is_written(inputs, tiny_network, tiny_checkpoint, tmp_path):
@@ -219,10 +301,24 @@ def test_larger_frames_are_computed_at_the_size_asked_for(inputs, tiny_checkpoin
 
 def test_rerun_starts_anew(inputs, tiny_checkpoint, tmp_path):
     arguments = ["--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output", tmp_path]
-    run("--video", inputs / "clip.mp4", *arguments, "--save-scores")
+    run("--video", inputs / "frames", *arguments, "--save-scores")
     run("--video", inputs / "frames", *arguments, "--no-overlay")
     assert names(tmp_path) == ["masks", "summary.json"]
     assert all(name.startswith("img_") for name in names(tmp_path / "masks"))
+
+
+def test_results_of_another_video_are_replaced_only_on_request(inputs, tiny_checkpoint, tmp_path, capsys):
+    arguments = ["--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output", tmp_path, "--no-overlay"]
+    assert run("--video", inputs / "frames", *arguments) == 0
+    for other in (["--video", inputs / "clip.mp4"], ["--video", inputs / "frames", "--end", "img_8"]):
+        assert run(*other, *arguments) == 2
+        assert one_line_error(capsys, tmp_path, "another video", "--overwrite")
+        assert len(names(tmp_path / "masks")) == 12
+    assert run("--video", inputs / "clip.mp4", *arguments, "--overwrite") == 0
+    assert names(tmp_path / "masks")[0] == "00000.png"
+    # Another name of the same file is no other video.
+    (tmp_path / "link.mp4").symlink_to(inputs / "clip.mp4")
+    assert run("--video", tmp_path / "link.mp4", *arguments) == 0
 
 
 def test_files_of_others_are_never_removed(inputs, tiny_checkpoint, tmp_path, capsys):
@@ -252,7 +348,7 @@ def test_results_of_an_earlier_version_are_replaced(inputs, tiny_checkpoint, tmp
     shutil.copy(inputs / "first.png", tmp_path / "masks" / "old.png")
     (tmp_path / "summary.json").write_text(json.dumps({"video": "x" * 1000, "written_by": "track.py"}))
     assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
-               tmp_path, "--no-overlay") == 0
+               tmp_path, "--no-overlay", "--overwrite") == 0
     assert len(names(tmp_path / "masks")) == 12
 
 
@@ -271,7 +367,7 @@ def test_options_may_have_underscores_and_are_never_guessed(inputs, tiny_checkpo
     assert run(*arguments, "--mem_every=2") == 0
     assert json.loads((tmp_path / "summary.json").read_text())["settings"]["mem_every"] == 2
     assert run(*arguments, "--mem", "2") == 2
-    assert one_line_error(capsys, "unrecognized arguments: --mem 2")
+    assert one_line_error(capsys, "unrecognized arguments: --mem")
     assert run(*arguments, "--mem-every", "0") == 2
     assert one_line_error(capsys, "--mem-every: 0 was found, a whole number from 1 on was expected")
 
@@ -402,8 +498,9 @@ def test_masks_of_no_frame(inputs, tiny_checkpoint, tmp_path, capsys, mask, part
 
 def test_options_that_do_not_go_together(inputs, tiny_checkpoint, tmp_path, capsys):
     frames, first = inputs / "frames", inputs / "first.png"
-    for arguments, part in ((["--video", frames], "both"), (["--mask", first], "both"),
+    for arguments, part in ((["--mask", first], "--video"), (["--start", "3"], "--video"),
                             (["--example", "--video", frames, "--mask", first], "--example"),
+                            ([frames, first, "--video", frames], "give the video once"),
                             (["--video", frames, "--mask", first, "--model", tiny_checkpoint,
                               "--device", "cuda:77"], "cuda:77")):
         assert run(*arguments, "--output", tmp_path) == 2

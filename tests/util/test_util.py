@@ -1,14 +1,18 @@
+import io
+import sys
 import threading
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from util.errors import InputError
+from util.errors import InputError, run_script
 from util.files import atomic_path
+from util.hyper_para import OptionParser
 from util.image_io import davis_palette, read_image, read_mask, write_mask
-from util.overlay import draw_overlay
+from util.overlay import draw_ids, draw_overlay, draw_stamp
 from util.pipeline import Background, mark_last, prefetch
 from util.timing import Latencies
 
@@ -78,8 +82,58 @@ def test_overlay_leaves_the_background_alone():
     assert (draw_overlay(frame, ids) == frame).all()
     ids[5:15, 5:15] = 2
     overlay = draw_overlay(frame, ids)
-    assert (overlay[:3] == 100).all()
+    assert (overlay[:3] == 100).all() and (frame == 100).all()
     assert overlay[10, 10].tolist() == [55, 113, 55]
+    # Frames are only read, also where objects are all over.
+    frame.flags.writeable = False
+    assert (draw_overlay(frame, np.full_like(ids, 2)) == [55, 113, 55]).all() and (frame == 100).all()
+
+
+@pytest.mark.parametrize("colour", [(128, 0, 0), (255, 0, 0), (0, 0, 0), (255, 255, 255), (127, 127, 127)])
+def test_an_object_is_seen_on_any_background(colour):
+    """Object 1 is dark red."""
+    frame = np.full((60, 60, 3), colour, np.uint8)
+    ids = np.zeros((60, 60), np.uint8)
+    ids[20:40, 20:40] = 1
+    overlay = draw_overlay(frame, ids).astype(int)
+    outline = np.abs(overlay[18:42, 30] - colour).sum(1)
+    assert outline[:2].max() >= 300 and outline[-2:].max() >= 300
+    assert (overlay[:18] == colour).all() and (overlay[:, 42:] == colour).all()
+
+
+def test_ids_are_written_inside_their_objects():
+    """Of a ring, the middle is background; of two parts, one gets the id. At the edge, the text stays whole."""
+    yy, xx = np.mgrid[:200, :200]
+    radius = np.hypot(yy - 100, xx - 100)
+    ids = ((radius > 50) & (radius < 95)).astype(np.uint8) * 12
+    ids[:3, :3] = 200
+    image = np.full((200, 200, 3), 90, np.uint8)
+    draw_ids(image, ids)
+    touched = (image != 90).any(2)
+    assert touched.any() and not touched[radius < 45].any() and touched[radius > 50].sum() > 40
+    assert touched[:12, :30].sum() > 20
+    alone = np.full((200, 200, 3), 90, np.uint8)
+    draw_ids(alone, np.where(ids == 200, ids, 0))
+    assert (alone != 90).any() and not (alone[:100, 60:] != 90).any()
+
+
+def test_stamp_names_frame_and_time():
+    images = [np.full((100, 300, 3), 90, np.uint8) for _ in range(4)]
+    for image, arguments in zip(images, [("00012",), ("00012", Fraction(1, 3)), ("00013",), ("x" * 500,)], strict=True):
+        draw_stamp(image, *arguments)
+        assert (image[:20] != 90).any() and (image[30:] == 90).all()
+    assert not (images[0] == images[1]).all() and not (images[0] == images[2]).all()
+
+
+def test_names_that_the_terminal_cannot_show_do_not_end_a_script(monkeypatch):
+    """A file name may even hold bytes that are no text."""
+    for encoding in ("ascii", "cp1252", "utf-8"):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+        assert run_script(OptionParser("any.py", "Über"), lambda args: print("wrote ü 视频 \udcff"), []) == 0
+        sys.stdout.flush()
+        assert written.getvalue().startswith(b"wrote ") and b"\\udcff" in written.getvalue()
+        assert run_script(OptionParser("any.py", "视频"), lambda args: 1, ["--help"]) == 0
 
 
 def test_prefetch_keeps_order_and_runs_ahead_only_so_far():

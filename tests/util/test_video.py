@@ -1,4 +1,5 @@
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 from PIL import Image
 
 from util.errors import InputError
-from util.video import VideoWriter, open_frames
+from util.video import open_frames
+from util.video_writer import Look, VideoWriter
 
 
 def ramp(size=(48, 64)):
@@ -27,14 +29,56 @@ def test_what_is_written_is_read(tmp_path):
     frames = open_frames([str(write_video(tmp_path / "a.mp4", images))])
     assert (frames.size, frames.length, frames.rate) == ((64, 48), 5, 10)
     read = list(frames)
-    assert [name for name, _ in read] == ["00000", "00001", "00002", "00003", "00004"]
-    for image, (_, frame) in zip(images, read, strict=True):
-        assert np.abs(image.astype(int) - frame).mean() < 6
+    assert [frame.name for frame in read] == ["00000", "00001", "00002", "00003", "00004"]
+    assert [frame.time for frame in read] == [Fraction(number, 10) for number in range(5)]
+    for image, frame in zip(images, read, strict=True):
+        assert np.abs(image.astype(int) - frame.image).mean() < 6
 
 
 def test_odd_sides_are_extended_by_a_pixel(tmp_path):
     path = write_video(tmp_path / "a.mp4", [ramp((47, 63))])
     assert open_frames([str(path)]).size == (64, 48)
+
+
+def test_times_pixel_shape_and_colours_are_kept(tmp_path):
+    """The last frame is shown at its time, and colours come back through whatever a file says of them."""
+    image = np.full((48, 64, 3), (200, 30, 60), np.uint8)
+    image[24:] = (20, 180, 240)
+    looks = [Look(), Look(Fraction(1, 1000), Fraction(16, 11), 1, False, 1, 1),
+             Look(Fraction(1, 90000), Fraction(1, 2), 9, False, 9, 16),
+             Look(Fraction(1, 30), Fraction(1), 6, True, 6, 6)]
+    for look in looks:
+        writer = VideoWriter(tmp_path / "a.mp4", (64, 48), 30, look)
+        times = [Fraction(7), Fraction(71, 10), Fraction(72, 10), Fraction(10)]
+        for time in times:
+            writer.write(image, time)
+        writer.close()
+        frames = open_frames([str(tmp_path / "a.mp4")])
+        read = list(frames)
+        assert [round(float(frame.time), 3) for frame in read] == [0, 0.1, 0.2, 3]
+        assert all(np.abs(frame.image.astype(int) - image).mean() < 8 for frame in read)
+        assert frames.look[1:] == look[1:] and frames.complete
+        with av.open(str(tmp_path / "a.mp4")) as container:
+            assert 3 < container.duration / av.time_base < 3.5
+
+
+def test_times_that_go_backwards_are_written_one_after_another(tmp_path):
+    writer = VideoWriter(tmp_path / "a.mp4", (64, 48), 10)
+    for time in (0, 0.1, 0.1, 0, 0.2, 0.6):
+        writer.write(ramp(), Fraction(time).limit_denominator(10))
+    writer.close()
+    assert [float(frame.time) for frame in open_frames([str(tmp_path / "a.mp4")])] == [0, 0.1, 0.2, 0.3, 0.4, 0.6]
+
+
+def test_turned_video_has_turned_pixels(tmp_path):
+    writer = VideoWriter(tmp_path / "a.mp4", (64, 48), 10, Look(pixel_aspect=Fraction(4, 3)))
+    writer.write(ramp())
+    writer.close()
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    matrix = data.find(b"tkhd") + 44
+    data[matrix:matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(data)
+    assert open_frames([str(tmp_path / "a.mp4")]).look.pixel_aspect == Fraction(3, 4)
 
 
 def test_telephone_video_is_turned_upright(tmp_path):
@@ -47,7 +91,7 @@ def test_telephone_video_is_turned_upright(tmp_path):
     path.write_bytes(data)
     frames = open_frames([str(path)])
     assert frames.size == (48, 64)
-    _, frame = next(iter(frames))
+    frame = next(iter(frames)).image
     assert frame[:8].mean() < 50 and frame[-8:].mean() > 200
 
 

@@ -190,7 +190,7 @@ def _marker(part, root, step):
 
 def _mark(part, root, step, report):
     with atomic_path(_marker(part, root, step)) as temporary:
-        temporary.write_text(f"{report}\n")
+        temporary.write_text(f"{report}\n", encoding="utf-8")
 
 
 def _archive(part, root):

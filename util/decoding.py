@@ -1,0 +1,317 @@
+"""Decode a video file, a camera or a stream with FFmpeg, as far as it can be decoded, and find out what is missing."""
+
+import heapq
+import re
+import sys
+from collections import deque
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.stream import Disposition
+
+from util.errors import InputError
+
+DEFAULT_RATE = 25
+"""Frames per second of what does not say it."""
+
+MOST_DAMAGED = 250
+"""So many damaged frames in a row end a video. One damaged frame can spoil all until the next key frame, which in
+common files come every few seconds."""
+
+MOST_READ_ERRORS = 10
+"""So many errors of reading in a row end a video."""
+
+ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1")
+"""Formats, beside those of key frames alone, in which what a file keeps together is one frame that is shown."""
+
+BEGIN_ANYWHERE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "rtsp", "rtp", "sdp")
+"""Containers that are recorded from the middle of a broadcast, so that they may not begin with a key frame."""
+
+NAMED_FRAMES = 5
+"""So many numbers of lost frames a notice names."""
+
+SECONDS_TO_CONNECT = 30
+"""How long an address on the network may take to answer."""
+
+
+def is_stream(text):
+    """Whether a value of --video is standard input, a camera or an address, not a file."""
+    return text == "-" or bool(re.match(r"camera:|[A-Za-z][A-Za-z0-9+.-]*://", text)) or Path(text).is_char_device()
+
+
+def public_name(text):
+    """A value of --video without the password that an address may hold, for messages and files."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
+def open_container(text):
+    """Open what a value of --video names, with FFmpeg. Raises InputError if it cannot be opened."""
+    options = {}
+    file = text
+    if text == "-":
+        file = "pipe:0"
+    elif text.startswith("camera:") or Path(text).is_char_device():
+        file, options = _camera(text)
+    elif not is_stream(text):
+        # As an absolute path: FFmpeg takes what stands before a colon for a protocol.
+        file = str(Path(text).absolute())
+    else:
+        options = {"timeout": (SECONDS_TO_CONNECT, None)}
+        if text.startswith("rtsp"):
+            # UDP, which is tried first otherwise, loses packets without a word.
+            options["options"] = {"rtsp_transport": "tcp"}
+    name = "standard input" if text == "-" else public_name(text)
+    try:
+        return av.open(file, **options)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, av.error.InvalidDataError) and Path(name).suffix.lower() in (".mp4", ".mov", ".m4v"):
+            reason = f"{reason}; if it was cut short, it has lost its index, which is at its end"
+        raise InputError(f"{name}: not a readable video ({reason})") from None
+
+
+def _camera(text):
+    """What `av.open` takes for a camera: (file, keyword arguments)."""
+    name = text.removeprefix("camera:")
+    if sys.platform == "darwin":
+        return name, {"format": "avfoundation", "options": {"framerate": "30"}}
+    if sys.platform == "win32":
+        return f"video={name}", {"format": "dshow"}
+    return f"/dev/video{name}" if name.isdecimal() else name, {"format": "video4linux2,v4l2"}
+
+
+class Decoder:
+    """The frames of a video's main stream in the order in which they are shown. It can be iterated once.
+
+    source: a value of --video. title: its name in messages. threads: how many decode, None for all cores.
+
+    Yields (number, time, av.VideoFrame): the frame's number in the file, from 0, in which frames that cannot be decoded
+    count, and its time in seconds from the start of the file, a Fraction.
+
+        rate, time_base, pixel_aspect    of the stream; pixel_aspect is a pixel's width divided by its height
+        length     number of frames, None if it is not known; the file's header says it, and may be wrong
+        timecode   of the first frame, as text; None if the file has none
+        notices    what the user should know, one sentence each; more may come with the frames
+        complete   False as soon as a frame is known to be missing
+
+    Raises InputError if the source cannot be opened, holds no video, or is damaged over a long stretch.
+    """
+
+    def __init__(self, source, title, threads=None):
+        self._source, self._title = source, title
+        self._container = open_container(source)
+        self._stream = stream = self._find_stream()
+        # A frame that fails must be known at once, so that it has its number; FFmpeg's threads that decode several
+        # frames at a time report it late or not at all.
+        stream.thread_type = "SLICE"
+        if threads:
+            stream.codec_context.thread_count = threads
+        if stream.codec_context.name == "libdav1d":
+            stream.codec_context.flags |= av.codec.context.Flags.low_delay
+        self.rate = stream.average_rate or stream.guessed_rate or DEFAULT_RATE
+        self.length = stream.frames or None
+        self.time_base = stream.time_base
+        self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
+        self.timecode = next((tags["timecode"] for tags in [stream.metadata, self._container.metadata,
+                                                            *(other.metadata for other in self._container.streams)]
+                              if "timecode" in tags), None)
+        self._start = Fraction(self._container.start_time or 0, av.time_base)
+        # Times of packets whose frames have not come, and whether decoding them failed: a heap. Of formats in which a
+        # packet may stand for no frame of its own, only those that failed.
+        self._waiting = []
+        codec = stream.codec_context.codec
+        self._all_give_frames = codec.intra_only or codec.canonical_name in ONE_FRAME_A_PACKET
+        self._given_up = deque(maxlen=2 * MOST_DAMAGED)
+        self._number = 0
+        self._shown_until = 0  # the middle of the latest frame, in the stream's unit
+        self._longest_wait = Fraction(0)
+        self._last_time = None
+        self._lost_numbers = []
+        self._lost_count = self._damaged_count = 0
+        self._packets = 0
+        self._end = self._others_end = Fraction(0)
+        self._cut = None
+        others = [other for other in self._container.streams.video if other is not stream and other.frames != 1
+                  and not other.disposition & Disposition.attached_pic]
+        self._remarks = [f"{title}: stream {stream.index} is taken, of {len(others) + 1} videos in this file"] \
+            if others else []
+
+    def _find_stream(self):
+        """The stream that a player would show."""
+        # Not the first one: that may be a cover picture, or the still image of an AVIF sequence.
+        stream = self._container.streams.best("video")
+        if stream is None or stream.codec_context is None:
+            raise InputError(f"{self._title}: no video in this file")
+        if stream.disposition & Disposition.attached_pic:
+            raise InputError(f"{self._title}: no video in this file, only a cover picture")
+        return stream
+
+    def holds(self, number):
+        """Whether there may be a frame with this number: False only if it is sure that there is none."""
+        if self.length is None or number < self.length or is_stream(self._source):
+            return True
+        # The header of an MP4 that was written piece by piece counts the first piece.
+        with open_container(self._source) as container:
+            stream = container.streams[self._stream.index]
+            return number < sum(packet.size > 0 for packet in container.demux(stream))
+
+    @property
+    def complete(self):
+        return not (self._lost_count or self._cut)
+
+    @property
+    def notices(self):
+        notices = list(self._remarks)
+        if self._lost_count:
+            names = ", ".join(map(str, self._lost_numbers))
+            more = self._lost_count - len(self._lost_numbers)
+            frames = f"frame {names} is" if self._lost_count == 1 else \
+                f"frames {names}{f' and {more} more' if more else ''} are"
+            notices.append(f"{self._title}: {frames} damaged and left out, {self._lost_count} in all")
+        if self._damaged_count:
+            frames = "1 frame is" if self._damaged_count == 1 else f"{self._damaged_count} frames are"
+            notices.append(f"{self._title}: {frames} damaged in part")
+        if self._cut:
+            notices.append(f"{self._title}: this file is cut short, {self._cut}")
+        return notices
+
+    def __iter__(self):
+        decode = self._stream.codec_context.decode
+        reason, in_a_row = None, 0
+        key_seen = self._container.format.name not in BEGIN_ANYWHERE
+        for packet in self._read_packets():
+            key_seen = key_seen or (packet is not None and packet.is_keyframe)
+            failed = False
+            try:
+                frames = decode(packet)
+            except av.error.FFmpegError as error:
+                frames, failed, reason = [], True, error.strerror
+                in_a_row += 1
+            # What a recording holds before its first key frame needs frames from before its start.
+            if packet is not None and key_seen and not packet.is_discard:
+                self._await_frame(packet, failed)
+            if in_a_row > MOST_DAMAGED:
+                where = f"damaged after frame {self._number - 1}" if self._number else "no frame could be decoded"
+                raise InputError(f"{self._title}: {where}, {in_a_row} frames in a row ({reason})")
+            for frame in frames:
+                in_a_row = 0
+                number, time = self._place(frame)
+                if number is not None:
+                    self._damaged_count += bool(frame.is_corrupt)
+                    yield number, time, frame
+        if reason and not self._number:
+            raise InputError(f"{self._title}: no frame could be decoded ({reason})")
+        self._count_lost(None)
+
+    def _read_packets(self):
+        """Yield the stream's packets, then None, and note how far the file goes."""
+        failures = 0
+        while failures < MOST_READ_ERRORS:
+            try:
+                for packet in self._container.demux():
+                    if packet.stream is not self._stream:
+                        self._others_end = max(self._others_end, self._packet_end(packet))
+                        continue
+                    failures = 0
+                    # One without data repeats a frame, or is the end; a decoder would take both for the end.
+                    self._packets += packet.dts is not None
+                    self._end = max(self._end, self._packet_end(packet))
+                    if packet.size:
+                        yield packet
+                break
+            except av.error.FFmpegError as error:
+                # The demuxer goes on behind what it could not read.
+                failures += 1
+                if failures == MOST_READ_ERRORS:
+                    self._cut = f"reading it failed ({error.strerror})"
+        self._cut = self._cut or self._find_cut()
+        yield None
+
+    def _packet_end(self, packet):
+        """When what a packet holds has been shown, in seconds from the start of the file."""
+        if packet.pts is None or packet.time_base is None:
+            return Fraction(0)
+        duration = packet.duration * packet.time_base if packet.duration else \
+            1 / Fraction(self.rate) if packet.stream is self._stream else 0
+        return packet.pts * packet.time_base + duration - self._start
+
+    def _await_frame(self, packet, failed):
+        """Expect the frame of this packet, or if decoding it failed, those after it."""
+        if packet.pts is not None and (failed or self._all_give_frames):
+            heapq.heappush(self._waiting, (packet.pts, failed))
+        elif failed:
+            self._lose_frame()
+
+    def _place(self, frame):
+        """The number and the time of a frame that was decoded; None, None for one that comes too late."""
+        if frame.pts is None:
+            self._waiting.clear()
+            number, time = self._number, self._number / Fraction(self.rate)
+        elif frame.pts in self._given_up:
+            # After damage, decoders give single frames when later ones are already shown.
+            return None, None
+        else:
+            lost = self._lost_count
+            self._count_lost(frame.pts)
+            time = frame.pts * self.time_base - self._start
+            if self._last_time is not None:
+                wait = time - self._last_time
+                if self._cut and self._longest_wait * self.rate < 1.5:
+                    # A frame may be stored behind those that are shown after it, and so behind the cut.
+                    for _ in range(round(wait * self.rate) - 1 - (self._lost_count - lost)):
+                        self._lose_frame()
+                self._longest_wait = max(self._longest_wait, wait)
+            number = self._number
+            self._last_time = time
+            duration = frame.duration or round(1 / (Fraction(self.rate) * self.time_base))
+            # Half of it, since times are rounded.
+            self._shown_until = frame.pts + duration / 2
+        self._number += 1
+        return number, time
+
+    def _count_lost(self, time):
+        """Count the frames that should have been shown before `time`, in the stream's unit; None: before the end."""
+        while self._waiting and (time is None or self._waiting[0][0] <= time):
+            expected, failed = heapq.heappop(self._waiting)
+            # Decoders drop frames without a word after a damaged key frame. But the second half of an interlaced frame,
+            # and frames before the first one that can be decoded, are none that are lost.
+            dropped = self._number and expected >= self._shown_until
+            if expected != time and (failed or dropped):
+                self._given_up.append(expected)
+                self._lose_frame()
+
+    def _lose_frame(self):
+        if len(self._lost_numbers) < NAMED_FRAMES:
+            self._lost_numbers.append(self._number)
+        self._lost_count += 1
+        self._number += 1
+
+    def _find_cut(self):
+        """What the header promised and the file does not hold, as a part of a sentence; None if nothing is missing."""
+        stream, container = self._stream, self._container
+        frame = 1 / Fraction(self.rate)
+        # Headers round, and how long the last of frames of different lengths is shown is not always known.
+        allowed = max(frame / 2, self._longest_wait - frame / 2)
+        if self.length and self._packets < self.length:
+            # MP4 files that were trimmed without encoding hold fewer frames than they count, but end when they should.
+            promised = ((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base - self._start
+            if "mp4" not in container.format.name or not stream.duration or self._end < promised - allowed:
+                return f"its header promises {self.length} frames and it holds {self._packets}"
+        elif container.format.name == "gif" and Path(container.name).is_file():
+            with open(container.name, "rb") as file:
+                file.seek(-min(64, Path(container.name).stat().st_size), 2)
+                if not file.read().rstrip(b"\0").endswith(b";"):
+                    return "it does not have the end that a GIF has"
+        elif not self.length:
+            tag = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
+            if tag:
+                promised = (int(tag[1]) * 60 + int(tag[2])) * 60 + Fraction(tag[3])
+                reached = self._end + self._start
+            else:
+                promised = Fraction(container.duration or 0, av.time_base)
+                reached = max(self._end, self._others_end) + self._start
+                allowed += len(container.streams) > 1 and Fraction(1, 10)
+            if reached < promised - allowed:
+                return f"its header promises {float(promised):.2f} s and it holds {float(reached):.2f} s"
+        return None

@@ -1,0 +1,263 @@
+"""Frames from image files: one in each file, or several in one (TIFF stack, animated WebP or PNG)."""
+
+import itertools
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from util.errors import InputError
+from util.files import atomic_path
+from util.frames import Frame, FrameRange, number_name
+from util.image_io import check_size, frames_in_order, read_image
+from util.pipeline import read_ahead
+from util.video_writer import Look
+
+DECODING_THREADS = 2
+"""Threads that decode image files: faster than any network tracks."""
+
+IMAGE_RATE = 25
+"""Frames per second of images, which do not say it."""
+
+WITH_PAGES = (".tif", ".tiff", ".webp", ".png", ".apng")
+"""Suffixes of the image files that may hold several frames. The several images of a JPEG are previews."""
+
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
+"""What Pillow raises for damaged files, TIFF above all."""
+
+LONGEST_PIXEL = 14
+"""Cameras give 10, 12 or 14 bits in 16. Values that need more bits than this are taken to use all 16."""
+
+
+class ImageFrames:
+    """Image files in the order of their names, in which numbers count as numbers; decoded ahead in threads.
+
+    start, end: the first and the last wanted frame, as its name or its number, None for all. See `open_frames` for the
+    attributes.
+    """
+
+    rate = IMAGE_RATE
+    look = Look()
+    complete = True
+
+    def __init__(self, files, *, start=None, end=None):
+        self._files = frames_in_order(files)
+        self.notices = []
+        # Of the whole video, so that a part of it looks the same.
+        self._bits = self._find_bits()
+        names = [file.stem for file in self._files]
+        first = 0 if start is None else _find_name(names, start, "--start")
+        last = len(names) - 1 if end is None else _find_name(names, end, "--end")
+        if first > last:
+            raise InputError(f"--start {start} is after --end {end}")
+        self._files = self._files[first:last + 1]
+        self.names = names[first:last + 1]
+        self.first = self.names[0]
+        self.length = len(self._files)
+        self._first = self._read(self._files[0])
+        self.size = self._first.shape[1::-1]
+
+    def __iter__(self):
+        yield Frame(self.names[0], self._first)
+        self._first = None
+        for file, image in zip(self._files[1:], read_ahead(self._read, self._files[1:], DECODING_THREADS), strict=True):
+            yield Frame(file.stem, check_size(self.size, image, file))
+
+    def _find_bits(self):
+        """How many bits the values of this video's images of 16 bits have; 16 if they are none, or bright."""
+        if not has_16_bits(self._files[0]):
+            return 16
+        bits = bits_of(int(values.max()) for values in read_ahead(_read_deep, self._files, DECODING_THREADS)
+                       if values is not None)
+        if bits < 16:
+            self.notices.append(f"{self._files[0].parent}: {scaling_notice(bits)}")
+        return bits
+
+    def _read(self, file):
+        pages = count_pages(file)
+        if pages > 1:
+            raise InputError(f"{file}: {pages} frames in one file, one was expected; give this file alone as --video")
+        values = _read_deep(file) if self._bits < 16 else None
+        return read_image(file) if values is None else to_rgb(values, self._bits)
+
+
+class StackFrames:
+    """The frames of one image file that holds several: a TIFF stack, an animated WebP or PNG.
+
+    They are numbered from 0, like those of a video file. start, end: as in `FrameRange`, None for all.
+    """
+
+    names = None
+
+    def __init__(self, path, *, start=None, end=None):
+        self._path = Path(path)
+        self._image, self._pages, whole = _open_pages(path)
+        self._count = len(self._pages)
+        self.notices = [] if whole else [f"{path}: this file is cut short or damaged after frame {self._count - 1}"]
+        self.complete = whole
+        self._bits = 16
+        if self._image.mode.startswith("I;16"):
+            self._bits = bits_of(np.asarray(page).max() for page in map(self._load, self._pages) if page is not None)
+            if self._bits < 16:
+                self.notices.append(f"{path}: {scaling_notice(self._bits)}")
+        self._timed = self._image.format != "TIFF"
+        self.rate, self.look = IMAGE_RATE, Look()
+        if self._timed and self._load(self._pages[0]):
+            self.rate, self.look = 1 / self._duration(), Look(time_base=Fraction(1, 1000))
+        self._range = FrameRange(start, end, path, self.rate, timed=self._timed)
+        self.length = self._range.count(self._count)
+        self._frames = self._range.select(self._read())
+        first = next(self._frames, None)
+        if first is None:
+            raise InputError(f"{path}: damaged image, no frame could be decoded")
+        number, time, image = first
+        self._first_number = number
+        self._first = Frame(self.name(number), image, time)
+        self.first = self._first.name
+        self.size = image.shape[1::-1]
+
+    def name(self, number):
+        """The name of the frame with this number, from 0."""
+        return number_name(number, self._count)
+
+    def holds(self, number):
+        """Whether there is a frame with this number, as far as is known."""
+        return self._first_number <= number < self._count and not self._range.is_after(number, None)
+
+    def __iter__(self):
+        yield self._first
+        self._first = None
+        for number, time, image in self._frames:
+            yield Frame(self.name(number), check_size(self.size, image, f"{self._path}, frame {number}"), time)
+
+    def _load(self, page):
+        """The image at this page, decoded; None if it is damaged."""
+        try:
+            self._image.seek(page)
+            self._image.load()
+        except DAMAGE:
+            return None
+        return self._image
+
+    def _duration(self):
+        """How many seconds the frame that was decoded last is shown."""
+        # Browsers show a frame that says 0 for a tenth of a second, too.
+        return Fraction(self._image.info.get("duration") or 100).limit_denominator(1000) / 1000
+
+    def _read(self):
+        """Yield (number, time, image)."""
+        time = Fraction(0)
+        for number, page in enumerate(self._pages):
+            image = self._load(page)
+            if image is None:
+                self._report_damage(number)
+                if self._timed:
+                    # Each frame of an animation is drawn upon the one before.
+                    return
+                continue
+            if image.mode in ("I", "F"):
+                raise InputError(f"{self._path}: values of 32 bits, an image of 8 or 16 bits was expected")
+            deep = image.mode.startswith("I;16")
+            values = to_rgb(np.asarray(image), self._bits) if deep else np.asarray(image.convert("RGB"))
+            shown = self._duration()
+            yield number, time if self._timed else None, values
+            time += shown
+
+    def _report_damage(self, number):
+        self.complete = False
+        what = f"damaged from frame {number} on, of {self._count}" if self._timed else \
+            f"frame {number} is damaged and left out"
+        self.notices.append(f"{self._path}: {what}")
+
+
+def count_pages(path):
+    """How many frames an image file holds: pages of the size of the first, or frames of an animation. 1 if unknown."""
+    if Path(path).suffix.lower() not in WITH_PAGES:
+        return 1
+    try:
+        image, pages, whole = _open_pages(path)
+    except DAMAGE:
+        return 1
+    image.close()
+    return max(len(pages), 1 if whole else 2)
+
+
+def _open_pages(path):
+    """Open an image file: (image, indices of its frames, whether all could be found).
+
+    Previews are left out, and the still image for programs that cannot show the others.
+    """
+    image = Image.open(path)
+    if image.format == "TIFF":
+        size, pages = image.size, []
+        try:
+            for index in itertools.count():
+                image.seek(index)
+                # Tag 254, bit 0: a reduced copy of another page.
+                if image.size == size and not image.tag_v2.get(254, 0) & 1:
+                    pages.append(index)
+        except EOFError:
+            return image, pages or [0], True
+        except DAMAGE:
+            return image, pages or [0], False
+    count = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+    return image, list(range(int(bool(getattr(image, "default_image", False))), count)), True
+
+
+def has_16_bits(path):
+    """Whether an image file holds whole numbers of 16 bits, one or three a pixel."""
+    try:
+        with Image.open(path) as image:
+            # Pillow opens 16-bit colour as 8-bit; only its decoder's arguments tell.
+            return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG") or \
+                any(";16" in str(tile[3]) for tile in image.tile)
+    except DAMAGE:
+        return False
+
+
+def bits_of(maxima):
+    """The bits that a video's values have, given the largest value of each frame: 8 to LONGEST_PIXEL, or 16."""
+    bits = max(8, int(max(maxima, default=2**16 - 1)).bit_length())
+    return bits if bits <= LONGEST_PIXEL else 16
+
+
+def scaling_notice(bits):
+    """What to tell the user about a video whose values of 16 bits are that small."""
+    return f"no value above {2**bits - 1} in these images of 16 bits; they are read as {bits} bits, brighter"
+
+
+def to_rgb(values, bits):
+    """Grey or colour values uint16 H×W or H×W×3 below 2^bits as uint8 H×W×3."""
+    values = (values >> (bits - 8)).astype(np.uint8)
+    return np.repeat(values[..., None], 3, 2) if values.ndim == 2 else values
+
+
+def _read_deep(path):
+    """An image of 16 bits as uint16 H×W or H×W×3 RGB; None if it is none, or damaged."""
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        return None
+    return values if values.ndim == 2 else np.ascontiguousarray(values[..., 2::-1])
+
+
+def _find_name(names, text, option):
+    """The index of the frame that a name or a number means: the same number in a name, or else a position from 0."""
+    if text in names:
+        return names.index(text)
+    if text.isdecimal():
+        numbered = [index for index, name in enumerate(names) if name.isdecimal() and int(name) == int(text)]
+        if numbered:
+            return numbered[0]
+        if not any(name.isdecimal() for name in names) and int(text) < len(names):
+            return int(text)
+    raise InputError(f"{option} {text}: no frame is called so; the frames are {names[0]} to {names[-1]}, and images "
+                     "have no times")
+
+
+def write_image(path, image):
+    """Write uint8 H×W×3 RGB as PNG, atomically."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
