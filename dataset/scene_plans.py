@@ -493,7 +493,7 @@ def _draw_paths(draws, kind, twin, area, camera, size, shots):
     """
     roles, times = np.arange(ROLES), np.arange(shots)
     alike, crowd = kind == "alike", kind == "crowd"
-    root = np.where(crowd[:, None], draws.logarithmic(0.035, 0.12, (ROLES,)), draws.logarithmic(0.08, 0.6, (ROLES,)))
+    root = np.where(crowd[:, None], draws.logarithmic(0.045, 0.14, (ROLES,)), draws.logarithmic(0.08, 0.6, (ROLES,)))
     root = np.where(alike[:, None], np.clip(root, 0.07, 0.35), root)
     # Look-alikes are about as large as one another.
     root = np.where(twin, root[:, :1] * np.exp(draws.normal(0.12, (ROLES,))), root)
