@@ -122,7 +122,7 @@ def test_masks_are_consistent_and_first_frames_show_an_object(pack, kind):
     assert shown.float().mean() > 0.9
     second = batch["sec_gt"][:, 0].sum((1, 2, 3)) > 0
     assert torch.equal(second, batch["selector"][:, 1] == 1) and (batch["selector"][:, 0] == 1).all()
-    assert 0.2 < second.float().mean() or kind == "clip"
+    assert second.float().mean() > 0.2 or kind == "clip"
 
 
 def test_pixels_to_ignore_are_carried(pack):
@@ -217,7 +217,7 @@ def test_packs_of_images_or_of_videos_alone_serve(root, tmp_path):
         assert (batch["gt"][:, 0].sum((1, 2, 3)) > 0).float().mean() > 0.8
     with pytest.raises(InputError, match="kind place"):
         SceneMaker(read_pack(tmp_path / "videos"), kinds={"place": 1})
-    with pytest.raises(InputError, match="kind clip.*frames"):
+    with pytest.raises(InputError, match=r"kind clip.*frames"):
         SceneMaker(read_pack(tmp_path / "videos"), shots=8, kinds={"clip": 1})
 
 
@@ -229,19 +229,19 @@ def test_settings_that_cannot_be_met_are_refused(pack, options, expected):
 
 
 def test_damaged_packs_are_named(root, tmp_path):
-    with pytest.raises(InputError, match="index.npz: no such file"):
+    with pytest.raises(InputError, match=r"index.npz: no such file"):
         read_pack(tmp_path)
     write_pack(tmp_path, find_pairs(root / "park", instances=True), [])
     part = tmp_path / "data-00.bin"
     data = part.read_bytes()
     part.write_bytes(data[:-5] + b"wrong")
-    with pytest.raises(InputError, match="data-00.bin: damaged"):
+    with pytest.raises(InputError, match=r"data-00.bin: damaged"):
         read_pack(tmp_path)
     part.unlink()
-    with pytest.raises(InputError, match="data-00.bin: this part of the pack is missing"):
+    with pytest.raises(InputError, match=r"data-00.bin: this part of the pack is missing"):
         read_pack(tmp_path)
     (tmp_path / "index.npz").write_bytes(b"not an archive")
-    with pytest.raises(InputError, match="index.npz: not the index"):
+    with pytest.raises(InputError, match=r"index.npz: not the index"):
         read_pack(tmp_path)
 
 
@@ -252,7 +252,7 @@ def test_script(root, tmp_path, capsys):
     assert "3 images and 1 videos with 7 frames, 13 usable objects" in capsys.readouterr().out
     names = tmp_path / "names.txt"
     names.write_text("ball")
-    for wrong, message in (([], "nothing to pack"), (["--static-root", str(root), "--exclude", str(names)], "--exclude"),
+    for wrong, message in (([], "nothing to pack"), (["--static-root", "x", "--exclude", str(names)], "--exclude"),
                            (["--video-root", str(root), "--exclude", str(names)], "every video"),
                            (["--static-root", str(tmp_path / "none")], "no image")):
         assert run_script(parser, main, [*wrong, "--output", str(tmp_path / "other")]) == 2
