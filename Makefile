@@ -2,6 +2,7 @@
 # make test       the same set-up, then the quick tests
 # make test-all   the whole test suite
 # make lint       ruff
+# make pack       STATIC=static VIDEOS=DAVIS/2017/trainval: training images and videos as one small folder, pack
 # make clean      removes what the others made
 #
 # TORCH_INDEX=URL   take torch and torchvision from this index (the small CPU build, another CUDA version)
@@ -9,8 +10,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH_INDEX ?=
+STATIC ?= static
+VIDEOS ?= DAVIS/2017/trainval
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint pack clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -33,6 +36,9 @@ test-all: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+
+pack: .venv/installed
+	$(BIN)/python make_pack.py --static-root "$(STATIC)" --video-root "$(VIDEOS)" --output pack
 
 clean:
 	rm -rf .venv out .pytest_cache .ruff_cache .hypothesis

@@ -141,7 +141,8 @@ def write_pack(folder, pairs, videos):
     frames = sum(lengths) - len(images)
     with atomic_path(folder / "index.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
-            file, format=FORMAT, part_sizes=[len(part) for part in parts], part_sums=[zlib.crc32(part) for part in parts],
+            file, format=FORMAT, part_sizes=np.array([len(part) for part in parts], int),
+            part_sums=np.array([zlib.crc32(part) for part in parts], int),
             lengths=np.array(lengths, int), source_bytes=np.array([len(data) for data in sources], int),
             mask_bytes=np.array([len(picture["mask"]) for picture in pictures], int),
             sizes=np.array([picture["size"] for picture in pictures], int),
@@ -160,8 +161,8 @@ def read_pack(folder, device="cpu"):
     """
     folder, index = Path(folder), _read_index(Path(folder) / "index.npz")
     if not features.check("avif"):
-        raise InputError(f"{folder}: the pictures are AVIF images, which this Pillow cannot read: pip install --upgrade "
-                         "pillow")
+        raise InputError(f"{folder}: the pictures are AVIF images, which this Pillow cannot read: "
+                         "pip install --upgrade pillow")
     stream = []
     for number, (size, checksum) in enumerate(zip(index["part_sizes"], index["part_sums"], strict=True)):
         file = _part_file(folder, number)
@@ -169,8 +170,8 @@ def read_pack(folder, device="cpu"):
             raise InputError(f"{file}: this part of the pack is missing")
         data = file.read_bytes()
         if len(data) != size or zlib.crc32(data) != checksum:
-            raise InputError(f"{file}: damaged or not of this pack: {len(data)} bytes, {size} with another checksum were "
-                             "expected")
+            raise InputError(f"{file}: damaged or not of this pack: {len(data)} bytes, {size} with another checksum "
+                             "were expected")
         stream.append(data)
     stream = memoryview(b"".join(stream))
 
@@ -178,8 +179,8 @@ def read_pack(folder, device="cpu"):
     sizes, lengths = index["sizes"], index["lengths"]
     ends = np.cumsum(sizes.prod(1))
     offsets = ends - sizes.prod(1)
-    pixels_ = torch.empty(int(ends[-1]), 4, dtype=torch.uint8)
-    target = pixels_.numpy()
+    flat = torch.empty(int(ends[-1]), 4, dtype=torch.uint8)
+    target = flat.numpy()
     bounds = np.cumsum([0, *index["source_bytes"], *index["mask_bytes"]])
     firsts = np.cumsum(lengths) - lengths
 
@@ -201,7 +202,7 @@ def read_pack(folder, device="cpu"):
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise InputError(f"{folder}: a picture of the pack cannot be decoded ({error})") from None
     videos = np.stack([firsts, lengths], 1)[:len(index["names"])]
-    return Pack(pixels_.to(device), offsets, sizes, index["folders"], index["weights"], index["tones"], videos,
+    return Pack(flat.to(device), offsets, sizes, index["folders"], index["weights"], index["tones"], videos,
                 tuple(map(str, index["names"])), index["objects"], index["object_tones"])
 
 
@@ -219,7 +220,8 @@ def _read_index(path):
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not the index of a pack, or damaged ({error})") from None
     if int(index.get("format", 0)) != FORMAT:
-        raise InputError(f"{path}: a pack of format {index.get('format')}, {FORMAT} was expected: run make_pack.py again")
+        raise InputError(f"{path}: a pack of format {index.get('format')}, {FORMAT} was expected: run "
+                         "make_pack.py again")
     return index
 
 
@@ -253,7 +255,8 @@ def _read_reduced(image_file, mask_file, video):
     mask = read_mask(mask_file) if video else read_objects(mask_file)
     height, width = image.shape[:2]
     if abs(mask.shape[0] * width - mask.shape[1] * height) > max(mask.shape):
-        raise InputError(f"{mask_file}: the mask has {pixels(mask.shape[::-1])} pixels, the image has other proportions")
+        raise InputError(f"{mask_file}: the mask has {pixels(mask.shape[::-1])} pixels, the image has other "
+                         "proportions")
     scale = min(1, LINES / min(height, width), LONGEST / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if size != (width, height):
@@ -269,11 +272,11 @@ def _find_objects(image, mask):
     place = find_usable_objects(mask, IN_PLACE_SHARE, cut=0.4, connected=0)
     usable = {(object_id, object_id): CUT_OUT * (object_id in cut) + IN_PLACE * (object_id in place)
               for object_id in sorted({*cut, *place})}
-    # Where all objects are parts of one thing, like clothes of a person, the thing can be cut out.
-    if len(place) > 1 and not cut:
-        whole = ((mask >= EVERY_ID[0]) & (mask <= EVERY_ID[1])).astype(np.uint8)
+    # Three and more that hang together are mostly parts of one thing, like a person's clothes: it can be cut out.
+    if np.count_nonzero(np.bincount(mask.ravel(), minlength=256)[slice(EVERY_ID[0], EVERY_ID[1] + 1)]) >= 3:
+        whole = cv2.inRange(mask, *EVERY_ID) & 1
         if find_usable_objects(whole, CUT_OUT_SHARE, cut=0.12, connected=CONNECTED):
-            usable[EVERY_ID] = CUT_OUT + IN_PLACE
+            usable[EVERY_ID] = CUT_OUT
     rows, tones = [], []
     for (low, high), flags in usable.items():
         own = cv2.inRange(mask, low, high)

@@ -273,7 +273,6 @@ def draw_plan(catalogue, seed, numbers, size, shots, perturb, max_jump):
     """
     damage = 2 * 3 * NOISE ** 2 if perturb else 0
     draws = Draws(seed, numbers, UNIFORMS + 20 * shots, NORMALS + damage + 12 * shots)
-    count = len(numbers)
     kinds = list(catalogue.kinds)
     kind = np.array(kinds)[draws.choice(list(catalogue.kinds.values()))]
     clip, place, alike, crowd = (kind == name for name in ("clip", "place", "alike", "crowd"))
@@ -301,14 +300,16 @@ def draw_plan(catalogue, seed, numbers, size, shots, perturb, max_jump):
     # Choose who is followed: the main object first, then its look-alikes, then any.
     rank = draws.uniform(shape=(OWN + ROLES,))
     rank[:, :OWN] += 2
-    rank[:, OWN:] += 2 * (twin | (roles == 0)) * (alike | crowd | (kind == "pasted") & (roles == 0).all())[:, None]
+    rank[:, OWN:] += 2 * (twin | (roles == 0)) * (alike | crowd)[:, None]
     apart = alike & draws.chance(0.3)
     rank[:, OWN:][apart[:, None] & twin] = -1
     rank[:, OWN] += np.where(apart | (kind == "pasted"), 2, 0)
     follow_two = draws.chance(SECOND) | alike & ~apart
 
-    return _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, rank, follow_two, crowd, size,
-                     shots, perturb)
+    followed = {"rank": rank, "follow_two": follow_two,
+                "visible": np.where(crowd, VISIBLE_IN_CROWD, VISIBLE) * size ** 2}
+    return _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, followed, size, shots,
+                     perturb)
 
 
 def _draw_frames(draws, lengths, shots, max_jump):
@@ -434,14 +435,15 @@ def _draw_things(catalogue, draws, scene, kind, pasted, shots, max_jump):
     if not catalogue.cut.some:
         none = np.zeros((count, ROLES), int)
         return {"twin": none > 0, "moving": none > 0, "picture": np.zeros((count, ROLES, shots), int),
-                "ids": np.tile(np.array(NOBODY), (count, ROLES, 1)), "box": np.ones((count, ROLES, 4)),
+                "ids": np.tile(np.array(NOBODY), (count, ROLES, 1)), "box": none[..., None] + (0, 0, 1, 1),
                 "area": none + 1.0, "tone": np.full((count, ROLES, 3), 120.0)}
     alike, crowd = kind == "alike", kind == "crowd"
     chances = draws.uniform(shape=(ROLES, 4))
     main = catalogue.cut.find(chances[:, 0, 0], chances[:, 0, 1])
     # A role is a copy of role 0, of an image from the same folder, or of any image.
     copies = np.where(alike, 1 + draws.choice((0.6, 0.4)), 0)[:, None]
-    twin = (roles > 0) & np.where(alike[:, None], roles <= copies, chances[..., 2] < np.where(crowd, 0.45, 0.2)[:, None])
+    likely = np.where(crowd, 0.45, 0.2)[:, None]
+    twin = (roles > 0) & np.where(alike[:, None], roles <= copies, chances[..., 2] < likely)
     folder = catalogue.folders[catalogue.objects[main, 0]][:, None]
     folder = np.where(chances[..., 3] < 0.3, folder, -1)
     row = catalogue.cut.find(chances[..., 0], chances[..., 1], folder)
@@ -464,7 +466,7 @@ def _draw_things(catalogue, draws, scene, kind, pasted, shots, max_jump):
     tracks, chance = catalogue.tracks, draws.uniform(shape=(3,))
     if len(tracks["id"]):
         same = scene["moving"] & (alike | (chance[:, 0] < 0.35))
-        track = np.where(same, scene["track"], np.minimum(chance[:, 1] * len(tracks["id"]), len(tracks["id"]) - 1).astype(int))
+        track = np.where(same, scene["track"], (chance[:, 1] * len(tracks["id"])).astype(int))
         video = tracks["video"][track]
         frames = _draw_frames(draws, catalogue.videos[video, 1], shots, max_jump)
         frames = np.where(same[:, None], scene["frames"], frames)
@@ -493,7 +495,7 @@ def _draw_paths(draws, kind, twin, area, camera, size, shots):
     """
     roles, times = np.arange(ROLES), np.arange(shots)
     alike, crowd = kind == "alike", kind == "crowd"
-    root = np.where(crowd[:, None], draws.logarithmic(0.035, 0.12, (ROLES,)), draws.logarithmic(0.08, 0.6, (ROLES,)))
+    root = np.where(crowd[:, None], draws.logarithmic(0.045, 0.14, (ROLES,)), draws.logarithmic(0.08, 0.6, (ROLES,)))
     root = np.where(alike[:, None], np.clip(root, 0.07, 0.35), root)
     # Look-alikes are about as large as one another.
     root = np.where(twin, root[:, :1] * np.exp(draws.normal(0.12, (ROLES,))), root)
@@ -501,7 +503,8 @@ def _draw_paths(draws, kind, twin, area, camera, size, shots):
     root = zoom * np.sqrt(area) / size
 
     pace = random_pace(draws, (ROLES,))
-    x, y, turn, growth, slope, wider = np.moveaxis(drift(draws, (0.08, 0.08, 0.12, 0.06, 0.05, 0.03), pace, shots), -1, 0)
+    changes = drift(draws, (0.08, 0.08, 0.12, 0.06, 0.05, 0.03), pace, shots)
+    x, y, turn, growth, slope, wider = np.moveaxis(changes, -1, 0)
     start = draws.uniform(0.12, 0.88, (ROLES, 2))
     place = start[:, :, None] + np.stack([x, y], -1)
 
@@ -591,9 +594,10 @@ def _draw_front(catalogue, draws, scene, paths, camera, pasted, shots):
     least = 0.6 * (large + root[:, 0]) / moment
     speed = np.stack([np.maximum(draws.uniform(0.05, 0.3), least), draws.uniform(0.02, 0.2)], 1)
     angle = draws.uniform(0, 2 * np.pi, (2,))
-    way = (speed * np.array([1.0, 1.0]))[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+    way = speed[..., None] * np.stack([np.cos(angle), np.sin(angle)], -1)
     point = np.stack([target, draws.uniform(0.1, 0.9, (2,))], 1)
-    place = point[:, :, None] + way[:, :, None] * (times - np.stack([moment, draws.uniform(0, shots)], 1)[..., None])[..., None]
+    moments = np.stack([moment, draws.uniform(0, shots)], 1)[..., None]
+    place = point[:, :, None] + way[:, :, None] * (times - moments)[..., None]
     shape = linear_maps(draws.normal(0.3, (2,)), np.exp(draws.normal(0.25, (2,))), np.exp(draws.normal(0.25, (2,))))
     shape = shape[:, :, None] @ linear_maps(draws.normal(0.05, (2,))[..., None] * times)
     return {"active": active, "form": form, "picture": np.where(form == THING, table[..., 0], picture), "box": box,
@@ -601,14 +605,12 @@ def _draw_front(catalogue, draws, scene, paths, camera, pasted, shots):
             "area": area, "tone": catalogue.tones[picture].astype(float)}
 
 
-def _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, rank, follow_two, crowd, size, shots,
-              perturb):
+def _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, followed, size, shots, perturb):
     """Return the plan of all parts of the samples, in the order and the units in which they are rendered."""
     count, times = len(active), np.arange(shots)
     place = np.concatenate([paths["place"], front["place"]], 1)
     shape = np.concatenate([paths["shape"], front["shape"]], 1)[..., :2, :2]
     box = np.concatenate([things["box"], front["box"]], 1)
-    area = np.concatenate([things["area"], front["area"]], 1)
     zoom = np.concatenate([paths["zoom"], np.minimum(front["root"] * size / np.sqrt(front["area"]), 4 * size / 384)], 1)
     picture = np.concatenate([things["picture"], np.repeat(front["picture"][..., None], shots, -1)], 1)
     ids = np.concatenate([things["ids"], front["ids"]], 1)
@@ -655,7 +657,7 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
     ways = np.diff(place, axis=2) * size
     ways = np.where(np.abs(ways).max(-1, keepdims=True) > 2 * size, 0, ways)
     fastest = np.take_along_axis(ways, (ways ** 2).sum(-1).argmax(-1)[..., None, None], 2)[:, :, 0]
-    shutter = draws.uniform(0.15, 0.6, (LAYERS,)) * (draws.chance(0.25) [:, None] | draws.chance(0.08, (LAYERS,)))
+    shutter = draws.uniform(0.15, 0.6, (LAYERS,)) * (draws.chance(0.25)[:, None] | draws.chance(0.08, (LAYERS,)))
     streak = (inverse[:, :, 0] @ fastest[..., None])[..., 0] * (shutter * fine / 2 ** level)[..., None]
     length = np.linalg.norm(streak, axis=-1, keepdims=True)
     streak = streak * np.minimum(1, sprite_side(size) / 10 / np.maximum(length, 1e-6)) * (length > 1)
@@ -692,7 +694,8 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
     samples = np.argsort(-many, kind="stable")
     heights = [int((many > layer).sum()) for layer in range(many.max(initial=0))]
     sample = np.concatenate([samples[:height] for height in heights] + [np.zeros(0, int)])
-    which = np.concatenate([layers[samples[:height], layer] for layer, height in enumerate(heights)] + [np.zeros(0, int)])
+    which = [layers[samples[:height], layer] for layer, height in enumerate(heights)]
+    which = np.concatenate([*which, np.zeros(0, int)])
     label = np.where(which < ROLES, OWN + 1 + which, 0)
     behind = draws.chance(0.35, (LAYERS,))[sample, which] & (scene["box"][sample, 2] > 0) & (which < ROLES)
 
@@ -730,10 +733,7 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
         "levels": level[at].astype(int),
         "streaks": streak[at],
         "order": np.argsort(samples),
-        "rank": rank[samples],
-        "follow_two": follow_two[samples],
-        "visible": np.where(crowd, VISIBLE_IN_CROWD, VISIBLE)[samples] * size ** 2,
-        **{name: value[samples] for name, value in film.items()},
+        **{name: value[samples] for name, value in (*followed.items(), *film.items())},
     }
     if perturb:
         plan["targets"] = draws.uniform(*perturb, (2,))[samples]
@@ -753,7 +753,7 @@ def sprite_margin(size):
 
 def _flat(*parts):
     """Join arrays k×T×… to one of k·T rows."""
-    return np.concatenate([part.reshape(part.shape[0] * part.shape[1], int(np.prod(part.shape[2:]))) for part in parts], 1)
+    return np.concatenate([part.reshape(len(part) * part.shape[1], int(np.prod(part.shape[2:]))) for part in parts], 1)
 
 
 def _integers(*columns):
@@ -828,5 +828,5 @@ def _draw_film(draws, tone, place, camera, size, shots):
     ring = np.array([[0, -1], [0.87, 0.5], [-0.87, 0.5]]) * draws.uniform(0.3, 0.9)[:, None, None] * size / 384
     taps = np.where(fast[:, None, None, None], streak, ring[:, None])
     noise = np.where(draws.chance(0.25), draws.uniform(2, 8), 0)
-    return {"gains": gains, "film": film.reshape(count, shots, 12), "taps": taps, "blurred": fast | soft, "noise": noise,
-            "shifts": draws.below(256, (shots, 2))}
+    return {"gains": gains, "film": film.reshape(count, shots, 12), "taps": taps, "blurred": fast | soft,
+            "noise": noise, "shifts": draws.below(256, (shots, 2))}

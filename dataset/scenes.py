@@ -59,7 +59,8 @@ class SceneMaker:
         self._perturb, self._max_jump = perturb, max_jump
         device = pack.pixels.device
         self._together = TOGETHER.get(device.type, 64)
-        self._noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 256, 256), np.float32)).to(device)
+        noise = np.random.default_rng(0).standard_normal((3, 256, 256), np.float32)
+        self._noise = torch.from_numpy(noise).to(device)
 
     def __len__(self):
         """Return the number of pictures that samples are made of."""
@@ -106,8 +107,8 @@ class SceneMaker:
         return self._pixels.index_select(0, place.flatten()).view(torch.uint8).view(*place.shape, 4)
 
     def _draw_background(self, plan, coarse, followed):
-        """Return the background's frames float n·T×3×S×S, the share of its own objects in each pixel float n·T×1×S×S or 0,
-        and labels uint8 n·T×1×S×S.
+        """Return the background's frames float n·T×3×S×S, the share of its own objects in each pixel float n·T×1×S×S or
+        0, and labels uint8 n·T×1×S×S.
 
         followed: whether any sample has objects of its background that can be followed.
         """
@@ -236,8 +237,9 @@ class SceneMaker:
         index = plan["noisy_frames"]
         if len(index):
             side = torch.arange(self._size, device=rgb.device)
-            x, y = ((plan["shifts"].flatten(0, 1).index_select(0, index)[:, part, None] + side) % 256 for part in (0, 1))
-            noise = self._noise[0, :, y[:, :, None], x[:, None]].transpose(0, 1)
+            shifts = plan["shifts"].flatten(0, 1).index_select(0, index)
+            x, y = ((shifts[:, part, None] + side) % 256 for part in (0, 1))
+            noise = self._noise[:, y[:, :, None], x[:, None]].transpose(0, 1)
             strength = plan["noise"].repeat_interleave(self._shots).index_select(0, index)
             rgb[index] = rgb.index_select(0, index) + noise * strength[:, None, None, None]
         return rgb.round_().clamp_(0, 255).to(torch.uint8).unflatten(0, (-1, self._shots))
@@ -261,7 +263,8 @@ class SceneMaker:
         pgt = torch.cat([gt[:, :1], sec_gt[:, :1]], 2)
         if self._perturb:
             pgt = _damage(pgt[:, 0], plan["damage"], plan["targets"])[:, None]
-        return {"rgb": rgb, "gt": gt, "sec_gt": sec_gt, "cls_gt": classes, "pgt": pgt[:, :, :1], "sec_pgt": pgt[:, :, 1:],
+        return {"rgb": rgb, "gt": gt, "sec_gt": sec_gt, "cls_gt": classes, "pgt": pgt[:, :, :1],
+                "sec_pgt": pgt[:, :, 1:],
                 "selector": torch.stack([torch.ones_like(there[:, 1]), there[:, 1]], 1).float()}
 
 

@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+IGNORE = 255
+"""A class that is neither object nor background: such pixels add nothing to any loss."""
+
 
 def bootstrap_fraction(iteration, start_warm, end_warm, top_p):
     """Return the fraction p of hardest pixels to learn from: 1 before `start_warm`, then linearly down to `top_p`.
@@ -19,14 +22,14 @@ def bootstrap_fraction(iteration, start_warm, end_warm, top_p):
 def bootstrapped_cross_entropy(logits, target, fraction, selector=None):
     """Return L_ce: cross entropy over the hardest `fraction` of each image's pixels, averaged over the batch.
 
-    logits: B×(O+1)×H×W. target: B×H×W classes. selector: B×O in {0, 1}; if an image has no second object, its last
-        channel is left out.
+    logits: B×(O+1)×H×W. target: B×H×W classes; IGNORE counts as a pixel without loss. selector: B×O in {0, 1}; if an
+        image has no second object, its last channel is left out.
     """
     if selector is not None:
         absent = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
         absent[:, -1] = selector[:, -1] == 0
         logits = logits.masked_fill(absent[:, :, None, None], -torch.inf)
-    pixel = F.cross_entropy(logits, target, reduction="none").flatten(1)
+    pixel = F.cross_entropy(logits, target, reduction="none", ignore_index=IGNORE).flatten(1)
     if fraction < 1:
         pixel = pixel.topk(int(pixel.shape[1] * fraction), dim=1, sorted=False).values
     return pixel.mean()
@@ -38,7 +41,7 @@ def dice(logits, target, selector=None):
     Arguments as for `bootstrapped_cross_entropy`. This loss is not part of the paper's recipe. In it small objects
     weigh as much as large ones, which helps small networks.
     """
-    prob = logits.softmax(1)[:, 1:]
+    prob = logits.softmax(1)[:, 1:].masked_fill((target == IGNORE)[:, None], 0)
     truth = torch.stack([target == label for label in range(1, logits.shape[1])], 1)
     return _mean_of_present(_dice(prob.flatten(2), truth.flatten(2)), selector)
 
@@ -59,7 +62,7 @@ def consistency(student, teacher, temperature=1):
     return divergence.mean((0, 2, 3, 4)).sum() * temperature**2
 
 
-def matching(prob, truth, selector=None):
+def matching(prob, truth, selector=None, counts=1):
     """Return binary cross entropy plus Dice of masks that the affinity alone has carried into other frames.
 
     prob, truth: B×O×N in [0, 1], shares of each of N cells. selector: B×O in {0, 1}, 1 where there is such an object.
@@ -67,8 +70,8 @@ def matching(prob, truth, selector=None):
         slowly, since they get gradients only through decoder and values.
     """
     prob = prob.float().clamp(1e-3, 1 - 1e-3)
-    entropy = F.binary_cross_entropy(prob, truth, reduction="none").mean(2)
-    return _mean_of_present(entropy + _dice(prob, truth), selector)
+    entropy = (F.binary_cross_entropy(prob, truth, reduction="none") * counts).mean(2)
+    return _mean_of_present(entropy + _dice(prob * counts, truth * counts), selector)
 
 
 def _dice(prob, truth):

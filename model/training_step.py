@@ -4,7 +4,7 @@ A batch is a dict of tensors (B images or videos, T frames):
     rgb       B×T×3×H×W   uint8 RGB
     gt        B×T×1×H×W   0/1 mask of the first object; `sec_gt` is that of the second
     pgt       B×…×1×H×W   perturbed mask of the first object in the first frame; `sec_pgt` is that of the second
-    cls_gt    B×T×H×W     classes: 0 background, 1, 2
+    cls_gt    B×T×H×W     classes: 0 background, 1, 2, and 255 where a pixel is to be left out of all losses
     selector  B×2         1 where there is a first, a second object, else 0
 """
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.losses import (
+    IGNORE,
     bootstrap_fraction,
     bootstrapped_cross_entropy,
     consistency,
@@ -110,7 +111,7 @@ class Outcome:
     """{name of the loss: (student, teacher)}, each B×O×C×h×w."""
 
     matches: tuple | None = None
-    """(prob, truth) of `_carry_masks`."""
+    """(prob, truth, counts) of `_carry_masks`."""
 
     equal_weights: bool = False
     """Whether all frames have the same weight. If not, they have the published weights of `halving_sum`."""
@@ -284,14 +285,16 @@ def combine_losses(outcome, batch, iteration, settings):
         scalars[name] = weights[name] * consistency(student, teacher, settings.temperature)
         total = total + scalars[name]
     if outcome.matches:
-        scalars["match_loss"] = settings.match_weight * matching(*outcome.matches, selector)
+        prob, truth, counts = outcome.matches
+        scalars["match_loss"] = settings.match_weight * matching(prob, truth, selector, counts)
         total = total + scalars["match_loss"]
     scalars["total_loss"] = total
     # The pixel counts of the logged IoU.
     for prefix, truth, channel in (("", "gt", 0), ("sec_", "sec_gt", 1)):
         if truth in batch and images:
             masks = ((int(name.removeprefix("mask_")), mask[:, channel]) for name, mask in images.items())
-            counts = [intersection_and_union(mask, batch[truth][:, frame, 0] > 0.5) for frame, mask in masks]
+            counts = [intersection_and_union(mask.masked_fill(classes[:, frame] == IGNORE, 0),
+                                             batch[truth][:, frame, 0] > 0.5) for frame, mask in masks]
             scalars[f"hide_iou/{prefix}i"], scalars[f"hide_iou/{prefix}u"] = map(sum, zip(*counts, strict=True))
     return total, {name: value.detach() if torch.is_tensor(value) else value for name, value in scalars.items()}, images
 
@@ -348,14 +351,15 @@ def _read_entries(features, frame, entries):
 def _carry_masks(features, batch):
     """Carry the first frame's true masks into all later frames by the affinity alone.
 
-    Return (carried masks, true masks) of the later frames, both B×O×N: the object's share of each of the N cells at
-    stride 16 of all these frames.
+    Return (carried masks, true masks, counts) of the later frames. The first two are B×O×N: the object's share of each
+    of the N cells at stride 16 of all these frames. The last is B×1×N: 0 for cells with a pixel to leave out, else 1.
     """
     masks = torch.stack([batch[name][:, :, 0] for name in ("gt", "sec_gt") if name in batch], 2).float()
     cells = F.avg_pool2d(masks.flatten(0, 1), 16).unflatten(0, masks.shape[:2]).flatten(3).transpose(1, 2)
     queries = torch.cat([features.key(frame).flatten(2) for frame in range(1, masks.shape[1])], 2)
     prob = read_all(queries, features.key(0).flatten(2), cells[:, :, 0].unsqueeze(2)).squeeze(2)
-    return prob, cells[:, :, 1:].flatten(2)
+    ignored = F.max_pool2d((batch["cls_gt"][:, 1:] == IGNORE).float(), 16)
+    return prob, cells[:, :, 1:].flatten(2), 1 - ignored.flatten(1).unsqueeze(1)
 
 
 def _segment(network, features, frame, readout, selector=None):

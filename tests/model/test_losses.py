@@ -1,7 +1,19 @@
 import pytest
 import torch
 
-from model.losses import bootstrap_fraction, bootstrapped_cross_entropy, consistency, halving_sum, matching
+from dataset.synthetic import make_noise_batch
+from model import PRESETS, RDE
+from model.losses import (
+    IGNORE,
+    bootstrap_fraction,
+    bootstrapped_cross_entropy,
+    consistency,
+    dice,
+    halving_sum,
+    matching,
+)
+from model.training_step import TrainingStep
+from util.hyper_para import LossSettings
 
 
 def test_bootstrapping_goes_from_all_pixels_to_the_hardest():
@@ -51,3 +63,38 @@ def test_matching_counts_the_objects_that_there_are():
     wrong = torch.stack([truth[:, 0], torch.ones(1, 4)], 1)
     first = matching(wrong, truth, torch.tensor([[1.0, 0.0]])).item()
     assert first == pytest.approx(matching(truth[:, :1], truth[:, :1]).item())
+
+
+@pytest.mark.parametrize("loss", [lambda *args: bootstrapped_cross_entropy(args[0], args[1], 0.5), dice])
+def test_pixels_to_ignore_move_nothing(loss):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    target = torch.randint(0, 3, (1, 4, 4))
+    target[:, 1:3, 1:3] = IGNORE
+    loss(logits, target).backward()
+    assert logits.grad[..., 1:3, 1:3].abs().sum() == 0 and logits.grad.abs().sum() > 0
+    changed = logits.detach().clone()
+    changed[..., 1:3, 1:3] += 5
+    assert loss(changed, target).item() == loss(logits, target).item()
+
+
+def test_matching_leaves_cells_out():
+    truth = torch.tensor([[[1.0, 0, 0, 0]]])
+    wrong, counts = 1 - truth, torch.tensor([[[0.0, 1, 1, 1]]])
+    right_elsewhere = torch.where(counts > 0, truth, wrong)
+    assert matching(right_elsewhere, truth, counts=counts).item() < 0.01 < matching(right_elsewhere, truth).item()
+    assert matching(wrong, truth, counts=torch.ones_like(counts)).item() == matching(wrong, truth).item()
+
+
+def test_step_ignores_what_lies_under_pixels_to_ignore():
+    """The masks of later frames may say anything there."""
+    torch.manual_seed(0)
+    step = TrainingStep(RDE(PRESETS["tiny"]), LossSettings(dice_weight=1, match_weight=1))
+    batch = make_noise_batch(3, 1, 64, "cpu")
+    batch["cls_gt"][:, 1:, 10:30, 40:60] = IGNORE
+    first = step(batch, 0)[0].item()
+    batch["gt"] = batch["gt"].clone()
+    batch["gt"][:, 1:, :, 10:30, 40:60] = 1
+    assert step(batch, 0)[0].item() == pytest.approx(first, abs=1e-6)
+    batch["cls_gt"][:, 1:, 10:30, 40:60] = 0
+    assert step(batch, 0)[0].item() != pytest.approx(first, abs=1e-4)
