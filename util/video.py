@@ -3,12 +3,16 @@
 import glob
 from pathlib import Path
 
-import av
 import numpy as np
 
 from util.errors import InputError, pixels
 from util.image_io import IMAGE_SUFFIXES, check_size, frames_in_order, is_image, read_image
 from util.pipeline import read_ahead
+
+try:
+    import av
+except ImportError:  # Frames that are image files need no PyAV.
+    av = None
 
 DECODING_THREADS = 2
 """Threads that decode image files: faster than any network tracks."""
@@ -73,6 +77,7 @@ class VideoFrames:
     names = None
 
     def __init__(self, url, title):
+        _check_av()
         self._title = title
         try:
             self._container = av.open(url)
@@ -121,6 +126,7 @@ class VideoWriter:
     """
 
     def __init__(self, path, size, rate):
+        _check_av()
         width, height = size
         self._container = av.open(str(Path(path).absolute()), "w", format="mp4", options={"movflags": "faststart"})
         self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
@@ -149,3 +155,9 @@ class VideoWriter:
             size = pixels((self._stream.width, self._stream.height))
             raise InputError(f"an overlay of {size} pixels cannot be encoded ({error.strerror}); --no-overlay does "
                              "without") from None
+
+
+def _check_av():
+    """Raise InputError if PyAV is not installed."""
+    if av is None:
+        raise InputError("video files are read and written with PyAV, which is not installed here: pip install av")
