@@ -1,6 +1,5 @@
 """A stand-in for CUDA graphs where there is no GPU."""
 
-import torch
 
 
 class Replay:
