@@ -1,21 +1,24 @@
 """Check and measure on a GPU whatever only a GPU can tell, in a few minutes: to be run first where one is rented.
 
-    python gpu_check.py --rehearse                            # tiny, on the CPU: before a GPU costs money
-    python gpu_check.py --davis-path DAVIS/2017               # or: make gpu-check DAVIS=DAVIS/2017
+    python gpu_check.py --rehearse                    # tiny, on the CPU: before a GPU costs money
+    python gpu_check.py --davis-path DAVIS/2017       # or: make gpu-check DAVIS=DAVIS/2017
     python gpu_check.py --minutes 3 --json out/gpu_check.json
 
 Parts, in this order:
-    tests      the tests marked `cuda`: masks, probabilities and training steps are those of the CPU
-    training   samples per second of a training step, on batches of noise
-    tracking   benchmark.py's protocols stcn and step, in float16, eager and compiled
-    scores     J&F of the compact network on DAVIS's validation set in float32 and float16, with --davis-path
-    memory     peak memory with one object, 480p and 4K, float16
+    tests            the tests marked `cuda`: masks, probabilities and training steps are those of the CPU
+    training         samples per second of stage 3's step, on batches of noise
+    tracking         benchmark.py's protocols stcn and step, in float16, eager and compiled
+    scores           J&F of the compact network on DAVIS's validation set, in float32 and float16; needs --davis-path
+    memory           peak memory with one object, 480p and 4K, float16
+    faster-training  as training, in all other forms that a step has
 
-Each part runs in a process of its own, so that nothing that happens to one of them, not even a crash of the GPU's
-driver, stops the others. What it has found so far is kept when it fails or when its time is over. The JSON file is
-written anew after each part; a table in Markdown is printed at the end. The exit code is 0 if all parts passed that
-were asked for, else 1. The tests also compare with the references in shared/, or where RDE_SHARED points, if they are
-there. Only the rehearsal works without a GPU.
+Each part runs in a process of its own, so that the others go on even if it crashes. What it found is kept if it fails
+or if its time is over. The JSON file is written anew after each part, and a table in Markdown is printed at the end.
+The exit code is 0 if all parts passed that were asked for, else 1. The tests also compare with the references in
+shared/ beside the repository, or where RDE_SHARED points, if they are there.
+
+A machine needs the packages of requirements.txt without av and gdown, and pytest. For --davis-path, a folder that holds
+no other sequences than those of val.txt is enough.
 """
 
 import collections
@@ -65,35 +68,47 @@ class Scale:
     """How large everything is that is checked and measured."""
 
     device: str
+
     tests: str
-    """The marks of the tests to run, as pytest's option -m takes them."""
+    """Which tests to run, as pytest's option -m takes it."""
+
     presets: tuple
     """The networks that track."""
+
     size: tuple
     """(height, width) of the frames."""
+
     frames: int
+
     compiled: tuple
+    """Whether to measure tracking eager (False), compiled (True) or both."""
+
     sizes: tuple
     """Names of the sizes whose peak memory is measured."""
+
     trained: str
     """The network that is trained."""
+
     crop: int
+
     batches: tuple
+    """The batch sizes of the training."""
+
+    faster: dict
+    """{form of a training step other than eager: the RunningSettings that choose it}, the quickest to start first."""
 
 
-GPU = Scale("cuda", "cuda", ("base", "compact"), (480, 854), 30, (False, True), ("480p", "4K"), "compact", 384, (16, 64))
+GPU = Scale("cuda", "cuda", ("base", "compact"), (480, 854), 30, (False, True), ("480p", "4K"), "compact", 384,
+            (16, 64), {"compiled": {"compile": True}})
 
-REHEARSAL = Scale("cpu", "cuda and not slow", ("tiny",), (64, 96), 3, (False,), ("240p",), "tiny", 32, (1, 2))
-
-TRAINING_FORMS = {"eager": {}, "compiled": {"compile": True}}
-"""{form of a training step: the RunningSettings that choose it}, the quickest to start first. A faster form is added
-here: it is then measured in bfloat16, with all batch sizes."""
+REHEARSAL = Scale("cpu", "cuda and not slow", ("tiny",), (64, 96), 3, (False,), ("240p",), "tiny", 32, (1,), {})
+"""Compiling is not rehearsed: on a CPU it takes minutes."""
 
 ROLLOUT = 9
 """The number of frames of the rollouts that are measured."""
 
-LARGEST_LOSS = 0.3
-"""The J&F, in percent, that float16 may cost."""
+LARGEST_DIFFERENCE = 0.3
+"""The points of J&F, in percent, by which float16 may differ from float32."""
 
 
 class CheckFailed(Exception):
@@ -127,6 +142,8 @@ def main(args):
         print(f"\n--- {name}", flush=True)
         if name == "scores" and not args.davis_path:
             outcome = {"state": "not asked for", "why": "--davis-path was not given"}
+        elif name == "faster-training" and not scale.faster:
+            outcome = {"state": "not asked for", "why": "a rehearsal compiles nothing"}
         elif left < least:
             outcome = {"state": "left out", "why": f"{left:.0f} s are left, and it needs {least} s"}
         else:
@@ -143,6 +160,10 @@ def check_tests(scale, davis_path, rows):
     import pytest
 
     class Results:
+        def pytest_collection_modifyitems(self, items):
+            """Let those be the last that compile, since that takes longest."""
+            items.sort(key=lambda item: "compiled" in item.name)
+
         def pytest_runtest_logreport(self, report):
             if report.when == "call" or report.outcome != "passed":
                 row = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 2)}
@@ -161,24 +182,32 @@ def check_tests(scale, davis_path, rows):
 
 
 def measure_training(scale, davis_path, rows):
-    """Measure stage 3's step with all batch sizes: of five frames and of rollouts, in two precisions."""
+    """Measure stage 3's step, of five frames and of rollouts."""
+    for rollout, precision, batch in itertools.product((0, ROLLOUT), ("bfloat16", "float32"), scale.batches):
+        measure_step(scale, rows, "eager", {}, precision, batch, rollout)
+
+
+def measure_faster_training(scale, davis_path, rows):
+    """Measure stage 3's step of five frames in its other forms."""
+    for (form, chosen), batch in itertools.product(scale.faster.items(), scale.batches):
+        measure_step(scale, rows, form, chosen, "bfloat16", batch)
+
+
+def measure_step(scale, rows, form, chosen, precision, batch, rollout=0):
+    """Measure a training step. form: its name. chosen: the RunningSettings that choose this form."""
+    running = RunningSettings(no_amp=precision == "float32", amp_dtype=None if precision == "float32" else precision,
+                              **chosen)
+    settings = TrainingSettings(
+        DataSettings(crop=scale.crop), fill_recipe(RecipeSettings(stage=3, batch_size=batch, rollout=rollout)),
+        LossSettings(), NetworkSettings(preset=scale.trained, backbone_weights="none"), running)
     bench = make_bench(scale, rows, preset=scale.trained)
-    for form, chosen in TRAINING_FORMS.items():
-        for rollout, precision, batch in itertools.product((0, ROLLOUT), ("bfloat16", "float32"), scale.batches):
-            if form != "eager" and (rollout, precision) != (0, "bfloat16"):
-                continue
-            running = RunningSettings(no_amp=precision == "float32", **chosen,
-                                      amp_dtype=None if precision == "float32" else precision)
-            recipe = fill_recipe(RecipeSettings(stage=3, batch_size=batch, rollout=rollout))
-            network = NetworkSettings(preset=scale.trained, backbone_weights="none")
-            bench.stamp["step"] = form
-            try:
-                bench.measure_training(TrainingSettings(DataSettings(crop=scale.crop), recipe, LossSettings(), network,
-                                                        running))
-            except torch.OutOfMemoryError:
-                # This is a result, too.
-                rows.append({"protocol": "stage 3", "network": scale.trained, "precision": precision, "batch": batch,
-                             "rollout": rollout, "step": form, "why": "out of memory"})
+    bench.stamp["step"] = form
+    try:
+        bench.measure_training(settings)
+    except torch.cuda.OutOfMemoryError:
+        # This is a result, too.
+        rows.append({**bench.stamp, "protocol": "stage 3", "precision": precision, "batch": batch, "rollout": rollout,
+                     "why": "out of memory"})
 
 
 def measure_tracking(scale, davis_path, rows):
@@ -198,7 +227,7 @@ def measure_scores(scale, davis_path, rows):
         figures = validate(network, davis_path, amp=precision != "float32" and precision)
         rows.append({"network": "compact", "precision": precision, "seconds": time.perf_counter() - start, **figures})
         scores.append(figures["val/J&F"])
-    if not abs(scores[0] - scores[1]) <= LARGEST_LOSS:
+    if not abs(scores[0] - scores[1]) <= LARGEST_DIFFERENCE:
         raise CheckFailed(f"J&F is {scores[0]:.2f} in float32 and {scores[1]:.2f} in float16")
 
 
@@ -208,8 +237,14 @@ def measure_memory(scale, davis_path, rows):
         make_bench(scale, rows, preset=preset).sizes(scale.sizes)
 
 
-PARTS = {"tests": (check_tests, 60, 240), "training": (measure_training, 30, 120),
-         "tracking": (measure_tracking, 30, 150), "scores": (measure_scores, 20, 60), "memory": (measure_memory, 15, 60)}
+PARTS = {
+    "tests": (check_tests, 60, 300),
+    "training": (measure_training, 30, 120),
+    "tracking": (measure_tracking, 30, 180),
+    "scores": (measure_scores, 20, 90),
+    "memory": (measure_memory, 15, 60),
+    "faster-training": (measure_faster_training, 30, 200),
+}
 """{name: (function, seconds that must be left for it to start, seconds after which it is stopped)}."""
 
 
@@ -316,9 +351,11 @@ def summarise_tests(rows):
 
 def summarise_row(row):
     """Return (what was measured, its figures)."""
-    what = [row[name] for name in ("protocol", "network", "precision", "step", "name") if row.get(name)]
+    what = [row[name] for name in ("protocol", "network", "precision", "step") if row.get(name)]
     what += ["compiled"] * (row.get("compiled", False) and "step" not in row)
     what += [f"{name} {row[name]}" for name in ("batch", "rollout") if row.get(name)]
+    if row.get("size"):
+        what.append(f"{row['size'][0]}×{row['size'][1]}, objects {row['objects']}")
     figures = [f"{name.replace('_', ' ')} {row[name]:.4g}" for name in FIGURES if name in row]
     return ", ".join(what), row.get("why") or ", ".join(figures)
 
