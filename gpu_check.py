@@ -43,7 +43,7 @@ from benchmark import Bench
 from evaluation.validation import check_validation, validate
 from model import PRESETS, RDE, load_network
 from util.device import device_name, pick_device
-from util.errors import run_script
+from util.errors import InputError, run_script
 from util.files import write_json
 from util.hyper_para import (
     COMPACT,
@@ -132,12 +132,14 @@ def get_args_parser():
 def main(args):
     scale = REHEARSAL if args.rehearse else GPU
     end = time.monotonic() + 60 * args.minutes
+    if not (args.rehearse or torch.cuda.is_available()):
+        raise InputError("there is no GPU here that torch can use; --rehearse runs all of this on the CPU, in small")
     device = pick_device(scale.device)
     if args.davis_path:
         check_validation(args.davis_path)
     Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     results = {"machine": describe_machine(device), "rehearsal": args.rehearse, "parts": {}}
-    for name, (_, least, _) in PARTS.items():
+    for name, (part, least, most) in PARTS.items():
         left = end - time.monotonic()
         print(f"\n--- {name}", flush=True)
         if name == "scores" and not args.davis_path:
@@ -147,7 +149,7 @@ def main(args):
         elif left < least:
             outcome = {"state": "left out", "why": f"{left:.0f} s are left, and it needs {least} s"}
         else:
-            outcome = run_part(name, scale, args.davis_path, left)
+            outcome = run_part(part, scale, args.davis_path, min(left, most))
         print(f"--- {name}: {outcome['state']}{': ' * bool(outcome['why'])}{outcome['why']}", flush=True)
         results["parts"][name] = outcome
         write_json(args.json, results)
@@ -266,12 +268,11 @@ class SentRows:
         self._connection.send(("row", row))
 
 
-def run_part(name, scale, davis_path, left):
-    """Run a part in a process of its own, for at most `left` seconds. Return {"state", "why", "seconds", "rows"}."""
-    limit = min(left, PARTS[name][2])
+def run_part(part, scale, davis_path, limit):
+    """Run a part in a process of its own, for at most `limit` seconds. Return {"state", "why", "seconds", "rows"}."""
     start = time.monotonic()
     connection, other_end = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=be_part, args=(name, scale, davis_path, other_end))
+    process = multiprocessing.get_context("spawn").Process(target=be_part, args=(part, scale, davis_path, other_end))
     process.start()
     other_end.close()
     rows, ending = [], None
@@ -294,11 +295,11 @@ def run_part(name, scale, davis_path, left):
     return {"state": ending[0], "why": ending[1], "seconds": round(time.monotonic() - start, 1), "rows": rows}
 
 
-def be_part(name, scale, davis_path, connection):
+def be_part(part, scale, davis_path, connection):
     """Run a part as the only thing that this process does."""
     os.setpgid(0, 0)
     try:
-        PARTS[name][0](scale, davis_path, SentRows(connection))
+        part(scale, davis_path, SentRows(connection))
         connection.send(("passed", ""))
     except Exception as error:
         # Whatever stops a part is its result.

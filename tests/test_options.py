@@ -36,6 +36,7 @@ OPTIONS = {
         "--protocol --model --preset --mode --mem-every --top --precision --compile --reference --objects --size "
         "--frames --device --threads --static-root --video-root --workers --crop --json",
     "export_model.py": "--output",
+    "gpu_check.py": "--rehearse --minutes --davis-path --json",
     "download_bl30k.py": "--root --only --yes",
     "download_datasets.py": "--root --only --yes",
     "download_models.py": "--root --only --yes",
