@@ -2,6 +2,7 @@
 # make test       the same set-up, then the quick tests
 # make test-all   the whole test suite
 # make lint       ruff
+# make gpu-check  checks and measures what only a GPU can tell; DAVIS=FOLDER also scores, REHEARSE=1 needs no GPU
 # make clean      removes what the others made
 #
 # TORCH_INDEX=URL   take torch and torchvision from this index (the small CPU build, another CUDA version)
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH_INDEX ?=
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint gpu-check clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -33,6 +34,9 @@ test-all: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+
+gpu-check: .venv/installed
+	$(BIN)/python gpu_check.py $(if $(DAVIS),--davis-path $(DAVIS)) $(if $(REHEARSE),--rehearse)
 
 clean:
 	rm -rf .venv out .pytest_cache .ruff_cache .hypothesis

@@ -291,6 +291,7 @@ def run_part(part, scale, davis_path, limit):
         with contextlib.suppress(ProcessLookupError):
             # The part's own processes end with it.
             os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
     return {"state": ending[0], "why": ending[1], "seconds": round(time.monotonic() - start, 1), "rows": rows}
 
