@@ -130,17 +130,19 @@ def test_a_training_on_a_gpu_goes_on_where_it_was_cut(precision, images, videos,
     as far as two whole runs. Without the optimizer's state they would be 60 % apart.
     """
     def change(name):
-        first, last = (weights(folder_of(tmp_path, name) / f"model_{number}.pth") for number in (1, 8))
+        first, last = (weights(folder_of(tmp_path, name) / f"model_{number}.pth") for number in (1, end))
         return torch.cat([(last[key] - first[key]).flatten().double().cpu() for key in first])
 
     def cut(self, parts, iteration):
-        if iteration == 5:
+        if iteration == end - 3:
             self.ask_to_stop()
         return step(self, parts, iteration)
 
+    # In float16, the scaler may pass over the first steps.
+    end = 4 if device.type == "cpu" else 8
     common = [argument for argument in COMMON if precision == "float32" or argument != "--no_amp"]
     common += ["--device", str(device), "--stage", "3", "--video_root", str(videos), "--static_root", str(images),
-               "--pasted", "0.5", "--lr", "1e-4", "--iterations", "8", "--save_interval", "1", "--crop", "32",
+               "--pasted", "0.5", "--lr", "1e-4", "--iterations", str(end), "--save_interval", "1", "--crop", "32",
                "--out_root", str(tmp_path), "--resume", "auto"]
 
     def training(name):
@@ -151,7 +153,7 @@ def test_a_training_on_a_gpu_goes_on_where_it_was_cut(precision, images, videos,
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", cut)
         assert training("cut") == train.STOPPED
-    assert not (folder_of(tmp_path, "cut") / "model_8.pth").exists()
+    assert not (folder_of(tmp_path, "cut") / f"model_{end}.pth").exists()
     assert training("cut") == 0
     whole, again, resumed = map(change, ("whole", "again", "cut"))
     assert whole.any()
