@@ -3,6 +3,7 @@
 # make test-all   the whole test suite
 # make lint       ruff
 # make pack       STATIC=static VIDEOS=DAVIS/2017/trainval: training images and videos as one small folder, pack
+# make gpu-check  checks and measures what only a GPU can tell; DAVIS=FOLDER also scores, REHEARSE=1 needs no GPU
 # make clean      removes what the others made
 #
 # TORCH_INDEX=URL   take torch and torchvision from this index (the small CPU build, another CUDA version)
@@ -13,7 +14,7 @@ TORCH_INDEX ?=
 STATIC ?= static
 VIDEOS ?= DAVIS/2017/trainval
 
-.PHONY: demo test test-all lint pack clean
+.PHONY: demo test test-all lint pack gpu-check clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -39,6 +40,9 @@ lint: .venv/installed
 
 pack: .venv/installed
 	$(BIN)/python make_pack.py --static-root "$(STATIC)" --video-root "$(VIDEOS)" --output pack
+
+gpu-check: .venv/installed
+	$(BIN)/python gpu_check.py $(if $(DAVIS),--davis-path $(DAVIS)) $(if $(REHEARSE),--rehearse)
 
 clean:
 	rm -rf .venv out .pytest_cache .ruff_cache .hypothesis

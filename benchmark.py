@@ -373,9 +373,10 @@ class Bench:
             self.report("objects", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
                                     "times_one_object": milliseconds / single}, objects=objects)
 
-    def sizes(self):
-        """Measure throughput and peak memory by the size of the frames, with one object."""
-        for name, size in SIZES.items():
+    def sizes(self, names=None):
+        """Measure throughput and peak memory by the size of the frames, with one object. names: some of SIZES."""
+        for name in names or SIZES:
+            size = SIZES[name]
             clip = MovingNoise(size, 1, self.device)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -391,7 +392,6 @@ class Bench:
         if self.device.type == "cpu":
             keep_freed_memory()
         for stage, root in ((0, self.settings.static_root), (3, self.settings.video_root)):
-            batch = None
             for precision, compiled in (("float32", False), ("mixed", False), ("mixed", True)):
                 if compiled and not self.settings.compile:
                     continue
@@ -402,20 +402,21 @@ class Bench:
                     data, fill_recipe(RecipeSettings(stage=stage)), LossSettings(),
                     NetworkSettings(preset=self.stamp["network"], backbone_weights="none"),
                     RunningSettings(no_amp=precision == "float32", compile=compiled))
-                torch.manual_seed(0)
-                trainer = Trainer(make_starting_network(settings.network, stage), settings, self.device)
-                if batch is None:
-                    batch = make_noise_batch(stage, settings.recipe.batch_size, data.crop, self.device)
-                self._measure_training(trainer, settings, batch, root)
-                del trainer
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                self.measure_training(settings, root)
 
-    def _measure_training(self, trainer, settings, batch, root):
-        """Report the time of a trainer's steps, on one batch. root: the data to wait for, or None."""
-        steps = 10 if self.device.type == "cuda" else 1
+    def measure_training(self, settings, root=None):
+        """Report the time of training steps, on one batch of noise.
+
+        settings: TrainingSettings. root: the data to wait for, None to leave that out.
+        """
+        recipe, crop = settings.recipe, settings.data.crop
         if self.device.type == "cuda":
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+        torch.manual_seed(0)
+        trainer = Trainer(make_starting_network(settings.network, recipe.stage), settings, self.device)
+        batch = make_noise_batch(recipe.stage, recipe.batch_size, crop, self.device, recipe.rollout)
+        steps = 10 if self.device.type == "cuda" else 1
         start = time.perf_counter()
         for _ in range(3 if self.device.type == "cuda" else 1):
             trainer.step([batch], 0)
@@ -425,12 +426,12 @@ class Bench:
         for _ in range(steps):
             trainer.step([batch], 0)
         self.wait()
-        figures = {"ms_per_step": (time.perf_counter() - start) * 1000 / steps, "batch": settings.recipe.batch_size,
-                   "cold_start_s": cold, **self.read_peak_memory()}
+        seconds = (time.perf_counter() - start) / steps
+        figures = {"ms_per_step": seconds * 1000, "batch": recipe.batch_size, "rollout": recipe.rollout,
+                   "samples_per_second": recipe.batch_size / seconds, "cold_start_s": cold, **self.read_peak_memory()}
         if root:
             figures["data_wait"] = self._measure_data_wait(trainer, settings, steps)
-        stage, crop = settings.recipe.stage, settings.data.crop
-        self.report(f"stage {stage}", figures, size=[crop, crop], objects=2 if stage else 1,
+        self.report(f"stage {recipe.stage}", figures, size=[crop, crop], objects=2 if recipe.stage else 1,
                     precision=trainer.precision, compiled=settings.running.compile, form="training", mode=None)
 
     def _measure_data_wait(self, trainer, settings, steps):

@@ -126,9 +126,12 @@ class MovingNoise:
         return self._image.roll((index % 50, 2 * (index % 50)), (0, 1))
 
 
-def make_noise_batch(stage, batch_size, side, device):
-    """A batch of noise as a stage of training takes it (see model.training_step), side×side pixels, on `device`."""
-    batch, frames = batch_size, 5 if stage else 3
+def make_noise_batch(stage, batch_size, side, device, frames=None):
+    """A batch of noise as a stage of training takes it (see model.training_step), side×side pixels, on `device`.
+
+    frames: how many frames a sample has, if not 3 in stage 0 and 5 in the others.
+    """
+    batch, frames = batch_size, frames or (5 if stage else 3)
     generator = torch.Generator().manual_seed(0)
     rgb = F.interpolate(torch.rand(batch * frames, 3, 12, 12, generator=generator), size=(side, side), mode="bilinear")
     first = torch.zeros(batch, frames, 1, side, side)

@@ -23,7 +23,7 @@ class CompiledEngine:
 
     def __init__(self, engine, *, growing=False):
         self.config, self.dtype, self.device = engine.config, engine.dtype, engine.device
-        compiles, captures = can_compile(engine.device.type), engine.device.type == "cuda"
+        compiles, captures = can_compile(engine.device.type), can_capture(engine.device.type)
         if not (compiles or captures):
             raise InputError("nothing can be compiled here, because torch.compile needs a C++ compiler")
         if engine.device.type == "cpu" and getattr(engine, "packed", False):
@@ -143,6 +143,11 @@ def _copy(x):
 def _list_addresses(x):
     """Return the set of addresses of all tensors in nested tuples."""
     return {leaf.data_ptr() for leaf in _iterate_leaves(x) if isinstance(leaf, torch.Tensor)}
+
+
+def can_capture(device_type):
+    """Return whether there are CUDA graphs on such a device."""
+    return device_type == "cuda"
 
 
 @functools.cache

@@ -11,16 +11,30 @@ import pytest
 import torch
 
 from dataset.synthetic import render_clip
+from inference_core import capture
 from model import PRESETS, RDE
 from model.checkpoint import expected_shapes
 from tests.recipe import recipe_state
+from tests.replay import record_replay
 from tests.trees import davis_tree, photograph, youtube_tree
+from util.device import pick_device
 from util.machine import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Reference results too large for the repository; tests that need them are skipped without.
 SHARED = Path(os.environ.get("RDE_SHARED", ROOT.parent / "shared"))
+
+CHECKED_DEVICE = os.environ.get("RDE_CHECK_DEVICE", "cuda")
+"""The device that the tests marked `cuda` run on: with RDE_CHECK_DEVICE=cpu they are rehearsed without a GPU."""
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the tests marked `cuda` where there is no GPU."""
+    if CHECKED_DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU here"))
 
 
 def pytest_sessionstart(session):
@@ -39,6 +53,31 @@ def number_of_threads(request, monkeypatch):
     torch.set_num_threads(count)
     # Evaluation takes all cores by itself.
     monkeypatch.setattr("evaluation.run.available_cores", lambda: count)
+
+
+@pytest.fixture
+def device():
+    """The torch.device of a test marked `cuda`."""
+    return pick_device(CHECKED_DEVICE)
+
+
+@pytest.fixture
+def compile_option(request, device, monkeypatch):
+    """The option `compile` of an InferenceCore for the form of tracking that the test's parameter names.
+
+    eager; captured: CUDA graphs of what eager runs; compiled: CUDA graphs of what torch.compile makes. In a rehearsal
+    on the CPU, nothing but the graph itself is replaced in "captured".
+    """
+    if request.param == "compiled":
+        if not capture.can_compile(device.type):
+            pytest.skip("torch.compile does not work here")
+        torch.compiler.reset()
+    elif request.param == "captured":
+        monkeypatch.setattr(capture, "can_compile", lambda device_type: False)
+        if not capture.can_capture(device.type):
+            monkeypatch.setattr(capture, "can_capture", lambda device_type: True)
+            monkeypatch.setattr(capture.CapturedFunction, "_record", record_replay)
+    return request.param != "eager"
 
 
 @pytest.fixture(autouse=True)

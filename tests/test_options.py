@@ -39,6 +39,7 @@ OPTIONS = {
         "--frames --device --threads --static-root --video-root --workers --crop --json",
     "export_model.py": "--output",
     "make_pack.py": "--static-root --video-root --exclude --output",
+    "gpu_check.py": "--rehearse --minutes --davis-path --json",
     "download_bl30k.py": "--root --only --yes",
     "download_datasets.py": "--root --only --yes",
     "download_models.py": "--root --only --yes",

@@ -7,10 +7,8 @@ from collections import deque
 from fractions import Fraction
 from pathlib import Path
 
-import av
-from av.stream import Disposition
-
 from util.errors import InputError
+from util.pyav import av, need_pyav
 
 DEFAULT_RATE = 25
 """Frames per second of what does not say it."""
@@ -62,6 +60,7 @@ def open_container(text):
             # UDP, which is tried first otherwise, loses packets without a word.
             options["options"] = {"rtsp_transport": "tcp"}
     name = "standard input" if text == "-" else public_name(text)
+    need_pyav()
     try:
         return av.open(file, **options)
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -133,7 +132,7 @@ class Decoder:
         self._end = self._others_end = Fraction(0)
         self._cut = None
         others = [other for other in self._container.streams.video if other is not stream and other.frames != 1
-                  and not other.disposition & Disposition.attached_pic]
+                  and not other.disposition & av.stream.Disposition.attached_pic]
         self._remarks = [f"{title}: stream {stream.index} is taken, of {len(others) + 1} videos in this file"] \
             if others else []
 
@@ -143,7 +142,7 @@ class Decoder:
         stream = self._container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise InputError(f"{self._title}: no video in this file")
-        if stream.disposition & Disposition.attached_pic:
+        if stream.disposition & av.stream.Disposition.attached_pic:
             raise InputError(f"{self._title}: no video in this file, only a cover picture")
         return stream
 

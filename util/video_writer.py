@@ -4,10 +4,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 
 from util.errors import InputError, pixels
+from util.pyav import av, need_pyav
 
 UNSPECIFIED = 2
 """FFmpeg's number for colours of which a file says nothing."""
@@ -46,6 +46,7 @@ class VideoWriter:
     """
 
     def __init__(self, path, size, rate, look=None, threads=None):
+        need_pyav()
         width, height = size
         self._rate = Fraction(rate).limit_denominator(100000)
         self._look = look = look or Look()

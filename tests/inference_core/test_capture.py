@@ -1,4 +1,4 @@
-"""Replaying, on a graph that is none: it calls the function again, into the tensors of the first call."""
+"""Replaying, on a graph that is none: a Replay of tests/replay.py."""
 
 from typing import NamedTuple
 
@@ -6,24 +6,12 @@ import pytest
 import torch
 
 from inference_core.capture import CapturedFunction
+from tests.replay import record_replay
 
 
 class Pair(NamedTuple):
     first: torch.Tensor
     second: torch.Tensor
-
-
-class Replay:
-    def __init__(self, function, arguments, results):
-        self.function, self.arguments, self.results = function, arguments, results
-
-    def replay(self):
-        for place, result in zip(self._tensors(self.results), self._tensors(self.function(*self.arguments)),
-                                 strict=True):
-            place.copy_(result)
-
-    def _tensors(self, x):
-        return [leaf for part in x for leaf in self._tensors(part)] if isinstance(x, tuple) else [x]
 
 
 @pytest.fixture
@@ -33,8 +21,7 @@ def captures(monkeypatch):
 
     def record(self, arguments):
         made.append(self._function)
-        results = self._function(*arguments)
-        return Replay(self._function, arguments, results), results
+        return record_replay(self, arguments)
 
     monkeypatch.setattr(CapturedFunction, "_record", record)
     return made

@@ -24,6 +24,17 @@ def write_video(path, images, rate=10):
     return path
 
 
+def test_without_pyav_only_video_files_are_refused(tmp_path, monkeypatch):
+    Image.fromarray(ramp()).save(tmp_path / "0.png")
+    video = write_video(tmp_path / "a.mp4", [ramp()])
+    monkeypatch.setattr("util.pyav.av", None)
+    assert len(list(open_frames([str(tmp_path / "0.png")]))) == 1
+    with pytest.raises(InputError, match="pip install av"):
+        open_frames([str(video)])
+    with pytest.raises(InputError, match="pip install av"):
+        VideoWriter(tmp_path / "b.mp4", (64, 48), 10)
+
+
 def test_what_is_written_is_read(tmp_path):
     images = [np.roll(ramp(), 8 * shift, 1) for shift in range(5)]
     frames = open_frames([str(write_video(tmp_path / "a.mp4", images))])
