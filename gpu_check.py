@@ -99,7 +99,7 @@ class Scale:
 
 
 GPU = Scale("cuda", "cuda", ("base", "compact"), (480, 854), 30, (False, True), ("480p", "4K"), "compact", 384,
-            (16, 64), {"compiled": {"compile": True}})
+            (16, 64, 128), {"captured": {"capture": True}})
 
 REHEARSAL = Scale("cpu", "cuda and not slow", ("tiny",), (64, 96), 3, (False,), ("240p",), "tiny", 32, (1,), {})
 """Compiling is not rehearsed: on a CPU it takes minutes."""
