@@ -660,7 +660,7 @@ def _assemble(catalogue, draws, scene, camera, things, paths, front, active, ord
     shutter = draws.uniform(0.15, 0.6, (LAYERS,)) * (draws.chance(0.25)[:, None] | draws.chance(0.08, (LAYERS,)))
     streak = (inverse[:, :, 0] @ fastest[..., None])[..., 0] * (shutter * fine / 2 ** level)[..., None]
     length = np.linalg.norm(streak, axis=-1, keepdims=True)
-    streak = streak * np.minimum(1, sprite_side(size) / 10 / np.maximum(length, 1e-6)) * (length > 1)
+    streak = streak * np.minimum(1, sprite_side(size) / 28 / np.maximum(length, 1e-6)) * (length > 1)
 
     # What each layer can touch, in cells: its box, displaced by waves and by the limb, which turns about its joint.
     slack = np.abs(waves[..., 3:]).sum(-2).max(2) + (
@@ -822,7 +822,7 @@ def _draw_film(draws, tone, place, camera, size, shots):
     ways = np.concatenate([ways, ways[:, -1:]], 1)
     fast = (np.linalg.norm(ways, axis=-1).max(1) > 3) & draws.chance(0.5)
     ways = ways * draws.uniform(0.2, 0.6)[:, None, None]
-    ways = ways * np.minimum(1, size / 12 / np.maximum(np.linalg.norm(ways, axis=-1, keepdims=True), 1e-6))
+    ways = ways * np.minimum(1, size / 32 / np.maximum(np.linalg.norm(ways, axis=-1, keepdims=True), 1e-6))
     streak = ways[:, :, None] * (np.arange(TAPS) / (TAPS - 1) - 0.5)[:, None]
     soft = draws.chance(0.12)
     ring = np.array([[0, -1], [0.87, 0.5], [-0.87, 0.5]]) * draws.uniform(0.3, 0.9)[:, None, None] * size / 384

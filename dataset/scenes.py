@@ -211,8 +211,7 @@ class SceneMaker:
                 hides = plan["behind"][rows, None].expand(height, shots).reshape(-1, 1, 1, 1)
                 shown *= 1 - own[part] * hides
             alpha = shown[:, 3:]
-            rgb[part] *= 1 - alpha
-            rgb[part] += shown[:, :3]
+            rgb[part].mul_(1 - alpha).add_(shown[:, :3])
             label = plan["labels"][rows, None].expand(height, shots).reshape(-1, 1, 1, 1)
             ids[part] = torch.where(alpha > 0.5, label, ids[part])
 
@@ -342,10 +341,10 @@ def _mean_of_shifted(picture, shifts):
     height, width = picture.shape[2:]
     x, y = (2 * torch.arange(length, device=picture.device) + 1 for length in (width, height))
     grid = torch.stack(torch.broadcast_tensors(x / width - 1, (y / height - 1)[:, None]), -1)
-    total = 0
-    for shift in shifts:
-        total = total + F.grid_sample(picture, grid + shift, padding_mode="border", align_corners=False)
-    return total / len(shifts)
+    total = F.grid_sample(picture, grid + shifts[0], padding_mode="border", align_corners=False)
+    for shift in shifts[1:]:
+        total += F.grid_sample(picture, grid + shift, padding_mode="border", align_corners=False)
+    return total.div_(len(shifts))
 
 
 def _damage(masks, noise, targets):
