@@ -106,7 +106,7 @@ def train(settings, dataset, device, began, rank, processes):
 
     # Make the network and the trainer, and restore a checkpoint.
     checkpoint, own = find_checkpoint(running, rank, processes)
-    network = make_starting_network(settings.network, recipe.stage, resumed=checkpoint is not None)
+    network = make_starting_network(settings.network, recipe.stage, checkpoint)
     trainer = Trainer(network, settings, device, processes)
     start, skipped = trainer.restore(checkpoint) if checkpoint else (0, 0)
     if start >= recipe.iterations:

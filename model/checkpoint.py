@@ -13,14 +13,18 @@ from model.config import PRESETS
 from model.network import RDE
 from util.errors import InputError
 
+WRAPPERS = r"^(module\.|_orig_mod\.)+"
+"""What DistributedDataParallel and torch.compile put before the names of a network's tensors."""
+
 
 def load_network(path, device="cpu", preset="auto"):
     """Return the network stored at `path`, in eval mode on `device`, float32.
 
     `path` holds a bare state dict, as published, or a training checkpoint of ours, whose entry "network" is one. Keys
     and shapes tell whether the network is single- or multi-object, whether it has SAM, and its `repeat`. They also tell
-    its preset, unless `preset` names it. Raises InputError if the file is no checkpoint, or a tensor is missing,
-    unexpected, or of another shape; further lines of the message list these tensors.
+    its preset, unless `preset` names it. Raises InputError if the file is damaged or no checkpoint, holds values that
+    are not finite, or a tensor is missing, unexpected, or of another shape; further lines of the message list these
+    tensors.
     """
     state = _read_state(path)
     config = _detect_config(state, path, preset)
@@ -40,8 +44,9 @@ def preset_name(config):
 
 
 def read_checkpoint(path):
-    """Return what is stored at `path`. Raises InputError unless that is only tensors and plain values."""
+    """Return what is stored at `path`. Raises InputError unless that is only tensors and plain values, undamaged."""
     try:
+        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -57,6 +62,19 @@ def read_checkpoint(path):
         raise InputError(f"{path}: damaged or not a torch file ({_first_line(error)})") from None
 
 
+def _check_sums(path):
+    """Raise BadZipFile if a part of the archive at `path` has another checksum than it had when it was written.
+
+    Torch does not look at them: weights with some flipped bits would track other masks without a word. Files of old
+    versions of torch are no archives and have no checksums.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} has changed since it was written")
+
+
 def _read_state(path):
     """Return the state dict stored at `path`. Raises InputError if the file holds something else."""
     state = read_checkpoint(path)
@@ -64,6 +82,11 @@ def _read_state(path):
         state = state["network"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path}: a checkpoint is a state dict of tensors, this file holds something else")
+    state = {re.sub(WRAPPERS, "", key): value for key, value in state.items() if isinstance(key, str)}
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{path}: {key} has values that are not finite: this network came out of a training that "
+                             "failed; take an earlier checkpoint")
     return state
 
 

@@ -1,30 +1,42 @@
 """The network that a training starts from: new with ImageNet trunks, or that of an earlier stage."""
 
-import dataclasses
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 import torchvision
 
-from model.checkpoint import load_network, read_checkpoint
+from model.checkpoint import load_network, preset_name, read_checkpoint
 from model.config import stage_config
 from model.network import MEAN, RDE, STD
 from util.errors import InputError
 
 
-def make_starting_network(settings, stage, resumed=False):
+def make_starting_network(settings, stage, checkpoint=None):
     """Return the network that a training of `stage` starts with.
 
-    settings: NetworkSettings of util.hyper_para.
-    resumed: a checkpoint will replace all weights, so that none need be downloaded.
+    settings: NetworkSettings of util.hyper_para. checkpoint: file of the training to go on with, or None. Its weights
+    will replace those of this network. Where --preset is not given, it is that of the file to start from.
 
     Raises InputError as `make_new_network` and `continue_network` do.
     """
-    config = stage_config(settings.preset, stage, settings.repeat)
-    if settings.load_network and not resumed:
-        return continue_network(settings.load_network, config)
-    return make_new_network(config, "none" if resumed else settings.backbone_weights)
+    file = checkpoint or settings.load_network
+    if not file:
+        return make_new_network(stage_config(settings.preset or "base", stage, settings.repeat),
+                                settings.backbone_weights)
+    source = load_network(file)
+    found = preset_name(source.config)
+    preset = settings.preset or found
+    if preset != found:
+        raise InputError(f"{file}: the network in this file is {found}, and --preset says {preset}: leave --preset out")
+    config = stage_config(preset, stage, settings.repeat)
+    if not checkpoint:
+        return continue_network(source, config, file)
+    if source.config.single_object != config.single_object:
+        origin = "stage 0" if source.config.single_object else "stages 1 to 3"
+        raise InputError(f"{file}: a checkpoint of {origin}, which stage {stage} cannot go on with: --load-network "
+                         "starts a new training from it")
+    return RDE(source.config)
 
 
 def make_new_network(config, backbone_weights):
@@ -49,20 +61,19 @@ def make_new_network(config, backbone_weights):
     return network
 
 
-def continue_network(path, config):
-    """Return the network stored at `path`, changed into one of `config`: the start of a later stage.
+def continue_network(source, config, path):
+    """Return a network changed into one of `config`: the start of a later stage.
 
     A single-object network (stage 0) gives all weights that both networks have. The input channel for the other
     objects' masks starts orthogonal, and SAM starts at random. A network without SAM gets SAM in the same way. Raises
-    InputError for a network that cannot be changed into `config`.
+    InputError, which names the file `path`, for a network that cannot be changed into `config`.
     """
-    source = load_network(path)
-    same = dataclasses.replace(source.config, sam=config.sam, repeat=config.repeat, single_object=config.single_object,
-                               bounded=config.bounded)
-    if same != config or (config.single_object and not source.config.single_object):
-        raise InputError(f"{path}: this stage cannot start from this network ({source.config})")
+    if config.single_object and not source.config.single_object:
+        raise InputError(f"{path}: a network of several objects, and stage 0 trains networks of one: give --stage 3, "
+                         "or leave out --load-network")
     if source.config.sam and source.config.repeat != config.repeat:
-        raise InputError(f"{path}: this network has repeat {source.config.repeat}, --repeat says {config.repeat}")
+        raise InputError(f"{path}: this network has {source.config.repeat} squeeze-and-excitation blocks: give "
+                         f"--repeat {source.config.repeat}")
     network = RDE(config)
     state = source.state_dict()
     missing = network.state_dict().keys() - state.keys()

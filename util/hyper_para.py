@@ -348,8 +348,9 @@ class LossSettings:
 class NetworkSettings:
     """Which network is trained, and where it starts from."""
 
-    preset: str = option("base", "which network: base is the published one, compact the small one that comes with the "
-                                 "repository, tiny that of the tests (default: %(default)s)", choices=PRESET_NAMES)
+    preset: str | None = option(None, "which network: base is the published one, compact the small one that comes with "
+                                      "the repository, tiny that of the tests (default: that of --load-network or of "
+                                      "the resumed training, else base)", choices=PRESET_NAMES)
     repeat: int = option(0, "number of squeeze-and-excitation blocks in each half of SAM (default: %(default)s)",
                          type=whole, metavar="N")
     load_network: str | None = option(None, "start from the network of an earlier stage (default: from a new network, "

@@ -112,6 +112,31 @@ def test_files_that_are_not_checkpoints(tmp_path):
             load_network(path)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_of_wrapped_networks(tmp_path, tiny_network, prefix):
+    state = {f"{prefix}{name}": value for name, value in tiny_network.state_dict().items()}
+    loaded = load_network(saved(tmp_path, state)).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in tiny_network.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, tiny_network, value):
+    state = {name: tensor.clone() for name, tensor in tiny_network.state_dict().items()}
+    state["key_comp.weight"][0, 0, 0, 0] = value
+    with pytest.raises(InputError, match=r"w\.pth: key_comp\.weight has values that are not finite"):
+        load_network(saved(tmp_path, state))
+
+
+def test_flipped_bits_are_noticed(tmp_path, tiny_checkpoint):
+    """The archive's checksums tell, wherever the bit is."""
+    content = tiny_checkpoint.read_bytes()
+    path = tmp_path / "flipped.pth"
+    for place in range(20_000, len(content) - 20_000, len(content) // 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+        with pytest.raises(InputError, match=r"flipped\.pth: damaged"):
+            load_network(path)
+
+
 def test_truncated_checkpoint(tmp_path, tiny_checkpoint):
     path = tmp_path / "cut.pth"
     path.write_bytes(tiny_checkpoint.read_bytes()[:100_000])

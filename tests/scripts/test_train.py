@@ -26,7 +26,7 @@ import train
 from dataset.pack import write_pack
 from dataset.scenes import SceneMaker
 from dataset.training_sets import find_pairs, find_videos
-from model import load_network
+from model import PRESETS, load_network
 from model.trainer import Trainer
 from model.training_step import TrainingStep
 from tests.conftest import ROOT
@@ -448,6 +448,27 @@ def test_what_cannot_be_validated_is_told_before_training(videos, tmp_path, caps
                "--val_davis", tmp_path) == 2
     assert str(tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_the_network_to_start_from_says_which_it_is(videos, images, tmp_path, capsys, tiny_checkpoint):
+    """--preset need not be given; where it contradicts the file, the cure is told."""
+    plain = [word for word in COMMON if word not in ("--preset", "tiny")]
+    options = ["--stage", 3, "--video_root", videos, "--out_root", tmp_path, "--iterations", 1]
+    assert run(*options, "--load_network", tiny_checkpoint, "--id", "x", common=plain) == 0
+    assert load_network(folder_of(tmp_path, "x") / "model_1.pth").config == PRESETS["tiny"]
+    # It goes on without --preset, too.
+    assert run(*options[:-1], 2, "--resume", "auto", "--id", "x", common=plain) == 0
+    capsys.readouterr()
+    for arguments, cure in (
+        ([*options, "--preset", "compact", "--load_network", tiny_checkpoint], "leave --preset out"),
+        (["--stage", 0, "--static_root", images, "--load_network", tiny_checkpoint], "give --stage 3"),
+        ([*options, "--repeat", 2, "--load_network", tiny_checkpoint], "give --repeat 0"),
+        (["--stage", 0, "--static_root", images, "--load_model", folder_of(tmp_path, "x") / "model_2_checkpoint.pth"],
+         "stage 0 cannot go on with"),
+    ):
+        assert run(*arguments, common=plain) == 2
+        error = capsys.readouterr().err
+        assert cure in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments, part", [
