@@ -411,7 +411,7 @@ def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
 ])
 def test_compilation_that_fails_is_told_in_one_line(images, monkeypatch, capsys, error, told):
     """A compiler is asked for only where one is missing."""
-    def failing(*_):
+    def failing(*_, **__):
         raise error
 
     monkeypatch.setattr(torch, "compile", lambda function: failing)
