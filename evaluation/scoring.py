@@ -25,10 +25,8 @@ from evaluation.measures import (
     region_similarity,
 )
 from util.errors import InputError
+from util.mask_rule import VOID, list_notices
 from util.progress import progress_bar
-
-VOID = 255
-"""The value that means "do not care" in a mask."""
 
 FRAMES_PER_TASK = 8
 """A process gets so many frames at once: few, to keep all processes busy to the end, but enough to be worth sending."""
