@@ -2,7 +2,7 @@
 
 Scoring spends half its time on decoding PNG files. The usual files, indexed or grey PNGs, are decoded here: Python
 reads the chunks, and one call of inflate the pixels. Pillow reads all other files (interlaced, 16 bit, scaled grey,
-other formats). The result is always that of `util.image_io.read_mask`.
+other formats). The result is always that of `util.image_io.open_mask`.
 """
 
 import struct
@@ -11,8 +11,8 @@ import zlib
 import numpy as np
 
 from util.errors import InputError
-from util.image_io import read_mask
-from util.mask_rule import has_davis_palette, interpret_grey, interpret_indexed
+from util.image_io import open_mask
+from util.mask_rule import interpret_grey, interpret_indexed
 
 try:
     # Ten times faster: pip install zlib-ng.
@@ -33,11 +33,15 @@ _NONE, _SUB, _UP = range(3)
 """The row filters of PNG that are undone here."""
 
 
-def read_ids(path, notices=None):
-    """Return the object ids of a mask file, as `util.image_io.read_mask` does: uint8 H×W, possibly read-only.
+def read_ids(path):
+    """Return the object ids of a mask file: uint8 H×W, possibly read-only. Errors: see `read_scored_mask`."""
+    return read_scored_mask(path).ids
 
-    notices: a list that gets (path, sentence) for what may not be as it was meant. Raises InputError for missing and
-    damaged files, and for pictures that are no masks.
+
+def read_scored_mask(path):
+    """Return the `util.mask_rule.Mask` of a mask file, as `util.image_io.open_mask` does; its ids may be read-only.
+
+    Raises InputError for missing and damaged files, and for pictures that are no masks.
     """
     try:
         with open(path, "rb") as file:
@@ -47,19 +51,13 @@ def read_ids(path, notices=None):
     try:
         values = _read_plain_png(data)
         if values is None:
-            return read_mask(path, notices=notices)
+            return open_mask(path)
         palette, transparent = _read_palette(data)
     except (zlib.error, inflate.error, struct.error) as error:
         raise InputError(f"{path}: damaged PNG ({error}); write or download it again") from None
     if palette is None:
-        mask = interpret_grey(values, path)
-    elif has_davis_palette(palette):
-        return values
-    else:
-        mask = interpret_indexed(values, palette, transparent, path)
-    if notices is not None:
-        notices += [(path, notice) for notice in mask.notices]
-    return mask.ids
+        return interpret_grey(values, path)
+    return interpret_indexed(values, palette, transparent, path)
 
 
 def _read_plain_png(data):

@@ -53,6 +53,9 @@ class Mask(NamedTuple):
     levels: np.ndarray | None = None
     """Of a grey mask that was cut at half: its levels before, uint8 H×W."""
 
+    indexed_or_grey: bool = True
+    """Whether it came from a file of one number a pixel. Official tools read no others."""
+
 
 def davis_palette():
     """The colours of DAVIS and PASCAL VOC for ids 0 to 255: uint8 256×3.
@@ -108,7 +111,8 @@ def interpret_mask(image, title, colours=None):
         mask = _interpret_transparent(np.array(image.convert("RGBA")), title, colours)
     else:
         mask = _interpret_colours(np.array(image.convert("RGB")), title, colours, lossy=lossy)
-    return mask._replace(notices=(*mask.notices, *_check_background(mask.ids)))
+    return mask._replace(notices=(*mask.notices, *_check_background(mask.ids)),
+                         indexed_or_grey=mode in ("P", "1", "L") or mode.startswith("I"))
 
 
 def interpret_grey(values, title, lossy=False):
@@ -133,7 +137,8 @@ def interpret_indexed(ids, palette, transparent, title, colours=None):
 
     ids: uint8 H×W, the indices. palette: bytes RGBRGB…. transparent: bytes, the opacity of the first colours.
     """
-    if has_davis_palette(palette):
+    # Tools differ in later colours of DAVIS's palette. No palette that was made of a picture's colours has the first 8.
+    if DAVIS_COLOURS.startswith(palette[:24]):
         return Mask(ids)
     table = np.zeros((256, 3), np.uint8)
     table.reshape(-1)[:len(palette)] = np.frombuffer(palette, np.uint8)
@@ -162,14 +167,6 @@ def interpret_indexed(ids, palette, transparent, title, colours=None):
     mask = _interpret_transparent(picture, title, colours)
     return mask._replace(notices=("the palette's colour 0 is not the background, so the colours count and not their "
                                   "numbers", *mask.notices))
-
-
-def has_davis_palette(palette):
-    """Return whether a palette, bytes RGBRGB…, is that of DAVIS, or none at all.
-
-    The first eight colours decide: tools differ in the others, and no palette made from an image's colours has them.
-    """
-    return DAVIS_COLOURS.startswith(palette[:24])
 
 
 def refuse_soft_edges(ids, title):

@@ -6,7 +6,7 @@ from dataset.check import check_data
 from dataset.training_sets import count_object_pixels, find_davis, find_pairs, find_videos, find_youtube, usable_videos
 from tests.trees import pairs_tree, training_tree, write_sequence
 from util.errors import InputError
-from util.image_io import read_grey, read_image, read_objects, write_grey, write_mask
+from util.image_io import read_grey, read_image, read_mask, write_grey, write_mask
 
 
 def test_pairs_are_found_in_published_trees_and_any_other(tmp_path, clip):
@@ -143,13 +143,13 @@ def test_masks_that_tell_objects_apart_come_as_pairs_of_their_own(tmp_path, clip
     assert found(tmp_path / "park", True) == found(tmp_path, True)
     # Image 1 has no mask of its own, which is no fault; image 2 has none at all, which is one.
     assert found(tmp_path) == ["park/0.png", "park/2.png"]
-    assert [len(count_object_pixels(read_objects(pair.mask))) for pair in find_pairs(tmp_path, True)[:3]] == [1, 2, 2]
+    assert [len(count_object_pixels(read_mask(pair.mask))) for pair in find_pairs(tmp_path, True)[:3]] == [1, 2, 2]
 
 
 def test_soft_masks_are_one_object(tmp_path):
     write_grey(tmp_path / "soft.png", np.array([[0, 100, 128, 255]], np.uint8))
-    assert read_objects(tmp_path / "soft.png").tolist() == [[0, 0, 1, 1]]
+    assert read_mask(tmp_path / "soft.png").tolist() == [[0, 0, 1, 1]]
     write_grey(tmp_path / "ids.png", np.array([[0, 1, 3, 3]], np.uint8))
-    assert read_objects(tmp_path / "ids.png").tolist() == [[0, 1, 3, 3]]
+    assert read_mask(tmp_path / "ids.png").tolist() == [[0, 1, 3, 3]]
     Image.fromarray(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)).save(tmp_path / "colour.png")
-    assert read_objects(tmp_path / "colour.png").tolist() == [[0, 1]]
+    assert read_mask(tmp_path / "colour.png").tolist() == [[0, 1]]
