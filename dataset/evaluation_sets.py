@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import InputError
-from util.image_io import frames_in_order, is_image, mask_files, natural
+from util.image_io import choose_frames, frames_in_order, is_image, mask_files, natural
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _find_home(root, folders, needed):
 
 def _list_images(folder):
     """Return the image files in a folder in order. Raises InputError if there are none."""
-    files = [file for file in folder.glob("*") if is_image(file)]
+    files, _ = choose_frames([file for file in folder.glob("*") if is_image(file)])
     if not files:
         raise InputError(f"{folder}: no frames, a folder of images was expected")
     return frames_in_order(files)

@@ -171,7 +171,8 @@ def usable_videos(videos, excluded=(), shots=SHOTS, threads=8, notices=None):
             return "excluded by name"
         if len(video.frames) < shots:
             return f"{len(video.frames)} frames, {shots} are needed"
-        found = any(count_object_pixels(read_mask(video.mask(index), colours={}, notices=notices)) for index in range(len(video.frames)))
+        found = any(count_object_pixels(read_mask(video.mask(index), colours={}, notices=notices))
+                    for index in range(len(video.frames)))
         return None if found else "no object in any mask"
 
     distinct = list(dict.fromkeys(videos))

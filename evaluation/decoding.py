@@ -126,8 +126,7 @@ def _undo_row_filters(rows):
 
 
 def _read_palette(data):
-    """Return the palette of an undamaged PNG, bytes RGBRGB…, and the opacity of its first colours; (None, b"") for grey.
-    """
+    """Return the palette of an undamaged PNG and the opacity of its first colours, as bytes; (None, b"") for grey."""
     if data[25] != _INDEXED:
         return None, b""
     palette, transparent, position = b"", b"", 8

@@ -133,16 +133,16 @@ def score_frame(ground_truth_path, prediction_path, object_ids, rules):
         return FrameScore({}, (), 0, (), fault)
 
     if rules.official and not masks[1].indexed_or_grey:
-        fault = (f"{prediction_path}: a mask must be an indexed or grey PNG, this one is in colours, which the official "
-                 "tool cannot read")
+        fault = (f"{prediction_path}: a mask must be an indexed or grey PNG, this one is in colours, which the "
+                 "official tool cannot read")
         return FrameScore({}, (), 0, (), fault)
 
     # Apply the rules for ids and void.
     if not (rules.binary or rules.proposals or masks[1].numbered):
         other = int(ground_truth[ground_truth != VOID].max(initial=0))
         if other > 1:
-            fault = (f"{prediction_path}: one object without an id, the ground truth has object {other} (masks of 0 and "
-                     "255 are scored by evaluation/2016/evaluation.py)")
+            fault = (f"{prediction_path}: one object without an id, the ground truth has object {other} (masks of 0 "
+                     "and 255 are scored by evaluation/2016/evaluation.py)")
             return FrameScore({}, (), 0, (), fault)
     if rules.binary:
         ground_truth, prediction = (ground_truth > 0).view(np.uint8), (prediction > 0).view(np.uint8)

@@ -71,8 +71,10 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
     for (name, image), last in mark_last(prefetch(frames)):
         mask = masks(name, image)
         needed = wanted is None or wanted(name)
+        # The ids are named, since a mask of 0 and 255 alone would be object 1.
+        objects = None if mask is None else [int(object_id) for object_id in np.unique(mask) if object_id]
         start = time.perf_counter()
-        prob = core.step(image, mask, end=last, needs_output=needed)
+        prob = core.step(image, mask, objects, end=last, needs_output=needed)
         ids = None
         if prob is not None and core.objects:
             # This copy to the host waits for the device, so that the time measured is complete.

@@ -24,18 +24,51 @@ def is_image(path):
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def frames_in_order(files):
-    """Image files in the order of their names, 2 before 10. Raises InputError if two frames have one name."""
+def choose_frames(files, masks=()):
+    """Return those image files of a folder that are frames, and a list of notices (file, sentence) about the others.
+
+    Left out are the files `masks`, which are given as masks, files with "mask" in their names, PNGs beside an image of
+    the same name, and files that are named otherwise than most.
+    """
+    given = {Path(mask).resolve() for mask in masks}
+    frames = [file for file in files if file.resolve() not in given]
+    names = {file.stem for file in frames if file.suffix.lower() != ".png"}
+    beside = [file for file in frames if file.suffix.lower() == ".png" and file.stem in names]
+    called = [file for file in frames if "mask" in file.stem.lower()]
+    for others in (beside, called):
+        frames = [file for file in frames if file not in set(others)] if len(others) < len(frames) else frames
+    kinds = Counter(map(_kind_of_name, frames))
+    usual, count = kinds.most_common(1)[0] if kinds else (None, 0)
+    if 2 * count > len(frames) and "#" in usual[0]:
+        frames = [file for file in frames if _kind_of_name(file) == usual]
+    left_out = sorted(set(files) - set(frames) - {file for file in files if file.resolve() in given})
+    return frames, [(file, "beside the frames, but not taken for a frame") for file in left_out]
+
+
+def _kind_of_name(file):
+    """Return what names of frames have in common: all but their numbers, and whether it is a PNG."""
+    return re.sub(r"\d+", "#", file.stem), file.suffix.lower() == ".png"
+
+
+def frames_in_order(files, listed=False):
+    """Image files in the order of their names, 2 before 10. Raises InputError if two frames have one name.
+
+    listed: somebody has listed the files. An order of his own is kept, but not that of a shell, which puts 10 before 2.
+    """
     name, times = Counter(file.stem for file in files).most_common(1)[0]
     if times > 1:
         raise InputError(f"{files[0].parent}: {times} images are named {name}; a frame's name must be its own")
-    return tuple(sorted(files, key=lambda file: natural(file.name)))
+    ordered = sorted(files, key=lambda file: natural(file.name))
+    return tuple(files if listed and list(files) != sorted(files) else ordered)
 
 
 def mask_files(folder):
-    """{name without suffix: file} of the PNGs in a folder, 2 before 10. Raises InputError if there are none."""
-    files = [file for file in Path(folder).iterdir() if is_image(file) and file.suffix.lower() == ".png"] \
-        if Path(folder).is_dir() else []
+    """{name without suffix: file} of the masks in a folder, 2 before 10. Raises InputError if there are none.
+
+    They are its PNGs, or all its images if it has no PNG.
+    """
+    files = [file for file in Path(folder).iterdir() if is_image(file)] if Path(folder).is_dir() else []
+    files = [file for file in files if file.suffix.lower() == ".png"] or files
     if not files:
         raise InputError(f"{folder}: no PNG in this folder, masks were expected")
     return {file.stem: file for file in frames_in_order(files)}
@@ -145,7 +178,7 @@ def read_grey(path):
 
 
 def read_palette(path):
-    """The colours of a mask's ids as uint8 256×3: an indexed PNG's own, or DAVIS's where its numbers are not the ids."""
+    """The colours of a mask's ids as uint8 256×3: an indexed PNG's own, or DAVIS's if its indices are not the ids."""
     with _open(path) as image:
         try:
             colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)

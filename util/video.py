@@ -7,7 +7,8 @@ import av
 import numpy as np
 
 from util.errors import InputError, pixels
-from util.image_io import IMAGE_SUFFIXES, check_size, frames_in_order, is_image, read_image
+from util.image_io import IMAGE_SUFFIXES, check_size, choose_frames, frames_in_order, is_image, read_image
+from util.mask_rule import list_notices
 from util.pipeline import read_ahead
 
 DECODING_THREADS = 2
@@ -17,14 +18,17 @@ DEFAULT_RATE = 25
 """Frames per second of a folder of images."""
 
 
-def open_frames(paths):
+def open_frames(paths, masks=()):
     """The frames that `paths` stand for: a video file, a folder, a glob, "-", or image files.
+
+    masks: files that are masks, and no frames even where they lie beside them.
 
     Returns an ImageFrames or a VideoFrames. Each can be iterated once, yields (name, uint8 H×W×3 RGB), and has
         size    (width, height)
         length  the number of frames, None if it is not known; a video's header says it, and may be wrong
         rate    frames per second
         names   the names of all frames; None for a video, whose frames are named after their numbers
+        notices lines about what may not be as it was meant
     Raises InputError if nothing can be read.
     """
     if len(paths) == 1:
@@ -32,28 +36,37 @@ def open_frames(paths):
         if paths[0] == "-":
             return VideoFrames("pipe:0", "standard input")
         if path.is_dir():
-            images = [file for file in path.iterdir() if is_image(file)]
+            images, notices = choose_frames([file for file in path.iterdir() if is_image(file)], masks)
             if not images:
                 raise InputError(f"{path}: no image in this folder ({', '.join(IMAGE_SUFFIXES)})")
-            return ImageFrames(images)
+            return ImageFrames(images, notices=list_notices(notices))
         if not path.exists() and glob.has_magic(paths[0]):
-            images = [Path(file) for file in glob.glob(paths[0]) if is_image(Path(file))]
+            images, notices = choose_frames([Path(file) for file in glob.glob(paths[0]) if is_image(Path(file))], masks)
             if not images:
                 raise InputError(f"{paths[0]}: no image matches")
-            return ImageFrames(images)
+            return ImageFrames(images, notices=list_notices(notices))
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
         if not is_image(path):
             # As an absolute path: FFmpeg takes what stands before a colon for a protocol.
             return VideoFrames(str(path.absolute()), str(path))
-    return ImageFrames([Path(path) for path in paths])
+    return ImageFrames([Path(path) for path in paths], listed=True)
 
 
 class ImageFrames:
-    """Image files in the order of their names, in which numbers count as numbers; decoded ahead in threads."""
+    """Image files in the order of their names, in which numbers count as numbers; decoded ahead in threads.
 
-    def __init__(self, files):
-        self._files = frames_in_order(files)
+    listed: see `frames_in_order`. notices: lines about the choice of the files.
+    """
+
+    def __init__(self, files, listed=False, notices=()):
+        self._files = frames_in_order(files, listed)
+        self.notices = list(notices)
+        if listed and list(self._files) != list(files):
+            self.notices.append(f"note: {self._files[0]} and the others are sorted by the numbers in their names")
+        elif self._files != frames_in_order(files):
+            self.notices.append(f"note: {self._files[0]} and the others keep the order in which they are listed, which "
+                                "is not that of their names")
         self.names = [file.stem for file in self._files]
         self.length = len(self._files)
         self.rate = DEFAULT_RATE
@@ -71,9 +84,10 @@ class VideoFrames:
     """Frames of a video file or stream, decoded by FFmpeg and turned upright as the file says."""
 
     names = None
+    notices = ()
 
     def __init__(self, url, title):
-        self._title = title
+        self._url, self._title = url, title
         try:
             self._container = av.open(url)
         except (av.error.FFmpegError, OSError) as error:
@@ -106,6 +120,14 @@ class VideoFrames:
     def name(self, number):
         """The name of the frame with this number, from 0."""
         return f"{number:0{self._digits}d}"
+
+    def holds(self, number):
+        """Return whether there may be a frame with this number: False only if it is sure that there is none."""
+        if self.length is None or number < self.length:
+            return True
+        # The header may promise too few.
+        with av.open(self._url) as container:
+            return number < sum(packet.size > 0 for packet in container.demux(video=0))
 
     def __iter__(self):
         yield self.name(0), self._first

@@ -345,7 +345,7 @@ def test_overlay_of_others_and_the_input_are_never_removed(inputs, tiny_checkpoi
 def bad(inputs, tmp_path, tiny_network):
     """Unusable files by name."""
     Image.fromarray(np.zeros((50, 60), np.uint8) + 1).save(tmp_path / "small.png")
-    Image.fromarray(np.zeros((72, 100, 3), np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (72, 100, 3), np.uint8)).save(tmp_path / "photo.png")
     Image.fromarray(np.zeros((72, 100), np.uint8)).save(tmp_path / "empty.png")
     Image.fromarray(np.full((72, 100), 256, np.uint16)).save(tmp_path / "id256.png")
     (tmp_path / "text.mp4").write_text("no video")
@@ -369,7 +369,7 @@ def bad(inputs, tmp_path, tiny_network):
     ({"--video": "*.gone"}, ["no image matches"]),
     ({"--mask": "none.png"}, ["none.png", "no such file"]),
     ({"--mask": "small.png"}, ["small.png", "60×50", "100×72"]),
-    ({"--mask": "rgb.png"}, ["rgb.png", "indexed or grey", "RGB"]),
+    ({"--mask": "photo.png"}, ["photo.png", "colours; a mask has one flat colour for each object: save it as"]),
     ({"--mask": "empty.png"}, ["empty.png", "no object"]),
     ({"--mask": "id256.png"}, ["id256.png", "256", "1 to 255"]),
     ({"--mask": "text.png"}, ["text.png", "not a readable image"]),
