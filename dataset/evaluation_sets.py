@@ -168,10 +168,13 @@ def _find_home(root, folders, needed):
 
 def _list_images(folder):
     """Return the image files in a folder in order. Raises InputError if there are none."""
-    files, _ = choose_frames([file for file in folder.glob("*") if is_image(file)])
+    files = [file for file in folder.glob("*") if is_image(file)]
     if not files:
         raise InputError(f"{folder}: no frames, a folder of images was expected")
-    return frames_in_order(files)
+    frames = frames_in_order(files)
+    for file, notice in choose_frames(files)[1]:
+        raise InputError(f"{file}: {notice}; move it out of the folder of frames")
+    return frames
 
 
 EVALUATION_SETS = {

@@ -176,9 +176,9 @@ class VideoSettings:
 
     video: list | None = option(None, "a video file, a folder of images, a glob, image files, or - for standard input "
                                       "(default: the video of the built-in example)", nargs="+", metavar="VIDEO")
-    mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, FRAME:PNG, or FRAME:PNG:ID; "
-                                     "may be repeated (default: the mask of the built-in example)", nargs="+", action="extend",
-                               metavar="MASK")
+    mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, FRAME:PNG, or "
+                                     "FRAME:PNG:ID; may be repeated (default: the mask of the built-in example)",
+                               nargs="+", action="extend", metavar="MASK")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
     no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
     save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "

@@ -37,17 +37,16 @@ def choose_frames(files, masks=()):
     called = [file for file in frames if "mask" in file.stem.lower()]
     for others in (beside, called):
         frames = [file for file in frames if file not in set(others)] if len(others) < len(frames) else frames
-    kinds = Counter(map(_kind_of_name, frames))
-    usual, count = kinds.most_common(1)[0] if kinds else (None, 0)
-    if 2 * count > len(frames) and "#" in usual[0]:
-        frames = [file for file in frames if _kind_of_name(file) == usual]
+    usual, count = Counter(map(_without_numbers, frames)).most_common(1)[0] if frames else ("", 0)
+    if 2 * count > len(frames) and "#" in usual:
+        frames = [file for file in frames if _without_numbers(file) == usual]
     left_out = sorted(set(files) - set(frames) - {file for file in files if file.resolve() in given})
     return frames, [(file, "beside the frames, but not taken for a frame") for file in left_out]
 
 
-def _kind_of_name(file):
-    """Return what names of frames have in common: all but their numbers, and whether it is a PNG."""
-    return re.sub(r"\d+", "#", file.stem), file.suffix.lower() == ".png"
+def _without_numbers(file):
+    """Return what the names of a video's frames have in common: all but the numbers."""
+    return re.sub(r"\d+", "#", file.stem)
 
 
 def frames_in_order(files, listed=False):
