@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from inference_core.core import scale_size
 from util.errors import InputError
 from util.image_io import mask_files, open_mask
+from util.mask_rule import VOID
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def find_masks(values, frames, shorter=None, notices=None):
         if not mask.numbered and 1 in known:
             notices.append((given, "does not say which object it shows: it corrects object 1; for another one, give "
                                    "FRAME:PNG:ID"))
+        if VOID in found and len(found) > 1:
+            notices.append((given, f"object {VOID} is tracked, too; if {VOID} means \"do not care\" there, write 0"))
         notices += [(given, notice) for notice in find_erased(mask.ids, shorter)]
         known |= found
     if not masks:
