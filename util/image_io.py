@@ -28,7 +28,7 @@ def choose_frames(files, masks=()):
     """Return those image files of a folder that are frames, and a list of notices (file, sentence) about the others.
 
     Left out are the files `masks`, which are given as masks, files with "mask" in their names, PNGs beside an image of
-    the same name, and files that are named otherwise than most.
+    the same name, and files that are named otherwise than most, without a number if they are many.
     """
     given = {Path(mask).resolve() for mask in masks}
     frames = [file for file in files if file.resolve() not in given]
@@ -38,8 +38,10 @@ def choose_frames(files, masks=()):
     for others in (beside, called):
         frames = [file for file in frames if file not in set(others)] if len(others) < len(frames) else frames
     usual, count = Counter(map(_without_numbers, frames)).most_common(1)[0] if frames else ("", 0)
-    if 2 * count > len(frames) and "#" in usual:
-        frames = [file for file in frames if _without_numbers(file) == usual]
+    others = {file for file in frames if _without_numbers(file) != usual}
+    without_number = not any("#" in _without_numbers(file) for file in others)
+    if "#" in usual and len(others) * (1 if without_number else 3) <= count:
+        frames = [file for file in frames if file not in others]
     left_out = sorted(set(files) - set(frames) - {file for file in files if file.resolve() in given})
     return frames, [(file, "beside the frames, but not taken for a frame") for file in left_out]
 
