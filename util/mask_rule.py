@@ -111,7 +111,7 @@ def interpret_mask(image, title, colours=None):
         mask = _interpret_transparent(np.array(image.convert("RGBA")), title, colours)
     else:
         mask = _interpret_colours(np.array(image.convert("RGB")), title, colours, lossy=lossy)
-    return mask._replace(notices=(*mask.notices, *_check_background(mask.ids)),
+    return mask._replace(notices=tuple(dict.fromkeys((*mask.notices, *_check_background(mask.ids)))),
                          indexed_or_grey=mode in ("P", "1", "L") or mode.startswith("I"))
 
 
@@ -153,11 +153,13 @@ def interpret_indexed(ids, palette, transparent, title, colours=None):
     ground = ~table.any(1) | (opacity < 128)
     others = used[used > 0]
     is_background = ground[0] and (0 in used or not ground[others].any())
-    if not is_background and 0 in used and not ground[others].any():
-        border = _border(ids)
-        is_background = np.count_nonzero(border == 0) * 2 > len(border)
+    if not is_background and not ground[others].any():
+        # A palette with colours that this picture does not use was made for masks. Only one that was made of this
+        # picture's colours has them in any order.
+        own = not np.delete(table, used, 0).any()
+        is_background = not own or np.count_nonzero(_border(ids)) * 2 < len(_border(ids))
     if is_background:
-        notices = list(_check_solid(ids, title))
+        notices = [*_check_solid(ids, title), *_check_background(ids)]
         if len(np.unique(table[others], axis=0)) < len(others):
             notices.append("several ids have the same colour")
         return Mask(ids, tuple(notices))

@@ -165,6 +165,15 @@ def test_a_background_that_is_no_background_is_said(ids, notice):
         assert [notice in text for text in interpret_mask(image, "m").notices] == ([True] if notice else [])
 
 
+def test_palette_for_masks_need_not_begin_with_black():
+    """It has colours that the picture does not use. A palette of the picture's own colours has them in any order."""
+    colours = [WHITE, (255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    mask = interpret_mask(indexed(2 - ONE, colours), "m")
+    assert (mask.ids == 2 - ONE).all() and "no pixel is 0" in mask.notices[0]
+    mask = interpret_mask(indexed(1 - ONE, colours), "m")
+    assert (mask.ids == 1 - ONE).all() and "object 1 takes most of the border" in mask.notices[0]
+
+
 def test_few_ids_without_a_solid_area_are_said():
     lines = ONE.copy()
     lines[9, 15:40], lines[30, 15:40] = 2, 3
