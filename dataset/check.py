@@ -51,7 +51,7 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     finally:
         bar.finish(dirty=True)
 
-    for line in list_notices(notices):
+    for line in list_notices(sorted(notices)):
         print(line, file=sys.stderr)
 
     # The first line is what scripts print; all faults follow.

@@ -36,7 +36,7 @@ def make_training_dataset(settings, rank=0, processes=1):
     notices = []
     videos, left_out = usable_videos(found, excluded, shots, notices=notices)
     if rank == 0:
-        for line in list_notices(notices):
+        for line in list_notices(sorted(notices)):
             print(line, file=sys.stderr)
     if not videos:
         name, why = next(iter(left_out.items()))
