@@ -4,7 +4,8 @@ Masks of object ids, indexed or grey, mean what they say. Whatever else people d
 notice that says how, or refused with a way to mend it:
 
     grey, 0 and 255                        one object
-    grey, other levels above 127           one object, cut at half (soft edges, JPEG noise)
+    grey, other levels above 127           one object, cut at half (soft edges, JPEG noise), unless each level has
+                                           a solid area: then they are ids
     grey, up to 127, many levels           refused, since soft edges would be objects
     colours, few and flat                  an object for each; DAVIS's colours have their own ids
     colours, all of them greys             as grey
@@ -126,6 +127,8 @@ def interpret_grey(values, title, lossy=False):
         return Mask((values > 0).view(np.uint8), numbered=highest == 0)
     if (highest < 128 or (highest == VOID and between[-1] < SMALL_IDS)) and not lossy:
         return Mask(values, _check_solid(values, title))
+    if len(levels) <= MANY_IDS and not lossy and _is_solid(values)[levels].all():
+        return Mask(values, ("grey levels, each an area of its own, taken as object ids",))
     if highest < 128:
         raise InputError(f"{title}: a JPEG without values above 127; JPEG changes object ids, {CURE}")
     return Mask((values > 127).view(np.uint8), ("grey levels, taken as one object, cut at half; for several objects "
@@ -153,7 +156,9 @@ def interpret_indexed(ids, palette, transparent, title, colours=None):
     ground = ~table.any(1) | (opacity < 128)
     others = used[used > 0]
     is_background = ground[0] and (0 in used or not ground[others].any())
-    if not is_background and not ground[others].any():
+    if (opacity[others] < 255).any():
+        is_background = False
+    elif not is_background and not ground[others].any():
         # A palette with colours that this picture does not use was made for masks. Only one that was made of this
         # picture's colours has them in any order.
         own = not np.delete(table, used, 0).any()
@@ -205,9 +210,12 @@ def _interpret_transparent(picture, title, colours):
     rgb, opaque = picture[..., :3], picture[..., 3] > 127
     if opaque.all() or (not opaque.any() and rgb.any()):
         return _interpret_colours(rgb, title, colours)
-    shown = np.unique(_pack(rgb[opaque]))
+    codes = np.where(opaque, _pack(rgb), np.uint32(1 << 24))
+    shown, places = np.unique(codes, return_inverse=True)
     if len(shown) <= MANY_COLOURS:
-        return _interpret_colours(rgb, title, colours, opaque=opaque)
+        solid = _is_solid(places.reshape(codes.shape).astype(np.uint8))[:len(shown)]
+        if solid[shown < 1 << 24].all() or np.count_nonzero(shown < 1 << 24) == 1:
+            return _interpret_colours(rgb, title, colours, opaque=opaque)
     return Mask(opaque.view(np.uint8), ("what is opaque is taken as one object",), numbered=False)
 
 

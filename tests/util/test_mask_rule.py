@@ -71,6 +71,11 @@ ONE_OBJECT = {
     "a colour on white": (paint(ONE, [WHITE, (250, 40, 30)]), "#ffffff, is taken as background"),
     "cut-out of a photograph": (CUT_OUT, "what is opaque"),
     "cut-out, soft": (Image.fromarray(np.dstack([PHOTOGRAPH, np.asarray(blurred(GREY))])), "what is opaque"),
+    "cut-out of flat colours, soft": (Image.fromarray(np.dstack(
+        [paint(ONE, [(90, 120, 90), (200, 40, 40)]), np.asarray(blurred(GREY))])), "#c82828 is object 1"),
+    "cut-out with a palette": (saved(indexed(np.array([0, 1, 2], np.uint8)[ONE + np.roll(ONE, 1, 1) * ONE],
+                                             [(1, 2, 3), (9, 9, 90), (90, 9, 9)]), transparency=bytes([0, 200, 255])),
+                               "what is opaque"),
     "white on nothing": (Image.merge("LA", (Image.new("L", GREY.size, 255), GREY)), ""),
     "black on nothing": (Image.merge("RGBA", (*[Image.new("L", GREY.size)] * 3, GREY)), ""),
     "red brush on nothing": (Image.merge("RGBA", (*Image.new("RGB", GREY.size, (255, 0, 0)).split(), GREY)),
@@ -110,6 +115,9 @@ def test_pictures_of_one_object(kind):
     (saved(indexed(TWO, [BLACK, (1, 2, 3), (7, 2, 9)]), transparency=0), TWO),
     (Image.fromarray(TWO), TWO),
     (Image.fromarray(TWO * np.uint8(60)), TWO * np.uint8(60)),
+    (Image.fromarray(TWO * np.uint8(75)), TWO * np.uint8(75)),
+    (Image.fromarray(TWO * np.uint8(127)), TWO * np.uint8(127)),
+    (Image.fromarray(ONE * np.uint8(200)), ONE * np.uint8(200)),
     (Image.fromarray(TWO.astype(np.uint16)), TWO),
     (indexed(TWO, [[i, i, i] for i in range(256)]), TWO),
 ])
