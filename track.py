@@ -31,6 +31,7 @@ from evaluation.measures import jaccard
 from inference_core import InferenceCore, open_network, track_frames
 from inference_core.annotations import find_masks, list_given_files
 from inference_core.track_output import TrackOutput
+from inference_core.tracking import name_objects
 from model.checkpoint import preset_name
 from util.device import device_name
 from util.errors import InputError, run_script
@@ -111,7 +112,7 @@ def track(tracking, job, network, frames, masks, folder):
     waiting = dict(masks)
 
     def mask_of(name, image):
-        return waiting.pop(name).read(frames.size) if name in waiting else None
+        return name_objects(waiting.pop(name).read(frames.size)) if name in waiting else None
 
     # Track frame by frame. Writing happens in threads.
     network_time, whole_time = Latencies(), Latencies()

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from evaluation.results import Results
 from inference_core import InferenceCore, open_network, precision_name, track_frames
 from inference_core.annotations import find_erased
+from inference_core.tracking import name_objects
 from util.device import device_name, join_processes
 from util.errors import InputError, pixels
 from util.files import file_sha256, write_json
@@ -184,7 +185,7 @@ class _Run:
                             height=images.size[1], seconds=time.perf_counter() - started, latencies=latencies.state())
 
     def find_first_masks(self, video, name, image):
-        """Return the mask, uint8 H×W, of the objects whose first mask is that of frame `name`; None if there are none.
+        """Return the mask of the objects whose first mask is that of frame `name`, and their ids, or None.
 
         image: uint8 H×W×3.
         """
@@ -195,7 +196,7 @@ class _Run:
             mask = (mask > 0).astype(np.uint8)
         new = mask * ~np.isin(mask, self.core.objects)
         self.notices += [(video.masks[name], notice) for notice in find_erased(new, self.core.size)]
-        return new if new.any() else None
+        return name_objects(new) if new.any() else None
 
     def report(self, videos, memory, failures):
         """Print what was done, and write speed.json and the archive. Return whether every video is finished.

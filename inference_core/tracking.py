@@ -57,22 +57,27 @@ class TrackedFrame(NamedTuple):
     """The time from image to ids, both in the host's memory, without reading and writing files."""
 
 
+def name_objects(ids):
+    """Return the mask of a file, ids uint8 H×W, with the list of its objects: its 255 is an id, even if it is alone."""
+    return ids, [object_id for object_id in np.unique(ids).tolist() if object_id]
+
+
 def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None):
     """Track objects through the frames of one video, and yield a TrackedFrame for each.
 
     core: it should be new or `reset`.
     frames: yields (name, uint8 H×W×3 RGB). A thread reads a few frames ahead.
-    masks: masks(name, image) returns uint8 H×W ids of the objects that appear or are corrected in this frame, or None.
+    masks: masks(name, image) returns uint8 H×W ids of the objects that appear or are corrected in this frame, or None;
+        or a pair of a mask and `objects`, as `core.step` takes them.
     wanted: wanted(name) says whether this frame's mask is needed (default: all are). If it is not, and the memory does
         not need the frame either, nothing is computed.
 
     Raises what `frames`, `masks` and `core.step` raise, after the frames before it were yielded.
     """
     for (name, image), last in mark_last(prefetch(frames)):
-        mask = masks(name, image)
+        given = masks(name, image)
+        mask, objects = given if isinstance(given, tuple) else (given, None)
         needed = wanted is None or wanted(name)
-        # The ids are named, since a mask of 0 and 255 alone would be object 1.
-        objects = None if mask is None else [int(object_id) for object_id in np.unique(mask) if object_id]
         start = time.perf_counter()
         prob = core.step(image, mask, objects, end=last, needs_output=needed)
         ids = None

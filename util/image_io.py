@@ -90,7 +90,7 @@ def _open(path):
     except IsADirectoryError:
         raise InputError(f"{path}: a folder where an image was expected") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: damaged, or not a readable image") from None
+        raise InputError(f"{path}: not a readable image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: damaged or unreadable image ({error})") from None
 

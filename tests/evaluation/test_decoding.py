@@ -102,7 +102,7 @@ def test_damaged_files_are_named(tmp_path, damage):
         # A height of 8 instead of 9.
         content[23] ^= 1
     path.write_bytes({"cut": content[:-22], "empty": b"", "text": b"no image"}.get(damage, content))
-    with pytest.raises(InputError, match=r"mask\.png: damaged"):
+    with pytest.raises(InputError, match=r"mask\.png: (damaged|not a readable image)"):
         read_ids(path)
 
 

@@ -173,6 +173,16 @@ def test_soft_mask_is_one_object_and_said(inputs, tiny_checkpoint, tmp_path, cli
     assert (written(tmp_path / "out" / "masks")["00000"] == (soft > 127)).all()
 
 
+def test_index_255_is_an_object_of_this_id(inputs, tiny_checkpoint, tmp_path, clip):
+    """Other than grey 255: an indexed mask says what it means, and so does FRAME:PNG:255."""
+    one = (clip[1][0] == 1) * np.uint8(255)
+    write_mask(tmp_path / "indexed.png", one)
+    for mask in (tmp_path / "indexed.png", f"0:{grey(tmp_path / 'grey.png', one)}:255"):
+        assert run("--video", inputs / "clip.mp4", "--mask", mask, "--model", tiny_checkpoint, "--output",
+                   tmp_path / "out", "--no-overlay") == 0
+        assert (written(tmp_path / "out" / "masks")["00000"] == one).all()
+
+
 def test_mask_of_an_annotated_frame_comes_back_as_it_was(inputs, tiny_checkpoint, tmp_path, clip):
     """Although the network sees it reduced; objects without a mask in this frame have none inside it."""
     assert run("--video", inputs / "frames", "--mask", inputs / "first.png", f"img_11:{inputs / 'later.png'}",
