@@ -10,11 +10,14 @@
 
 Without --model, the script uses the compact network that comes with the repository, which is fast even on a CPU.
 
-The mask is an indexed or grey PNG of the first frame, in which each object has its own id from 1 to 255. A grey mask of
-0 and 255 is one object. If an object appears later or gets lost, give masks of later frames, too: a folder of PNGs
-named after their frames, or FRAME:PNG, where FRAME is a name or a number from 0. With --start, the mask is that of the
-frame there, and frames keep the numbers that they have in the file. Without a mask, the script writes that frame to
-first.png in the folder of --output, says how to go on, and ends with exit code 2.
+The mask is an indexed or grey PNG of the first frame, in which each object has its own id from 1 to 255. A mask in
+black and white is one object, and one in a few flat colours has an object for each. If an object appears later or gets
+lost, give masks of later frames, too: a folder of PNGs named after their frames, FRAME:PNG, or FRAME:PNG:ID, which
+gives the only object of a mask an id. FRAME is a frame's name, or the number in it; frames of a video file, and those
+with more than a number in their names, are counted from 0. The output for a frame with a mask is this mask.
+
+With --start, the mask is that of the frame there, and frames keep the numbers that they have in the file. Without a
+mask, the script writes that frame to first.png in the folder of --output, says how to go on, and ends with exit code 2.
 
 The script writes masks/NAME.png (indexed, with the DAVIS palette), overlay.mp4 and summary.json into the folder of
 --output, and with --save-scores scores/NAME.npz. It handles one frame after another, so a long video needs no more
@@ -34,8 +37,9 @@ import torch
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
 from inference_core import InferenceCore, open_network, track_frames
-from inference_core.annotations import find_masks
+from inference_core.annotations import find_masks, list_given_files
 from inference_core.track_output import TrackOutput
+from inference_core.tracking import name_objects
 from model.checkpoint import preset_name
 from util.decoding import is_stream, public_name
 from util.device import device_name
@@ -44,6 +48,7 @@ from util.files import file_sha256
 from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, settings_from
 from util.image_frames import write_image
 from util.image_io import read_image, read_mask
+from util.mask_rule import list_notices
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
 from util.video import open_frames
@@ -69,10 +74,13 @@ def main(args):
     if job.start:
         # Frames before it are decoded, too: only so it is sure which number a frame has.
         print(f"reading up to {job.start}", file=sys.stderr)
-    frames = open_frames(job.video, start=job.start, end=job.end, threads=tracking.threads)
+    frames = open_frames(job.video, list_given_files(job.mask or []), start=job.start, end=job.end,
+                         threads=tracking.threads)
     if not job.mask:
         _write_first_frame(frames, output / "first.png", job.overwrite)
-    masks = find_masks(job.mask, frames)
+    notices = []
+    masks = find_masks(job.mask, frames, _network_size(tracking, frames), notices)
+    _tell(list_notices(notices))
     network = open_network(tracking)
     _refuse_to_overwrite([*job.video, *masks.values()], output)
     track(tracking, job, network, frames, masks, output)
@@ -108,6 +116,11 @@ def _write_first_frame(frames, path, overwrite):
                      "with --mask mask.png")
 
 
+def _network_size(tracking, frames):
+    """The shorter side to which frames are reduced, None if they keep their size."""
+    return tracking.size if 0 < tracking.size < min(frames.size) else None
+
+
 def run_example(tracking, job):
     """Render a clip, track it, and compare with the truth."""
     network = open_network(tracking)
@@ -134,7 +147,7 @@ def track(tracking, job, network, frames, masks, folder):
     """
     # Prepare the core, and the folder that takes the results.
     device = next(network.parameters()).device
-    size = tracking.size if 0 < tracking.size < min(frames.size) else None
+    size = _network_size(tracking, frames)
     core = InferenceCore(network, **tracking.core(), size=size)
     header = describe_run(tracking, job, network, frames, masks, size)
     output = TrackOutput(folder, frames, header, video=_identify_video(job), overwrite=job.overwrite,
@@ -145,7 +158,7 @@ def track(tracking, job, network, frames, masks, folder):
     waiting = dict(masks)
 
     def mask_of(name, image):
-        return read_mask(waiting.pop(name), frames.size) if name in waiting else None
+        return name_objects(waiting.pop(name).read(frames.size)) if name in waiting else None
 
     # Track frame by frame. Writing happens in threads.
     network_time, whole_time = Latencies(), Latencies()
@@ -177,11 +190,12 @@ def track(tracking, job, network, frames, masks, folder):
 
     # Say what was written, and what was not used.
     seconds = time.perf_counter() - start
-    for frame, file in waiting.items():
-        print(f"{file}: not used, the video has no frame {frame}", file=sys.stderr)
     extra = ", overlay.mp4" if output.overlay else ""
     print(f"wrote {output.finished} masks to {output.masks}{extra} and summary.json beside it "
           f"({whole_time.count} frames, {whole_time.count / seconds:.2f} frames/s end to end)")
+    for frame, mask in waiting.items():
+        raise InputError(f"{mask}: not used, since the video has no frame {frame}; it ends after {whole_time.count} "
+                         "frames")
 
 
 def describe_run(tracking, job, network, frames, masks, size):
@@ -215,7 +229,7 @@ def _tell(notices, known=()):
     """Show the notices that are not in `known` on standard error, and return all."""
     for notice in notices:
         if notice not in known:
-            print(notice, file=sys.stderr)
+            print(f"note: {notice}", file=sys.stderr)
     return list(notices)
 
 

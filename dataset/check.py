@@ -1,13 +1,14 @@
 """Check training data before training starts, and report all faults together."""
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from dataset.training_sets import VOID
 from util.errors import InputError, pixels
 from util.image_io import image_size, mask_size, read_grey, read_image, read_mask
+from util.mask_rule import VOID, list_notices
 from util.progress import progress_bar
 
 
@@ -35,11 +36,12 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
 
     def find_any_fault(item):
         try:
-            return _find_fault(*item, thorough)
+            return _find_fault(*item, thorough, notices)
         except InputError as error:
             return str(error)
 
     # Check them in threads.
+    notices = []
     bar = progress_bar(len(work), "checking")
     try:
         with ThreadPoolExecutor(threads) as pool:
@@ -49,6 +51,9 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     finally:
         bar.finish(dirty=True)
 
+    for line in list_notices(sorted(notices)):
+        print(f"note: {line}", file=sys.stderr)
+
     # The first line is what scripts print; all faults follow.
     if faults:
         faults.sort()
@@ -57,15 +62,16 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     return len(work)
 
 
-def _find_fault(image, mask, ids, thorough):
+def _find_fault(image, mask, ids, thorough, notices):
     """Return a sentence about what is wrong with one image or its mask, or None. ids: the mask holds object ids.
+    notices: see `read_mask`.
 
     Raises InputError if a file cannot be read.
     """
     if not mask.exists():
         return f"{mask}: this mask is missing"
     if thorough:
-        values = read_mask(mask) if ids else read_grey(mask)
+        values = read_mask(mask, colours={}, notices=notices) if ids else read_grey(mask)
         sizes = read_image(image).shape[1::-1], values.shape[::-1]
         if ids and (values == VOID).any():
             return (f"{mask}: label {VOID} in {np.count_nonzero(values == VOID)} pixels, which means \"do not care\" "

@@ -20,7 +20,7 @@ from dataset.layers import (
 from dataset.synthetic import random_outline
 from dataset.training_sets import SHOTS, VOID
 from util.errors import InputError, pixels
-from util.image_io import read_image, read_objects
+from util.image_io import read_image, read_mask
 
 CUT_OUT_SHARE = (0.02, 0.5)
 """Lowest and highest share of its image's area of an object to cut out."""
@@ -136,7 +136,7 @@ class Cuttings:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         if not masked:
             return image
-        mask = read_objects(pair.mask)
+        mask = read_mask(pair.mask, colours={})
         if abs(mask.shape[0] * width - mask.shape[1] * height) > max(mask.shape):
             raise InputError(f"{pair.mask}: the mask has {pixels(mask.shape[::-1])} pixels, the image has other "
                              "proportions")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import InputError
-from util.image_io import frames_in_order, is_image, mask_files, natural
+from util.image_io import choose_frames, frames_in_order, is_image, mask_files, natural
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,10 @@ def _list_images(folder):
     files = [file for file in folder.glob("*") if is_image(file)]
     if not files:
         raise InputError(f"{folder}: no frames, a folder of images was expected")
-    return frames_in_order(files)
+    frames = frames_in_order(files)
+    for file, notice in choose_frames(files)[1]:
+        raise InputError(f"{file}: {notice}; move it out of the folder of frames")
+    return frames
 
 
 EVALUATION_SETS = {

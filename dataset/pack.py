@@ -22,7 +22,7 @@ from dataset.cuttings import CONNECTED, find_usable_objects
 from dataset.training_sets import VOID
 from util.errors import InputError, pixels
 from util.files import atomic_path
-from util.image_io import read_image, read_mask, read_objects
+from util.image_io import read_image, read_mask
 from util.machine import available_cores
 from util.progress import progress_bar
 
@@ -232,7 +232,7 @@ def _compress(files):
     """
     images, rows = [], []
     for image_file, mask_file in files:
-        image, mask = _read_reduced(image_file, mask_file, video=len(files) > 1)
+        image, mask = _read_reduced(image_file, mask_file)
         if images and image.shape != images[0].shape:
             raise InputError(f"{image_file}: the frame is {pixels(image.shape[1::-1])} pixels after reduction, the "
                              f"video's first one {pixels(images[0].shape[1::-1])}")
@@ -249,10 +249,10 @@ def _compress(files):
         return buffer.getvalue(), rows
 
 
-def _read_reduced(image_file, mask_file, video):
+def _read_reduced(image_file, mask_file):
     """Return image uint8 H×W×3 and mask uint8 H×W of object ids, reduced to LINES and LONGEST."""
     image = read_image(image_file, shorter=LINES)
-    mask = read_mask(mask_file) if video else read_objects(mask_file)
+    mask = read_mask(mask_file)
     height, width = image.shape[:2]
     if abs(mask.shape[0] * width - mask.shape[1] * height) > max(mask.shape):
         raise InputError(f"{mask_file}: the mask has {pixels(mask.shape[::-1])} pixels, the image has other "

@@ -14,6 +14,7 @@ from dataset.video import LAST_JUMP, VideoDataset, jump_curriculum
 from util.errors import InputError
 from util.hyper_para import SHOTS, STAGES
 from util.machine import available_cores
+from util.mask_rule import list_notices
 
 
 def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
@@ -39,7 +40,11 @@ def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
     pasted = PastedVideoDataset(cuttings, seed=seed, perturb=perturb, hide=data.hide) if data.pasted else None
     if not found:
         return pasted
-    videos, left_out = usable_videos(found, excluded, shots)
+    notices = []
+    videos, left_out = usable_videos(found, excluded, shots, notices=notices)
+    if rank == 0:
+        for line in list_notices(sorted(notices)):
+            print(f"note: {line}", file=sys.stderr)
     if not videos:
         name, why = next(iter(left_out.items()))
         raise InputError(f"there is no video to train on: {len(left_out)} were left out, for instance {name}: {why}")

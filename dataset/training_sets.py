@@ -11,9 +11,7 @@ import numpy as np
 from util.errors import InputError
 from util.hyper_para import SHOTS
 from util.image_io import IMAGE_SUFFIXES, natural, read_mask
-
-VOID = 255
-"""The value that means "do not care" in a mask."""
+from util.mask_rule import VOID
 
 DAVIS_REPEATS = 5
 """Beside YouTube-VOS, each video of DAVIS counts so many times: they are few, but exactly labelled."""
@@ -161,19 +159,20 @@ def read_names(path):
         raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
 
 
-def usable_videos(videos, excluded=(), shots=SHOTS, threads=8):
+def usable_videos(videos, excluded=(), shots=SHOTS, threads=8, notices=None):
     """Return the videos to train on, and {name: why it is left out} for the others.
 
     A video is left out if its name is in `excluded`, if it has fewer frames than the `shots` of a sample, or if no mask
     has an object. threads: number of threads that read masks, in each video until one has an object, which is usually
-    the first.
+    the first. notices: see `read_mask`.
     """
     def find_fault(video):
         if video.name in excluded:
             return "excluded by name"
         if len(video.frames) < shots:
             return f"{len(video.frames)} frames, {shots} are needed"
-        found = any(count_object_pixels(read_mask(video.mask(index))) for index in range(len(video.frames)))
+        found = any(count_object_pixels(read_mask(video.mask(index), colours={}, notices=notices))
+                    for index in range(len(video.frames)))
         return None if found else "no object in any mask"
 
     distinct = list(dict.fromkeys(videos))

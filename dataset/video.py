@@ -161,7 +161,8 @@ class VideoDataset(Dataset):
         matrix that is applied after the crop is scaled to size×size).
         """
         size = self.size
-        first = read_mask(video.mask(frames[0]))
+        colours = {}
+        first = read_mask(video.mask(frames[0]), colours=colours)
         height, width = first.shape
         left, top, w, h = random_crop_box(rng, width, height, (0.25 if self.bl30k else 0.36, 1))
         flip = translation(size, 0) @ scaling(-1, 1) if rng.random() < 0.5 else np.eye(3)
@@ -169,7 +170,7 @@ class VideoDataset(Dataset):
         matrices = [random_affine(rng, centre, degrees=15, shear=10) @ flip for _ in frames]
         ids = np.empty((self.shots, size, size), np.uint8)
         for shot, (index, matrix) in enumerate(zip(frames, matrices, strict=True)):
-            mask = read_mask(video.mask(index), (width, height)) if shot else first
+            mask = read_mask(video.mask(index), (width, height), colours) if shot else first
             lookup = make_lookup(matrix @ scaling(size / w, size / h))
             ids[shot] = warp(mask[top:top + h, left:left + w], lookup, size, cv2.INTER_NEAREST, 0)
         return ((width, height), (left, top, w, h), matrices), ids

@@ -74,7 +74,7 @@ def main(args):
             palette = read_palette(file)
             folder = args.output / video.name
             folder.mkdir(parents=True, exist_ok=True)
-            masks = METHODS[args.method](read_mask(file), video.frames)
+            masks = METHODS[args.method](read_mask(file, colours={}), video.frames)
             for frame, ids in zip(video.frames, masks, strict=True):
                 write_mask(folder / f"{frame.stem}.png", ids, palette)
                 bar.increment()

@@ -176,9 +176,9 @@ def _check_video(evaluation_set, video, files):
 
 def _find_first_masks(evaluation_set, video):
     """Return {frame: set of the object ids that have their first mask there}, frames without any left out."""
-    first_masks, given = {}, set()
+    first_masks, given, colours = {}, set(), {}
     for frame, file in video.masks.items():
-        object_ids = set(np.unique(read_mask(file)).tolist()) - {0}
+        object_ids = set(np.unique(read_mask(file, colours=colours)).tolist()) - {0}
         if evaluation_set.binary and object_ids:
             object_ids = {1}
         if object_ids - given:

@@ -13,9 +13,6 @@ from util.errors import InputError
 MAX_PROPOSALS = 20
 """So many objects a video's predictions may have in the unsupervised task."""
 
-BINARY_VALUE = 255
-"""The value of the object in masks of DAVIS 2016."""
-
 UNSUPERVISED_2019 = ("test-dev", "test-challenge")
 """Splits whose lists for the unsupervised task are those of 2019, in ImageSets/2019."""
 
@@ -96,7 +93,7 @@ def score_semi_supervised(videos, first_masks, workers):
     """Return the ObjectScores of all videos: of the objects 1 … N of each, N being the highest id in its first mask."""
     counts = [count_objects(path) for path in first_masks]
     _check_any_object(counts, first_masks)
-    results = score_videos(videos, [range(1, count + 1) for count in counts], Rules(), workers)
+    results = score_videos(videos, [range(1, count + 1) for count in counts], Rules(official=True), workers)
     _check_ids(videos, results, counts, "its highest id in the first frame is")
     scores = []
     for video, frames, count in zip(videos, results, counts, strict=True):
@@ -127,7 +124,7 @@ def score_unsupervised(videos, first_masks, workers):
     # Score each object with each proposal.
     counts = [count_objects(path) for path in first_masks]
     _check_any_object(counts, first_masks)
-    rules = Rules(void="ignored", proposals=max(MAX_PROPOSALS, *counts))
+    rules = Rules(void="ignored", official=True, proposals=max(MAX_PROPOSALS, *counts))
     results = score_videos(videos, [range(1, count + 1) for count in counts], rules, workers)
     _check_ids(videos, results, [MAX_PROPOSALS] * len(videos), "the most proposals are")
 
@@ -162,7 +159,7 @@ def _check_ids(videos, results, limits, reason):
             if frame.highest_prediction > limit:
                 found = frame.highest_prediction
                 fault = f"object id {found} is beyond the ground truth's, {reason} {limit}"
-                if found == BINARY_VALUE:
+                if found == VOID:
                     fault += " (masks of 0 and 255 are scored by evaluation/2016/evaluation.py)"
                 problems.append((video.prediction, t, fault))
     raise_problems(problems)

@@ -2,16 +2,17 @@
 
 Scoring spends half its time on decoding PNG files. The usual files, indexed or grey PNGs, are decoded here: Python
 reads the chunks, and one call of inflate the pixels. Pillow reads all other files (interlaced, 16 bit, scaled grey,
-other formats). The result is always that of `numpy.array(PIL.Image.open(path))`.
+other formats). The result is always that of `util.image_io.open_mask`.
 """
 
 import struct
 import zlib
 
 import numpy as np
-from PIL import Image
 
 from util.errors import InputError
+from util.image_io import open_mask
+from util.mask_rule import interpret_grey, interpret_indexed
 
 try:
     # Ten times faster: pip install zlib-ng.
@@ -25,15 +26,22 @@ _USUAL_BITS = {0: (1, 8), 3: (1, 2, 4, 8)}
 """{colour type of a PNG: bits per pixel that are decoded here}. 0 is grey, of which Pillow scales 2 and 4 bits to
 0 … 255, and 3 is indexed."""
 
+_INDEXED = 3
+"""The colour type of an indexed PNG."""
+
 _NONE, _SUB, _UP = range(3)
 """The row filters of PNG that are undone here."""
 
 
 def read_ids(path):
-    """Return the object ids of a mask file, its palette indices or grey values: uint8 H×W, possibly read-only.
+    """Return the object ids of a mask file: uint8 H×W, possibly read-only. Errors: see `read_scored_mask`."""
+    return read_scored_mask(path).ids
 
-    As in the official tools, grey of 1 bit gives 0 and 1, and grey of 2 or 4 bits is scaled to 0 … 255. Raises
-    InputError for missing and damaged files, colour images and values above 255.
+
+def read_scored_mask(path):
+    """Return the `util.mask_rule.Mask` of a mask file, as `util.image_io.open_mask` does; its ids may be read-only.
+
+    Raises InputError for missing and damaged files, and for pictures that are no masks.
     """
     try:
         with open(path, "rb") as file:
@@ -41,10 +49,15 @@ def read_ids(path):
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, a mask was expected") from None
     try:
-        ids = _read_plain_png(data)
+        values = _read_plain_png(data)
+        if values is None:
+            return open_mask(path)
+        palette, transparent = _read_palette(data)
     except (zlib.error, inflate.error, struct.error) as error:
         raise InputError(f"{path}: damaged PNG ({error}); write or download it again") from None
-    return _read_with_pillow(path) if ids is None else ids
+    if palette is None:
+        return interpret_grey(values, path)
+    return interpret_indexed(values, palette, transparent, path)
 
 
 def _read_plain_png(data):
@@ -111,16 +124,19 @@ def _undo_row_filters(rows):
     return pixels
 
 
-def _read_with_pillow(path):
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "P", "I", "I;16"):
-                raise InputError(f"{path}: a mask must be an indexed or grey PNG, this one is {image.mode}")
-            ids = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged or no image, a PNG with a mask was expected") from None
-    if ids.max() > 255:
-        raise InputError(f"{path}: object id {ids.max()} was found, ids go from 1 to 255")
-    return ids.astype(np.uint8)
+
+def _read_palette(data):
+    """Return the palette of an undamaged PNG and the opacity of its first colours, as bytes; (None, b"") for grey."""
+    if data[25] != _INDEXED:
+        return None, b""
+    palette, transparent, position = b"", b"", 8
+    while position < len(data):
+        size, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"IDAT":
+            break
+        if kind == b"PLTE":
+            palette = data[position + 8 : position + 8 + size]
+        elif kind == b"tRNS":
+            transparent = data[position + 8 : position + 8 + size]
+        position += size + 12
+    return palette, transparent

@@ -7,7 +7,7 @@ Each of the two holds a folder of indexed or grey PNG files for each video. Mask
 the ground truth need not have a mask for every frame. The script scores the videos that are in both folders, in each
 video all annotated frames but the first and the last, and each object of the ground truth from the first of these
 frames on in which the ground truth or the prediction shows it. These are the rules of vos-benchmark. There is no void:
-255 is an object like any other. Writes results.csv into R, in percent.
+255 is an object like any other; but grey masks of 0 and 255 alone are object 1. Writes results.csv into R, in percent.
 """
 
 import sys

@@ -16,11 +16,14 @@ import torch.distributed as dist
 
 from evaluation.results import Results
 from inference_core import InferenceCore, open_network, precision_name, track_frames
+from inference_core.annotations import find_erased
+from inference_core.tracking import name_objects
 from util.device import device_name, join_processes
 from util.errors import InputError, pixels
 from util.files import file_sha256, write_json
 from util.image_io import read_mask, read_palette
 from util.machine import available_cores
+from util.mask_rule import list_notices
 from util.pipeline import Background
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
@@ -77,7 +80,9 @@ class _Run:
         self.all_frames, self.rank, self.processes = all_frames, rank, processes
         self.device = next(network.parameters()).device
         size = tracking.size or None
-        self.core = InferenceCore(network, **tracking.core(), size=size)
+        # The published evaluation resizes given masks, too.
+        self.core = InferenceCore(network, **tracking.core(), size=size, keep_given=False)
+        self.notices = []
         self.results = Results(result_settings.output, evaluation_set, {
             **tracking.core(), "size": size, "benchmark": evaluation_set.title, "split": split,
             "all_frames": all_frames, "device": self.device.type, "model_sha256": file_sha256(tracking.model),
@@ -109,9 +114,10 @@ class _Run:
         memory = peak_memory_mb(self.device)
         if self.processes > 1:
             gathered = [None] * self.processes
-            dist.all_gather_object(gathered, (failures, memory))
-            failures = [failure for theirs, _ in gathered for failure in theirs]
-            memory = {kind: max((theirs[kind] or 0 for _, theirs in gathered)) or None for kind in memory}
+            dist.all_gather_object(gathered, (failures, memory, self.notices))
+            failures = [failure for theirs, _, _ in gathered for failure in theirs]
+            memory = {kind: max((theirs[kind] or 0 for _, theirs, _ in gathered)) or None for kind in memory}
+            self.notices = [notice for _, _, theirs in gathered for notice in theirs]
         complete = self.report(videos, memory, failures) if self.rank == 0 else not failures
         return 0 if complete else 1
 
@@ -142,6 +148,7 @@ class _Run:
         Raises InputError if a frame or a mask cannot be read, or if there is no object.
         """
         self.core.reset()
+        self._colours = {}
         # Remove the masks that an interrupted run has written: its settings may have been others.
         self.results.begin(video)
         palette = read_palette(next(iter(video.masks.values())))
@@ -152,6 +159,7 @@ class _Run:
         # Track up to the last frame that is asked for; threads write the masks.
         latencies, files, started = Latencies(), [], time.perf_counter()
         images = ImageFrames(video.frames[:last + 1])
+        self.notices += [(video.name, notice) for notice in images.notices]
         writing = Background(threads=WRITING_THREADS)
         try:
             for frame in track_frames(self.core, images, lambda name, image: self.find_first_masks(video, name, image),
@@ -178,17 +186,18 @@ class _Run:
                             height=images.size[1], seconds=time.perf_counter() - started, latencies=latencies.state())
 
     def find_first_masks(self, video, name, image):
-        """Return the mask, uint8 H×W, of the objects whose first mask is that of frame `name`; None if there are none.
+        """Return the mask of the objects whose first mask is that of frame `name`, and their ids, or None.
 
         image: uint8 H×W×3.
         """
         if name not in video.masks:
             return None
-        mask = read_mask(video.masks[name], image.shape[1::-1])
+        mask = read_mask(video.masks[name], image.shape[1::-1], self._colours, self.notices)
         if self.evaluation_set.binary:
             mask = (mask > 0).astype(np.uint8)
         new = mask * ~np.isin(mask, self.core.objects)
-        return new if new.any() else None
+        self.notices += [(video.masks[name], notice) for notice in find_erased(new, self.core.size)]
+        return name_objects(new) if new.any() else None
 
     def report(self, videos, memory, failures):
         """Print what was done, and write speed.json and the archive. Return whether every video is finished.
@@ -198,6 +207,8 @@ class _Run:
         records = {video.name: self.results.read_finished(video) for video in videos}
         records = {name: record for name, record in records.items() if record}
         missing = len(videos) - len(records)
+        for line in list_notices(self.notices):
+            print(f"note: {line}", file=sys.stderr)
         for name, message in failures:
             print(f"{name}: {message}", file=sys.stderr)
         if records:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from evaluation.decoding import read_ids
+from evaluation.decoding import read_scored_mask
 from evaluation.measures import (
     boundary_accuracy,
     boundary_radius,
@@ -25,10 +25,8 @@ from evaluation.measures import (
     region_similarity,
 )
 from util.errors import InputError
+from util.mask_rule import VOID, list_notices
 from util.progress import progress_bar
-
-VOID = 255
-"""The value that means "do not care" in a mask."""
 
 FRAMES_PER_TASK = 8
 """A process gets so many frames at once: few, to keep all processes busy to the end, but enough to be worth sending."""
@@ -60,6 +58,9 @@ class Rules:
     binary: bool = False
     """Treat every id above 0 as object 1, in both masks."""
 
+    official: bool = False
+    """Refuse predictions in colours, since the dataset's official tools cannot read them."""
+
     proposals: int = 0
     """0: compare objects of equal id. Otherwise compare each object with each of so many proposals."""
 
@@ -81,6 +82,9 @@ class FrameScore(NamedTuple):
 
     problem: str
     """"PATH: why the frame cannot be scored", "" if it can."""
+
+    notices: tuple = ()
+    """Pairs (mask file, sentence about what may not be as it was meant)."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +121,29 @@ def score_frame(ground_truth_path, prediction_path, object_ids, rules):
     """Return the FrameScore of one frame. object_ids: the ids to score, None for all ids in either mask."""
     # Read the two masks.
     try:
-        ground_truth, prediction = read_ids(ground_truth_path), read_ids(prediction_path)
+        masks = read_scored_mask(ground_truth_path), read_scored_mask(prediction_path)
     except InputError as error:
         return FrameScore({}, (), 0, (), str(error))
+    notices = tuple((path, notice) for path, mask in zip((ground_truth_path, prediction_path), masks, strict=True)
+                    for notice in mask.notices)
+    ground_truth, prediction = (mask.ids for mask in masks)
     if ground_truth.shape != prediction.shape:
         found, expected = (f"{width}×{height}" for height, width in (prediction.shape, ground_truth.shape))
         fault = f"{prediction_path}: {found} pixels, the ground truth has {expected}"
         return FrameScore({}, (), 0, (), fault)
 
+    if rules.official and not masks[1].indexed_or_grey:
+        fault = (f"{prediction_path}: a mask must be an indexed or grey PNG, this one is in colours, which the "
+                 "official tool cannot read")
+        return FrameScore({}, (), 0, (), fault)
+
     # Apply the rules for ids and void.
+    if not (rules.binary or rules.proposals or masks[1].numbered):
+        other = int(ground_truth[ground_truth != VOID].max(initial=0))
+        if other > 1:
+            fault = (f"{prediction_path}: one object without an id, the ground truth has object {other} (masks of 0 "
+                     "and 255 are scored by evaluation/2016/evaluation.py)")
+            return FrameScore({}, (), 0, (), fault)
     if rules.binary:
         ground_truth, prediction = (ground_truth > 0).view(np.uint8), (prediction > 0).view(np.uint8)
     highest = int(prediction.max())
@@ -141,7 +159,7 @@ def score_frame(ground_truth_path, prediction_path, object_ids, rules):
         values, present = _score_all_pairs(ground_truth, prediction, object_ids, rules.proposals, radius)
     else:
         values, present = _score_by_id(ground_truth, prediction, object_ids, radius)
-    return FrameScore(values, present, highest, ground_truth.shape, "")
+    return FrameScore(values, present, highest, ground_truth.shape, "", notices)
 
 
 def _crop_around(mask):
@@ -240,6 +258,8 @@ def score_videos(videos, object_ids, rules, workers):
     remaining = iter(scores)
     results = [list(itertools.islice(remaining, len(video.frames))) for video in videos]
     _check_frames(videos, results)
+    for line in list_notices(notice for frame in scores for notice in frame.notices):
+        print(f"note: {line}", file=sys.stderr)
     return results
 
 

@@ -1,61 +1,171 @@
 """Find out which mask belongs to which frame, before anything is computed."""
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from inference_core.core import scale_size
 from util.errors import InputError
-from util.image_io import mask_files, read_mask
+from util.image_io import mask_files, open_mask
+from util.mask_rule import VOID
 
 
-def find_masks(values, frames):
-    """Return {frame's name: mask file} for the values of --mask.
+@dataclass(frozen=True)
+class GivenMask:
+    """A mask file that the user has given. As a path or a text, it is its file."""
 
-    values: each is a PNG file (for the first frame), a folder of PNG files named after their frames, or FRAME:PNG.
-    frames: as `util.video.open_frames` returns them.
+    file: Path
 
-    Raises InputError if a mask cannot be read, does not have the frames' size, holds no object, or belongs to no frame.
+    object_id: int | None = None
+    """The id of its only object; None: the ids that the file says."""
+
+    colours: dict = field(default_factory=dict)
+    """{24-bit RGB: object id}, one for all masks of a video."""
+
+    def __fspath__(self):
+        return str(self.file)
+
+    def __str__(self):
+        return str(self.file)
+
+    def read(self, size):
+        """Return the object ids, uint8 H×W. size: (width, height) of the frames. Raises InputError."""
+        return self.open(size).ids
+
+    def open(self, size):
+        """Return the `util.mask_rule.Mask`; otherwise like `read`."""
+        mask = open_mask(self.file, size, self.colours)
+        if self.object_id is None:
+            return mask
+        found = np.unique(mask.ids)
+        if np.count_nonzero(found) > 1:
+            raise InputError(f"{self.file}: holds objects {', '.join(map(str, found[found > 0]))}; FRAME:PNG:ID, here "
+                             f"with ID {self.object_id}, is for a mask of one object")
+        return mask._replace(ids=(mask.ids > 0) * np.uint8(self.object_id), numbered=True)
+
+
+def find_masks(values, frames, shorter=None, notices=None):
+    """Return {frame's name: GivenMask} for the values of --mask, in the order of the frames.
+
+    values: each is a mask file (for the first frame), a folder of mask files named after their frames, FRAME:PNG or
+    FRAME:PNG:ID. frames: an ImageFrames or VideoFrames of util.video. shorter: the shorter side to which frames are
+    reduced, None for none. notices: a list that gets (file, sentence) for what may not be as it was meant.
+
+    An empty mask in a folder gives nothing new, and is left out. Raises InputError if a mask cannot be read, does not
+    have the frames' size, holds no object, or belongs to no frame.
     """
-    masks = {}
-    names = set(frames.names or ())
-    for key, file in (pair for value in values for pair in _split_value(value)):
-        frame = _find_frame(key, file, frames, names)
-        if frame in masks:
-            raise InputError(f"{file}: frame {frame} already has a mask, {masks[frame]}")
-        masks[frame] = file
-    for file in masks.values():
-        # The masks are only checked here and read again with their frames: those of a long video may not fit into
-        # memory.
-        if not read_mask(file, frames.size).any():
-            raise InputError(f"{file}: this mask holds no object, all of it is 0")
+    # Find the frames.
+    masks, in_folders, colours, notices = {}, set(), {}, [] if notices is None else notices
+    for value in values:
+        pairs, from_folder = _split_value(value)
+        for key, file, object_id in pairs:
+            frame, notice = _find_frame(key, file, frames, from_folder)
+            if frame in masks:
+                raise InputError(f"{file}: frame {frame} already has a mask, {masks[frame]}")
+            masks[frame] = GivenMask(file, object_id, colours)
+            in_folders |= {frame} if from_folder else set()
+            notices += [(file, notice)] if notice else []
+    places = {name: place for place, name in enumerate(frames.names or ())}
+    masks = dict(sorted(masks.items(), key=lambda item: places[item[0]] if places else int(item[0])))
+
+    # The masks are only checked here and read again with their frames: those of a long video may not fit into memory.
+    known = set()
+    for frame, given in list(masks.items()):
+        mask = given.open(frames.size)
+        found = set(np.unique(mask.ids).tolist()) - {0}
+        if not found and frame in in_folders:
+            notices.append((given, "an empty mask, which gives nothing new"))
+            del masks[frame]
+            continue
+        if not found:
+            raise InputError(f"{given}: this mask holds no object, all of it is 0")
+        notices += [(given, notice) for notice in mask.notices]
+        if not mask.numbered and 1 in known:
+            notices.append((given, "does not say which object it shows: it corrects object 1; for another one, give "
+                                   "FRAME:PNG:ID"))
+        if VOID in found and len(found) > 1:
+            notices.append((given, f"object {VOID} is tracked, too; if {VOID} means \"do not care\" there, write 0"))
+        notices += [(given, notice) for notice in find_erased(mask.ids, shorter)]
+        known |= found
+    if not masks:
+        raise InputError(f"{values[0]}: no mask in this folder holds an object")
     return masks
 
 
-def _split_value(value):
-    """Return [(key, file)] for one value of --mask.
+def find_erased(ids, shorter):
+    """Return sentences that name the objects of a mask, uint8 H×W, of which nothing is left at the network's size.
 
-    The key is a frame's name or number, or None for the first frame.
+    shorter: the shorter side of what the network sees, None for the frame's own size.
+    """
+    if shorter is None:
+        return []
+    reduced = F.interpolate(torch.from_numpy(ids)[None, None].float(), size=scale_size(ids.shape, shorter))
+    return [f"object {object_id} is so small that nothing is left of it at --size {shorter}; give a larger --size, or 0"
+            for object_id in sorted(set(np.unique(ids).tolist()) - {0} - set(reduced.unique().int().tolist()))]
+
+
+def list_given_files(values):
+    """Return the mask files that the values of --mask stand for."""
+    return [file for value in values for _, file, _ in _split_value(value)[0]]
+
+
+def _split_value(value):
+    """Return ([(key, file, object id)], whether it is a folder) for one value of --mask.
+
+    The key is a frame's name or number, or None for the first frame. The object id is None if it is not given.
     """
     path = Path(value)
     if path.is_dir():
-        return list(mask_files(path).items())
+        return [(key, file, None) for key, file in mask_files(path).items()], True
+    if path.exists():
+        return [(None, path, None)], False
+    object_id = None
+    start, _, end = value.rpartition(":")
+    if (end.isdecimal() and ":" in start) or Path(start).is_file():
+        if not 1 <= int(end) <= 255:
+            raise InputError(f"{value}: object id {end}, ids go from 1 to 255")
+        value, object_id = start, int(end)
+        if Path(value).is_file():
+            return [(None, Path(value), object_id)], False
     named = re.fullmatch(r"([^/\\:]+):(.+)", value)
-    if named and not path.exists():
-        return [(named[1], Path(named[2]))]
-    return [(None, path)]
+    return [(named[1], Path(named[2]), object_id) if named else (None, path, None)], False
 
 
-def _find_frame(key, file, frames, names):
-    """Return the name of the frame that a key stands for. Raises InputError if there is none."""
-    if names:
-        if key is None:
-            return frames.first
-        if key in names:
-            return key
-        if key.isdecimal() and int(key) < frames.length and str(int(key)) == key:
-            return frames.names[int(key)]
-        raise InputError(f"{file}: no frame is called {key}; the frames are {frames.names[0]} to {frames.names[-1]}")
+def _find_frame(key, file, frames, from_folder):
+    """Return the name of the frame that a key stands for, and a notice or None. Raises InputError if there is none.
+
+    A name is matched as it is, or by its number: 125 is 00125, whatever frame comes first. Only where frames' names
+    are more than a number, the number in FRAME:PNG counts frames from 0.
+    """
+    names = frames.names
     if key is None:
-        return frames.first
-    if not key.isdecimal():
-        raise InputError(f"{file}: the frames of a video file are numbered from 0, {key} is no such number")
-    return frames.name(int(key))
+        return frames.first, None
+    numbers = _numbers(key)
+    if not names:
+        if not key.isdecimal() and not (from_folder and len(numbers) == 1):
+            raise InputError(f"{file}: the frames of a video file are numbered from 0, {key} is no such number")
+        if not frames.holds(numbers[0]):
+            count = "" if frames.length is None else f", it has {frames.length} frames, from {frames.first} on"
+            raise InputError(f"{file}: the video has no frame {key}{count}")
+        return frames.name(numbers[0]), None
+    if key in names:
+        return key, None
+    same = [name for name in names if numbers and (_numbers(name) == numbers or _numbers(name)[-1:] == numbers)]
+    if key.isdecimal() and not from_folder and not any(name.isdecimal() for name in names):
+        same, other = names[int(key):int(key) + 1], same
+        if same and other and same != other:
+            return same[0], f"{key} counts frames from 0, so this is the mask of {same[0]}, not of {other[0]}"
+    if len(same) == 1:
+        return same[0], None
+    if same:
+        raise InputError(f"{file}: {key} may be frame {same[0]} or {same[1]}; give the frame's whole name")
+    raise InputError(f"{file}: no frame is called {key}; the frames are {names[0]} to {names[-1]}")
+
+
+def _numbers(name):
+    """Return the list of the numbers in a name."""
+    return [int(digits) for digits in re.findall(r"\d+", name)]

@@ -15,6 +15,7 @@ from model import RDE
 from model.inference import take_snapshot
 from model.network import distribution
 from util.errors import InputError, pixels
+from util.mask_rule import MANY_IDS, refuse_soft_edges
 
 STRIDE = 16
 """The sides of an image are padded to multiples of this: keys and values have one position for 16×16 pixels."""
@@ -58,6 +59,8 @@ class InferenceCore:
     include_last: make every frame a memory frame.
     size: the shorter side, in pixels, at which the core computes. Frames and masks are resized to it, probabilities
         back.
+    keep_given: give a mask back as it was given, in the result of the step that takes it. If False, it comes back from
+        `size` with blunt edges, as in the published evaluation. Without `size` there is no difference.
     amp: half precision for everything but affinities and probabilities: "float16", "bfloat16", or True, which is
         float16 on a GPU and bfloat16 on the CPU. It is ignored for an engine, which has its own dtype.
     compile: compile all that a frame runs through, and on a GPU replay it as CUDA graphs. Compiling takes about a
@@ -71,7 +74,7 @@ class InferenceCore:
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
-                 size=None, amp=False, compile=False, chunk_size=8):
+                 size=None, amp=False, compile=False, chunk_size=8, keep_given=True):
         if mode not in MODES:
             raise InputError(f"there is no mode {mode!r}; the modes are {', '.join(MODES)}")
         if network.config.single_object:
@@ -89,6 +92,7 @@ class InferenceCore:
         self.mem_every = 1 if include_last else mem_every
         self.top_k = top_k
         self.size = size
+        self.keep_given = keep_given
         self.chunk_size = chunk_size
         engine = network
         if isinstance(network, RDE):
@@ -132,10 +136,13 @@ class InferenceCore:
         """Track the objects into the next frame, and take a mask of objects that appear or are corrected in it.
 
         image: 3×H×W RGB, float in [0, 1] or uint8. A uint8 image may also be H×W×3.
-        mask: H×W object ids, 0 is background; or O×H×W in [0, 1], one plane for each of `objects`.
+        mask: H×W object ids, 0 is background; or O×H×W in [0, 1], one plane for each of `objects`. With one id in
+            `objects`, H×W may be its plane: bool, float in [0, 1], 0 and 1, or 0 and 255. Without `objects`, a mask of
+            0 and 255 is object 1. Where all is 0, the mask says nothing new.
         objects: the ids in the mask, each from 1 to 255, in any order and with gaps. By default they are all ids of an
             H×W mask. The core tracks a new id from this frame on. An id that it tracks already starts anew from this
-            mask: what the memory held of the object is dropped, since it may be what the mask corrects.
+            mask: what the memory held of the object is dropped, since it may be what the mask corrects. Nothing
+            changes for an id without any pixel.
         end: this is the last frame. The memory does not take it, since no frame will read it.
         needs_output: if False, the core computes nothing unless the memory needs this frame, and returns None.
 
@@ -157,7 +164,7 @@ class InferenceCore:
         # frame, so memory frames are the multiples of mem_every. In YouTube-VOS an object may be annotated later, and
         # the count then starts anew.
         self._since_memory += 1
-        annotated = mask is not None
+        annotated = bool(ids)
         due = bool(self._groups) and self._since_memory >= self.mem_every and not end
         remember = annotated or due
         if not (remember or needs_output):
@@ -166,7 +173,7 @@ class InferenceCore:
             return self._label(torch.ones(1, *frame_size, device=self._device))
 
         # Encode the frame, and predict the objects that have no mask in it.
-        size = None if self.size is None else _scale_size(frame_size, self.size)
+        size = None if self.size is None else scale_size(frame_size, self.size)
         pad = _compute_padding(size or frame_size)
         image, frame = self._engine.encode(self._upload(image), size, pad)
         kept = [row for row, object_id in enumerate(self.objects) if object_id not in ids]
@@ -183,7 +190,13 @@ class InferenceCore:
         # Update the memory, and return the probabilities at the frame's size.
         if remember:
             self._remember(image, frame, prob[1:], ids)
-        return self._label(self._restore_size(prob, pad, frame_size)) if needs_output else None
+        if not needs_output:
+            return None
+        prob = self._restore_size(prob, pad, frame_size)
+        if annotated and size is not None and self.keep_given:
+            given = mask.to(self._device).float()
+            prob = distribution(torch.cat([prob[1:len(kept) + 1] * (given.sum(0) <= 0.5), given]))
+        return self._label(prob)
 
     def to_mask(self, prob):
         """Return the object ids of each pixel, uint8 H×W, from probabilities (number of objects + 1)×H×W.
@@ -212,43 +225,69 @@ class InferenceCore:
     def _check_image(self, image):
         """Return the image as a tensor 3×H×W. Raises InputError for anything that is not an image of this video."""
         image = image if isinstance(image, torch.Tensor) else torch.tensor(np.ascontiguousarray(image))
-        if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] != 3:
+        last_is_colour = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[-1] == 3
+        # Three rows are no colours either, unless only that fits the frames before.
+        if last_is_colour and (image.shape[0] != 3 or self._frame_size != tuple(image.shape[1:])):
             image = image.movedim(-1, 0)
         if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
             raise InputError(f"an image is 3×H×W, float in [0, 1] or uint8; this one is {image.dtype} of shape "
                              f"{tuple(image.shape)}")
         # Only checked on the CPU: reading a value from another device would wait for it.
-        if image.is_floating_point() and image.device.type == "cpu" and image.max() > 2:
-            raise InputError(f"a float image lies in [0, 1]; the largest value here is {image.max():g}")
+        if image.is_floating_point() and image.device.type == "cpu":
+            low, high = (float(value) for value in image.aminmax())
+            if not (low >= 0 and high <= 2):
+                raise InputError(f"a float image lies in [0, 1]; the values here go from {low:g} to {high:g}")
         frame_size = tuple(image.shape[-2:])
         if self._frame_size not in (None, frame_size):
             raise InputError(f"a frame of {pixels(frame_size[::-1])} in a video of {pixels(self._frame_size[::-1])}")
         return image
 
     def _check_mask(self, mask, objects, frame_size):
-        """Return a mask as planes O×H×W, and their ids. Raises InputError for a mask that cannot be used."""
+        """Return a mask as planes O×H×W, and their ids; no ids if it says nothing new.
+
+        Raises InputError for a mask that cannot be used.
+        """
         mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(np.ascontiguousarray(mask))
         if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
             # Torch can store these types, but can do little else with them.
             mask = mask.long()
         if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
             raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
-        if objects is not None:
-            ids = [int(object_id) for object_id in objects]
-        elif mask.ndim == 2:
-            ids = [int(object_id) for object_id in mask.unique() if object_id]
-        else:
+        if objects is None and mask.ndim == 3:
             raise InputError("a mask of O×H×W planes needs `objects`, the id of each plane")
-        if not ids:
-            raise InputError("the mask holds no object")
+        if mask.ndim == 3 and len(mask) != len(objects):
+            raise InputError(f"{len(mask)} mask planes for {len(objects)} objects")
+
+        # Is it one plane for one id, or are the values ids?
+        values = [value for value in mask.unique().tolist() if value]
+        if objects is None:
+            objects = [1] if values == [255] else values
+            if any(value % 1 for value in values):
+                raise InputError("a mask with fractions is the plane of one object, and needs `objects`, with its id")
+        ids = [int(object_id) for object_id in objects]
         wrong = [object_id for object_id in ids if not 1 <= object_id <= 255]
         if wrong or len(set(ids)) < len(ids):
             raise InputError(f"object ids must be distinct and from 1 to 255; these are {ids}")
-        if mask.ndim == 3 and len(mask) != len(ids):
-            raise InputError(f"{len(mask)} mask planes for {len(ids)} objects")
-        if mask.ndim == 2:
-            mask = mask == torch.tensor(ids, device=mask.device).view(-1, 1, 1)
-        return mask, ids
+        if not values:
+            return mask, []
+        if not ids:
+            raise InputError("`objects` is empty, but the mask is not")
+        is_plane = values in ([1], [255]) or (all(0 < value < 1 for value in values[:-1]) and 0 < values[-1] <= 1)
+        if mask.ndim == 2 and len(ids) == 1 and is_plane:
+            mask = mask[None]
+        elif mask.ndim == 2:
+            known = [object_id for object_id in ids if object_id in values]
+            if not known:
+                raise InputError(f"object {ids[0]} is not in the mask, its values are "
+                                 f"{', '.join(f'{value:g}' for value in values[:4])}{', …' * (len(values) > 4)}")
+            if len(values) > MANY_IDS:
+                refuse_soft_edges(mask.cpu().numpy().astype(np.uint8), "mask")
+            return mask == torch.tensor(known, device=mask.device).view(-1, 1, 1), known
+        if not is_plane:
+            raise InputError(f"a plane lies in [0, 1]; the values here go from {min(values):g} to {max(values):g}")
+        mask = mask > 0 if values == [255] else mask
+        shown = (mask != 0).flatten(1).any(1).tolist()
+        return mask[torch.tensor(shown, device=mask.device)], [i for i, seen in zip(ids, shown, strict=True) if seen]
 
     def _upload(self, image):
         """Return the image on the network's device."""
@@ -349,7 +388,7 @@ def _compute_padding(size):
     return extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2
 
 
-def _scale_size(size, length):
+def scale_size(size, length):
     """Return (height, width) scaled so that the shorter side is `length`, rounded as torchvision's Resize does."""
     height, width = size
     if height <= width:

@@ -62,22 +62,29 @@ class TrackedFrame(NamedTuple):
     """When the frame is shown, in seconds from the start of the video; None where `frames` does not say it."""
 
 
+def name_objects(ids):
+    """Return the mask of a file, ids uint8 H×W, with the list of its objects: its 255 is an id, even if it is alone."""
+    return ids, [object_id for object_id in np.unique(ids).tolist() if object_id]
+
+
 def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None):
     """Track objects through the frames of one video, and yield a TrackedFrame for each.
 
     core: it should be new or `reset`.
     frames: yields (name, uint8 H×W×3 RGB), or the same and the frame's time. A thread reads a few frames ahead.
-    masks: masks(name, image) returns uint8 H×W ids of the objects that appear or are corrected in this frame, or None.
+    masks: masks(name, image) returns uint8 H×W ids of the objects that appear or are corrected in this frame, or None;
+        or a pair of a mask and `objects`, as `core.step` takes them.
     wanted: wanted(name) says whether this frame's mask is needed (default: all are). If it is not, and the memory does
         not need the frame either, nothing is computed.
 
     Raises what `frames`, `masks` and `core.step` raise, after the frames before it were yielded.
     """
     for (name, image, *shown), last in mark_last(prefetch(frames)):
-        mask = masks(name, image)
+        given = masks(name, image)
+        mask, objects = given if isinstance(given, tuple) else (given, None)
         needed = wanted is None or wanted(name)
         start = time.perf_counter()
-        prob = core.step(image, mask, end=last, needs_output=needed)
+        prob = core.step(image, mask, objects, end=last, needs_output=needed)
         ids = None
         if prob is not None and core.objects:
             # This copy to the host waits for the device, so that the time measured is complete.

@@ -183,9 +183,9 @@ class VideoSettings:
                                       "several frames, an address (rtsp://, https://), a camera (camera:0), or - for "
                                       "standard input (default: the video of the built-in example)", nargs="+",
                                 metavar="VIDEO")
-    mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, or FRAME:PNG; may be repeated "
-                                     "(default: the mask of the built-in example)", nargs="+", action="extend",
-                               metavar="MASK")
+    mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, FRAME:PNG, or "
+                                     "FRAME:PNG:ID; may be repeated (default: the mask of the built-in example)",
+                               nargs="+", action="extend", metavar="MASK")
     start: str | None = option(None, "first frame to track: a frame's number or name (250), seconds (12.5 or 12s), "
                                      "minutes (1:30.5) or an editor's timecode (00:01:30:12) (default: the video's "
                                      "first)", metavar="POSITION")

@@ -35,17 +35,22 @@ LONGEST_PIXEL = 14
 class ImageFrames:
     """Image files in the order of their names, in which numbers count as numbers; decoded ahead in threads.
 
-    start, end: the first and the last wanted frame, as its name or its number, None for all. See `open_frames` for the
-    attributes.
+    start, end: the first and the last wanted frame, as its name or its number, None for all. listed: see
+    `frames_in_order`. notices: lines about the choice of the files. See `open_frames` for the attributes.
     """
 
     rate = IMAGE_RATE
     look = Look()
     complete = True
 
-    def __init__(self, files, *, start=None, end=None):
-        self._files = frames_in_order(files)
-        self.notices = []
+    def __init__(self, files, *, start=None, end=None, listed=False, notices=()):
+        self._files = frames_in_order(files, listed)
+        self.notices = list(notices)
+        if listed and list(self._files) != list(files):
+            self.notices.append(f"{self._files[0]} and the others are sorted by the numbers in their names")
+        elif self._files != frames_in_order(files):
+            self.notices.append(f"{self._files[0]} and the others keep the order in which they are listed, which is "
+                                "not that of their names")
         # Of the whole video, so that a part of it looks the same.
         self._bits = self._find_bits()
         names = [file.stem for file in self._files]

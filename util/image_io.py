@@ -10,21 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from util.errors import InputError, pixels
 from util.files import atomic_path
+from util.mask_rule import VOID, davis_palette, interpret_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-
-def davis_palette():
-    """The colours of DAVIS and PASCAL VOC for ids 0 to 255: uint8 256×3.
-
-    Bit b of an id's red, green and blue part is bit 3·(7 - b), +1, +2 of the id.
-    """
-    ids = np.arange(256)
-    palette = np.zeros((256, 3), np.uint8)
-    for channel in range(3):
-        for bit in range(8):
-            palette[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
 
 
 def natural(name):
@@ -36,18 +24,52 @@ def is_image(path):
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def frames_in_order(files):
-    """Image files in the order of their names, 2 before 10. Raises InputError if two frames have one name."""
+def choose_frames(files, masks=()):
+    """Return those image files of a folder that are frames, and a list of notices (file, sentence) about the others.
+
+    Left out are the files `masks`, which are given as masks, files with "mask" in their names, PNGs beside an image of
+    the same name, and files that are named otherwise than most, without a number if they are many.
+    """
+    given = {Path(mask).resolve() for mask in masks}
+    frames = [file for file in files if file.resolve() not in given]
+    names = {file.stem for file in frames if file.suffix.lower() != ".png"}
+    beside = [file for file in frames if file.suffix.lower() == ".png" and file.stem in names]
+    called = [file for file in frames if "mask" in file.stem.lower()]
+    for others in (beside, called):
+        frames = [file for file in frames if file not in set(others)] if len(others) < len(frames) else frames
+    usual, count = Counter(map(_without_numbers, frames)).most_common(1)[0] if frames else ("", 0)
+    others = {file for file in frames if _without_numbers(file) != usual}
+    without_number = not any("#" in _without_numbers(file) for file in others)
+    if "#" in usual and len(others) * (1 if without_number else 3) <= count:
+        frames = [file for file in frames if file not in others]
+    left_out = sorted(set(files) - set(frames) - {file for file in files if file.resolve() in given})
+    return frames, [(file, "beside the frames, but not taken for a frame") for file in left_out]
+
+
+def _without_numbers(file):
+    """Return what the names of a video's frames have in common: all but the numbers."""
+    return re.sub(r"\d+", "#", file.stem)
+
+
+def frames_in_order(files, listed=False):
+    """Image files in the order of their names, 2 before 10. Raises InputError if two frames have one name.
+
+    listed: somebody has listed the files. An order of his own is kept, but not that of a shell, which puts 10 before 2.
+    """
     name, times = Counter(file.stem for file in files).most_common(1)[0]
     if times > 1:
         raise InputError(f"{files[0].parent}: {times} images are named {name}; a frame's name must be its own")
-    return tuple(sorted(files, key=lambda file: natural(file.name)))
+    ordered = sorted(files, key=lambda file: natural(file.name))
+    return tuple(files if listed and list(files) != sorted(files) else ordered)
 
 
 def mask_files(folder):
-    """{name without suffix: file} of the PNGs in a folder, 2 before 10. Raises InputError if there are none."""
-    files = [file for file in Path(folder).iterdir() if is_image(file) and file.suffix.lower() == ".png"] \
-        if Path(folder).is_dir() else []
+    """{name without suffix: file} of the masks in a folder, 2 before 10. Raises InputError if there are none.
+
+    They are its PNGs, or all its images if it has no PNG.
+    """
+    files = [file for file in Path(folder).iterdir() if is_image(file)] if Path(folder).is_dir() else []
+    files = [file for file in files if file.suffix.lower() == ".png"] or files
     if not files:
         raise InputError(f"{folder}: no PNG in this folder, masks were expected")
     return {file.stem: file for file in frames_in_order(files)}
@@ -116,66 +138,53 @@ def mask_size(path):
         return image.size
 
 
+def open_mask(path, size=None, colours=None):
+    """Read a mask file as the `util.mask_rule.Mask` that it shows.
+
+    colours: {24-bit RGB: object id}, kept from mask to mask of one video. Raises InputError for files that cannot be
+    decoded or are no masks, and for masks that do not have the `size` (width, height) of the frames.
+    """
+    with _open(path) as image:
+        if size is not None and image.size != tuple(size):
+            raise InputError(f"{path}: the mask has {pixels(image.size)} pixels, the frames {pixels(size)}")
+        try:
+            return interpret_mask(image, path, colours)
+        except InputError:
+            raise
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: damaged image ({error})") from None
+
+
+def read_mask(path, size=None, colours=None, notices=None):
+    """Read a mask file as uint8 H×W object ids, 0 for background; `util.mask_rule` says what a picture means.
+
+    colours, errors: see `open_mask`. notices: a list that gets (path, sentence) for what may not be as it was meant.
+    """
+    mask = open_mask(path, size, colours)
+    if notices is not None:
+        notices += [(path, notice) for notice in mask.notices]
+    return mask.ids
+
+
 def read_grey(path):
-    """Read a mask with soft edges as uint8 H×W, from 0 for background to 255 for the object.
+    """Read a mask of one object as uint8 H×W, from 0 for background to 255 for the object.
 
-    A mask of ids (indexed, or grey with no value above 127) becomes 255 wherever the id is not 0. A colour image is
-    converted to grey. Raises InputError if the file is missing or cannot be decoded in full.
+    A mask with soft edges keeps them. A mask of several objects becomes 255 wherever one of them is; pixels that mean
+    "do not care" become 0. Errors: see `open_mask`.
     """
-    with _open(path) as image:
-        try:
-            values = np.array(image if image.mode in ("P", "L") else image.convert("L"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: damaged image ({error})") from None
-        if image.mode == "P" or values.max() < 128:
-            values = (values > 0).astype(np.uint8) * 255
-    return values
-
-
-def read_mask(path, size=None):
-    """Read a mask file as uint8 H×W object ids, 0 for background.
-
-    The ids are the indices of an indexed PNG or the values of a grey one; a grey mask of 0 and 255 alone is one object
-    with id 1. Raises InputError for colour images, ids above 255, files that cannot be decoded, and masks that do not
-    have the `size` (width, height) of the frames.
-    """
-    with _open(path) as image:
-        if image.mode not in ("1", "L", "P", "I", "I;16"):
-            raise InputError(f"{path}: a mask must be an indexed or grey PNG, this one is {image.mode}")
-        grey = image.mode != "P"
-        try:
-            ids = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: damaged image ({error})") from None
-    if size is not None and ids.shape[::-1] != tuple(size):
-        raise InputError(f"{path}: the mask has {pixels(ids.shape[::-1])} pixels, the frames {pixels(size)}")
-    if ids.max() > 255:
-        raise InputError(f"{path}: object id {ids.max()}, ids go from 1 to 255")
-    ids = ids.astype(np.uint8)
-    if grey and set(np.unique(ids)) <= {0, 255}:
-        ids = (ids > 0).astype(np.uint8)
-    return ids
-
-
-def read_objects(path):
-    """Read a mask file for training as uint8 H×W object ids, 0 for background.
-
-    A mask of ids is read as `read_mask` does. A grey one with values above 127 is one object, id 1, wherever its value
-    is above 127; a colour image is converted to grey first. Raises InputError if the file cannot be decoded.
-    """
-    with _open(path) as image:
-        indexed, colour = image.mode == "P", image.mode in ("LA", "RGB", "RGBA")
-    if colour:
-        return (read_grey(path) > 127).view(np.uint8)
-    ids = read_mask(path)
-    return ids if indexed or ids.max() < 128 else (ids > 127).view(np.uint8)
+    mask = open_mask(path, colours={})
+    if mask.levels is not None:
+        return mask.levels
+    return ((mask.ids > 0) & (mask.ids < VOID)).astype(np.uint8) * 255
 
 
 def read_palette(path):
-    """The colours of an indexed PNG as uint8 256×3; the colours of DAVIS if the file has none."""
+    """The colours of a mask's ids as uint8 256×3: an indexed PNG's own, or DAVIS's if its indices are not the ids."""
     with _open(path) as image:
         try:
             colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+            if len(colours) and (interpret_mask(image, path, {}).ids != np.asarray(image)).any():
+                return davis_palette()
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{path}: damaged image ({error})") from None
     if not len(colours):

@@ -9,16 +9,18 @@ from util.decoding import Decoder, is_stream, public_name
 from util.errors import InputError
 from util.frames import Frame, FrameRange, number_name
 from util.image_frames import ImageFrames, StackFrames, count_pages
-from util.image_io import IMAGE_SUFFIXES, check_size, is_image
+from util.image_io import IMAGE_SUFFIXES, check_size, choose_frames, is_image
+from util.mask_rule import list_notices
 from util.video_writer import UNSPECIFIED, Look
 
 LARGEST_SLANT = 2
 """Degrees by which a video may be off a multiple of 90° without a word: some programs write -1° for none."""
 
 
-def open_frames(paths, *, start=None, end=None, threads=None):
+def open_frames(paths, masks=(), *, start=None, end=None, threads=None):
     """The frames that `paths` stand for: a video file, a folder, a glob, image files, "-", a camera or an address.
 
+    masks: files that are masks, and no frames even where they lie beside them.
     start, end: the first and the last wanted frame, see `util.frames.read_position`; None: all. threads: how many
     decode a video, None for all cores.
 
@@ -33,16 +35,17 @@ def open_frames(paths, *, start=None, end=None, threads=None):
         complete   False as soon as a frame is known to be missing
     Raises InputError if nothing can be read.
     """
-    if len(paths) == 1:
+    listed, notices = len(paths) > 1, []
+    if not listed:
         path = Path(paths[0])
         if is_stream(paths[0]):
             return VideoFrames(paths[0], start=start, end=end, threads=threads)
         if path.is_dir():
-            images = [file for file in path.iterdir() if is_image(file)]
+            images, notices = choose_frames([file for file in path.iterdir() if is_image(file)], masks)
             if not images:
                 raise InputError(f"{path}: no image in this folder ({', '.join(IMAGE_SUFFIXES)})")
         elif not path.exists() and glob.has_magic(paths[0]):
-            images = [Path(file) for file in glob.glob(paths[0]) if is_image(Path(file))]
+            images, notices = choose_frames([Path(file) for file in glob.glob(paths[0]) if is_image(Path(file))], masks)
             if not images:
                 raise InputError(f"{paths[0]}: no image matches")
         elif not path.exists():
@@ -55,7 +58,7 @@ def open_frames(paths, *, start=None, end=None, threads=None):
         images = [Path(path) for path in paths]
     if len(images) == 1 and count_pages(images[0]) > 1:
         return StackFrames(images[0], start=start, end=end)
-    return ImageFrames(images, start=start, end=end)
+    return ImageFrames(images, start=start, end=end, listed=listed, notices=list_notices(notices))
 
 
 class VideoFrames:

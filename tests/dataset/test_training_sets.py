@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from dataset.check import check_data
 from dataset.training_sets import count_object_pixels, find_davis, find_pairs, find_videos, find_youtube, usable_videos
+from dataset.video import VideoDataset
 from tests.trees import pairs_tree, training_tree, write_sequence
 from util.errors import InputError
-from util.image_io import read_grey, read_image, read_objects, write_grey, write_mask
+from util.image_io import read_grey, read_image, read_mask, write_grey, write_mask
 
 
 def test_pairs_are_found_in_published_trees_and_any_other(tmp_path, clip):
@@ -143,13 +144,52 @@ def test_masks_that_tell_objects_apart_come_as_pairs_of_their_own(tmp_path, clip
     assert found(tmp_path / "park", True) == found(tmp_path, True)
     # Image 1 has no mask of its own, which is no fault; image 2 has none at all, which is one.
     assert found(tmp_path) == ["park/0.png", "park/2.png"]
-    assert [len(count_object_pixels(read_objects(pair.mask))) for pair in find_pairs(tmp_path, True)[:3]] == [1, 2, 2]
+    assert [len(count_object_pixels(read_mask(pair.mask))) for pair in find_pairs(tmp_path, True)[:3]] == [1, 2, 2]
 
 
 def test_soft_masks_are_one_object(tmp_path):
     write_grey(tmp_path / "soft.png", np.array([[0, 100, 128, 255]], np.uint8))
-    assert read_objects(tmp_path / "soft.png").tolist() == [[0, 0, 1, 1]]
+    assert read_mask(tmp_path / "soft.png").tolist() == [[0, 0, 1, 1]]
     write_grey(tmp_path / "ids.png", np.array([[0, 1, 3, 3]], np.uint8))
-    assert read_objects(tmp_path / "ids.png").tolist() == [[0, 1, 3, 3]]
+    assert read_mask(tmp_path / "ids.png").tolist() == [[0, 1, 3, 3]]
     Image.fromarray(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)).save(tmp_path / "colour.png")
-    assert read_objects(tmp_path / "colour.png").tolist() == [[0, 1]]
+    assert read_mask(tmp_path / "colour.png").tolist() == [[0, 1]]
+
+
+def test_videos_with_soft_masks_have_one_object_which_is_said(tmp_path, clip, capsys):
+    """Their fringes would be objects otherwise, and the object itself, 255, would not count."""
+    _, truth = clip
+    training_tree(tmp_path, clip)
+    for index in range(12):
+        soft = Image.fromarray((truth[index] == 1) * np.uint8(255)).filter(ImageFilter.GaussianBlur(2))
+        soft.save(tmp_path / "Annotations" / "bee" / f"{index:05d}.png")
+    notices = []
+    videos, _ = usable_videos(find_videos(tmp_path), notices=notices)
+    assert [str(file)[-13:] for file, text in notices] == ["bee/00000.png"] and "cut at half" in notices[0][1]
+    check_data(videos=videos)
+    assert "00000.png and 11 more: grey levels, taken as one object, cut at half" in capsys.readouterr().err
+    sample = VideoDataset([video for video in videos if video.name == "bee"], size=48)[0]
+    assert set(np.unique(sample["cls_gt"])) == {0, 1}
+
+
+def test_colours_are_the_same_objects_in_all_frames_of_a_sample(tmp_path, clip):
+    training_tree(tmp_path, clip, names=("ant",))
+    palette = np.array([(0, 0, 0), (250, 0, 0), (0, 250, 0)], np.uint8)
+    for index in range(12):
+        # The first object is not in every frame.
+        ids = clip[1][index] * (clip[1][index] > index % 2)
+        Image.fromarray(palette[ids]).save(tmp_path / "Annotations" / "ant" / f"{index:05d}.png")
+    dataset = VideoDataset(find_videos(tmp_path), size=48)
+    for number in range(8):
+        ids = dataset._read_masks(np.random.default_rng(number), dataset.videos[0], [4, 5, 6, 7, 8])[1]
+        assert set(np.unique(ids[1])) <= {0, 2} and set(np.unique(ids[0])) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("write", [write_mask, write_grey])
+def test_255_is_read_as_do_not_care_beside_ids(tmp_path, clip, write):
+    training_tree(tmp_path, clip, names=("ant",))
+    ids = clip[1][0].copy()
+    ids[:9] = 255
+    write(tmp_path / "Annotations" / "ant" / "00000.png", ids)
+    video = find_videos(tmp_path)[0]
+    assert (read_mask(video.mask(0)) == ids).all() and set(count_object_pixels(read_mask(video.mask(0)))) == {1, 2}

@@ -334,6 +334,41 @@ def test_generic_refuses_ids_that_the_ground_truth_does_not_have_unless_told_oth
     assert code == 0 and "100.0" in out
 
 
+@pytest.mark.parametrize("sides", ["both", "truth", "results"])
+def test_generic_takes_masks_of_0_and_255_for_object_1(tmp_path, run, sides):
+    for side in ("truth", "results"):
+        write_masks(tmp_path / side / "clip", MOVING)
+        for file in (tmp_path / side / "clip").iterdir():
+            if sides in ("both", side):
+                Image.fromarray(np.array(Image.open(file)) * np.uint8(255)).save(file)
+    for options in ([], ["--ignore_extra_ids"]):
+        code, out, err = run("generic", "--ground_truth", tmp_path / "truth", "--results_path", tmp_path / "results",
+                             *options)
+        assert code == 0 and "clip        ,001,100.0,100.0,100.0" in out and "note" not in err
+
+
+def test_generic_refuses_one_object_without_an_id_where_there_are_several(tmp_path, run):
+    two = [np.maximum(mask, square(20, 30, value=2)) for mask in MOVING]
+    write_masks(tmp_path / "truth" / "clip", two)
+    write_masks(tmp_path / "results" / "clip", MOVING)
+    for file in (tmp_path / "results" / "clip").iterdir():
+        Image.fromarray(np.array(Image.open(file)) * np.uint8(255)).save(file)
+    code, _, err = run("generic", "--ground_truth", tmp_path / "truth", "--results_path", tmp_path / "results")
+    assert code == 2 and "one object without an id, the ground truth has object 2" in err
+
+
+def test_generic_cuts_soft_masks_at_half_and_says_so_once(tmp_path, run):
+    for side in ("truth", "results"):
+        write_masks(tmp_path / side / "clip", MOVING)
+    for file in (tmp_path / "truth" / "clip").iterdir():
+        mask = Image.fromarray(np.array(Image.open(file)) * np.uint8(255))
+        mask.resize((96, 64), Image.Resampling.BILINEAR).resize(mask.size, Image.Resampling.BOX).save(file)
+    code, out, err = run("generic", "--ground_truth", tmp_path / "truth", "--results_path", tmp_path / "results",
+                         "--workers", 1)
+    assert code == 0 and "clip        ,001,100.0,100.0,100.0" in out
+    assert err.count("note:") == 1 and "00001.png and 5 more: grey levels, taken as one object, cut at half" in err
+
+
 def test_generic_counts_an_object_from_its_first_appearance_on(tmp_path, run):
     late = [mask * (t > 4) for t, mask in enumerate(MOVING)]
     write_masks(tmp_path / "truth" / "clip", late)

@@ -264,6 +264,77 @@ def test_impossible_settings_are_refused(tiny_network, options):
         InferenceCore(tiny_network, **options)
 
 
+@pytest.mark.parametrize("plane", [
+    lambda one: one, lambda one: one.astype(np.float32), lambda one: one * np.uint8(255), lambda one: one[None],
+    lambda one: one.astype(np.uint8)[None] * 255, lambda one: torch.from_numpy(one), lambda one: one * np.uint8(7),
+    lambda one: one * 255.0,
+])
+def test_one_plane_for_one_id(tiny_network, clip, plane):
+    one = clip[1][0] == 2
+    core = InferenceCore(tiny_network)
+    ids = core.to_mask(core.step(clip[0][0], plane(one), objects=[7])).numpy()
+    assert core.objects == [7] and (ids == 7 * one).all()
+
+
+def test_soft_plane_of_one_id_is_that_of_planes(tiny_network, clip):
+    soft = (clip[1][0] == 2) * np.float32(0.9) + (clip[1][0] == 1) * np.float32(0.2)
+    flat, stacked = (InferenceCore(tiny_network).step(clip[0][0], mask, objects=[7]) for mask in (soft, soft[None]))
+    assert torch.equal(flat, stacked)
+
+
+def test_mask_of_0_and_255_is_object_1(tiny_network, clip):
+    core = InferenceCore(tiny_network)
+    ids = core.to_mask(core.step(clip[0][0], (clip[1][0] > 0) * np.uint8(255))).numpy()
+    assert core.objects == [1] and (ids == (clip[1][0] > 0)).all()
+    core.reset()
+    core.step(clip[0][0], (clip[1][0] > 0) * np.uint8(255), objects=[255])
+    assert core.objects == [255]
+
+
+@pytest.mark.parametrize("nothing", [{"mask": np.zeros((72, 100), np.uint8)},
+                                     {"mask": np.zeros((72, 100), bool), "objects": [1]},
+                                     {"mask": np.zeros((2, 72, 100)), "objects": [1, 4]}])
+def test_mask_without_objects_says_nothing_new(tiny_network, clip, undisturbed, nothing):
+    frames, truth = clip
+    core = InferenceCore(tiny_network)
+    assert core.step(frames[0], **nothing).shape == (1, 72, 100) and core.objects == []
+    core.reset()
+    ids = [core.to_mask(core.step(frame, **({"mask": truth[0]} if index == 0 else nothing))).numpy()
+           for index, frame in enumerate(frames[:7])]
+    assert all((one == other).all() for one, other in zip(undisturbed, ids, strict=True))
+
+
+def test_id_without_a_pixel_is_no_new_object(tiny_network, clip):
+    core = InferenceCore(tiny_network)
+    core.step(clip[0][0], clip[1][0], objects=[1, 2, 9])
+    assert core.objects == [1, 2]
+
+
+def test_frames_of_three_rows_are_no_channels(tiny_network):
+    image = np.zeros((3, 40, 3), np.uint8)
+    image[:, 20:] = 200
+    mask = np.zeros((3, 40), np.uint8)
+    mask[:, 20:] = 1
+    core = InferenceCore(tiny_network)
+    assert core.step(image, mask).shape == (2, 3, 40)
+    channels = InferenceCore(tiny_network)
+    assert torch.equal(channels.step(image.transpose(2, 0, 1).astype(np.float32) / 255, mask),
+                       InferenceCore(tiny_network).step(image, mask))
+
+
+def test_given_mask_comes_back_as_it_was_at_any_size(tiny_network, clip):
+    frames, truth = clip
+    for size in (48, 24):
+        core, published = (InferenceCore(tiny_network, size=size, keep_given=keep) for keep in (True, False))
+        first, blunt = (one.to_mask(one.step(frames[0], truth[0])).numpy() for one in (core, published))
+        assert (first == truth[0]).all() and not (blunt == truth[0]).all()
+        # What is remembered is the same.
+        assert torch.equal(core.step(frames[1]), published.step(frames[1]))
+        prob = core.step(frames[2], truth[2] * (truth[2] == 2))
+        assert ((core.to_mask(prob).numpy() == 2) == (truth[2] == 2)).all()
+        torch.testing.assert_close(prob.sum(0), torch.ones(72, 100))
+
+
 IMAGE = np.zeros((72, 100, 3), np.uint8)
 MASK = np.ones((72, 100), np.uint8)
 
@@ -279,9 +350,14 @@ def undisturbed(tiny_network, clip):
     ((np.zeros((72, 100), np.uint8),), "an image is 3×H×W"),
     ((np.zeros((72, 100, 3), np.int64),), "float in"),
     ((torch.full((3, 72, 100), 255.0),), r"lies in \[0, 1\]"),
+    ((torch.full((3, 72, 100), -0.5),), r"lies in \[0, 1\]"),
+    ((torch.full((3, 72, 100), torch.nan),), r"lies in \[0, 1\]"),
     ((np.zeros((60, 100, 3), np.uint8),), "a frame of 100×60 in a video of 100×72"),
     ((IMAGE, MASK[:50]), "a mask of shape"),
-    ((IMAGE, MASK * 0), "no object"),
+    ((IMAGE, MASK * 3, [7]), "object 7 is not in the mask, its values are 3"),
+    ((IMAGE, MASK * 0.5), "plane of one object"),
+    ((IMAGE, MASK[None] * 3, [7]), r"a plane lies in \[0, 1\]"),
+    ((IMAGE, np.arange(7200, dtype=np.uint8).reshape(72, 100)), "without any solid area: soft edges"),
     ((IMAGE, MASK.astype(np.int64) * 256), "from 1 to 255"),
     ((IMAGE, MASK, [1, 1]), "distinct"),
     ((IMAGE, MASK, [0]), "from 1 to 255"),

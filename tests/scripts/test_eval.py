@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import eval_davis
 import eval_davis_2016
@@ -313,6 +313,39 @@ def test_generic_frames_are_in_natural_order(clip, tiny_network, tiny_checkpoint
                "--size", "0") == 0
     files = [tmp_path / "JPEGImages" / "video" / f"{index}.jpg" for index in range(11)]
     assert same(read(tmp_path / "out" / "video"), expected(tiny_network, files, {"0": truth[0]}))
+
+
+def test_masks_of_all_kinds_are_tracked_and_scored_alike(clip, tiny_checkpoint, tmp_path, capsys):
+    """And what is not as it was meant is said at the end, once for all videos."""
+    frames, truth = clip[0][:4], clip[1][:4]
+    for name in "abcd":
+        write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", name, frames, {0: truth[0]})
+    soft = Image.fromarray((truth[0] == 1) * np.uint8(255)).filter(ImageFilter.GaussianBlur(2))
+    for name in "ab":
+        soft.save(tmp_path / "Annotations" / name / "00000.png")
+    adaptive = Image.fromarray(np.array([1, 0, 2], np.uint8)[truth[0]])
+    adaptive.putpalette([128, 0, 0, 0, 0, 0, 0, 128, 0])
+    adaptive.save(tmp_path / "Annotations" / "c" / "00000.png")
+    small = truth[0].copy()
+    small[1, 1] = 7
+    write_mask(tmp_path / "Annotations" / "d" / "00000.png", small)
+    assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint,
+               "--size", 36) == 0
+    error = capsys.readouterr().err
+    assert "00000.png and 1 more: grey levels, taken as one object, cut at half" in error
+    assert "the palette's colour 0 is not the background" in error
+    assert "d/00000.png: object 7 is so small that nothing is left of it at --size 36" in error
+    with Image.open(tmp_path / "out" / "c" / "00000.png") as result:
+        assert result.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+        assert set(np.unique(np.array(result))) == {0, 1, 2}
+
+
+def test_masks_beside_the_frames_of_a_dataset_are_named(clip, tiny_checkpoint, tmp_path, capsys):
+    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:4], {0: clip[1][0]})
+    write_mask(tmp_path / "JPEGImages" / "video" / "first_mask.png", clip[1][0])
+    assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / "out", "--model",
+               tiny_checkpoint) == 2
+    assert "first_mask.png: beside the frames, but not taken for a frame" in capsys.readouterr().err
 
 
 def test_generic_masks_and_frames_belong_together(clip, tiny_checkpoint, tmp_path, capsys):

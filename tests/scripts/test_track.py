@@ -176,7 +176,7 @@ def test_a_video_cut_short_or_damaged_says_so(inputs, tiny_checkpoint, tmp_path,
                                 ("damaged", [*range(6), *range(7, 12)], "frame 6 is damaged and left out, 1 in all")):
         assert run(tmp_path / f"{name}.mp4", inputs / "first.png", "--model", tiny_checkpoint, "--output",
                    tmp_path / name) == 0
-        lines = [line for line in capsys.readouterr().err.splitlines() if told in line]
+        lines = [line.removeprefix("note: ") for line in capsys.readouterr().err.splitlines() if told in line]
         assert len(lines) == 1 and lines[0].startswith(str(tmp_path / f"{name}.mp4"))
         assert names(tmp_path / name / "masks") == [f"{number:05d}.png" for number in numbers]
         summary = json.loads((tmp_path / name / "summary.json").read_text())
@@ -229,6 +229,162 @@ def test_masks_at_several_frames(inputs, tiny_checkpoint, tmp_path, clip):
     assert results["folder"] == results["pairs"] == results["repeated"]
     corrected = np.array(Image.open(tmp_path / "folder" / "masks" / "img_11.png"))
     assert ((corrected == 2) == (clip[1][6] == 2)).all()
+
+
+def grey(path, mask):
+    Image.fromarray(mask).save(path)
+    return path
+
+
+def frames_named(folder, frames, stems):
+    folder.mkdir()
+    for frame, stem in zip(frames, stems, strict=False):
+        Image.fromarray(frame).save(folder / f"{stem}.png")
+    return folder
+
+
+def written(folder):
+    return {path.stem: np.array(Image.open(path)) for path in folder.iterdir()}
+
+
+def test_soft_mask_is_one_object_and_said(inputs, tiny_checkpoint, tmp_path, clip, capsys):
+    soft = cv2.GaussianBlur((clip[1][0] == 1) * np.uint8(255), (0, 0), 2)
+    assert run("--video", inputs / "clip.mp4", "--mask", grey(tmp_path / "soft.png", soft), "--model", tiny_checkpoint,
+               "--output", tmp_path / "out", "--no-overlay") == 0
+    assert f"note: {tmp_path / 'soft.png'}: grey levels, taken as one object, cut at half" in capsys.readouterr().err
+    assert (written(tmp_path / "out" / "masks")["00000"] == (soft > 127)).all()
+
+
+def test_index_255_is_an_object_of_this_id(inputs, tiny_checkpoint, tmp_path, clip):
+    """Other than grey 255: an indexed mask says what it means, and so does FRAME:PNG:255."""
+    one = (clip[1][0] == 1) * np.uint8(255)
+    write_mask(tmp_path / "indexed.png", one)
+    for mask in (tmp_path / "indexed.png", f"0:{grey(tmp_path / 'grey.png', one)}:255"):
+        assert run("--video", inputs / "clip.mp4", "--mask", mask, "--model", tiny_checkpoint, "--output",
+                   tmp_path / "out", "--no-overlay") == 0
+        assert (written(tmp_path / "out" / "masks")["00000"] == one).all()
+
+
+def test_mask_of_an_annotated_frame_comes_back_as_it_was(inputs, tiny_checkpoint, tmp_path, clip):
+    """Although the network sees it reduced; objects without a mask in this frame have none inside it."""
+    assert run("--video", inputs / "frames", "--mask", inputs / "first.png", f"img_11:{inputs / 'later.png'}",
+               "--model", tiny_checkpoint, "--output", tmp_path, "--no-overlay", "--size", 36) == 0
+    results = written(tmp_path / "masks")
+    assert (results["img_5"] == clip[1][0]).all()
+    assert ((results["img_11"] == 2) == (clip[1][6] == 2)).all()
+
+
+def test_later_black_and_white_mask_says_whom_it_corrects_or_is_told(inputs, tiny_checkpoint, tmp_path, clip, capsys):
+    first = grey(tmp_path / "first.png", (clip[1][0] == 1) * np.uint8(255))
+    later = grey(tmp_path / "later.png", (clip[1][6] == 2) * np.uint8(255))
+    arguments = ["--video", inputs / "clip.mp4", "--model", tiny_checkpoint, "--output", tmp_path / "out",
+                 "--no-overlay", "--mask", first]
+    assert run(*arguments, f"6:{later}") == 0
+    assert f"{later}: does not say which object it shows: it corrects object 1" in capsys.readouterr().err
+    assert 2 not in written(tmp_path / "out" / "masks")["00006"]
+    assert run(*arguments, f"6:{later}:2") == 0
+    assert "corrects" not in capsys.readouterr().err
+    assert ((written(tmp_path / "out" / "masks")["00006"] == 2) == (clip[1][6] == 2)).all()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["annotated"]["00006"] == str(later)
+    for mask, part in ((f"6:{later}:256", "object id 256"), (f"6:{inputs / 'first.png'}:3", "holds objects 1, 2")):
+        assert run(*arguments, mask) == 2
+        assert one_line_error(capsys, part)
+
+
+@pytest.mark.parametrize("mask, found", [("1.png", "00001"), ("00004.png", "00004"), ("mask_3.png", "00003"),
+                                         ("0.png", None), ("6.png", None), ("first.png", None)])
+def test_name_in_a_mask_folder_is_a_number_and_no_index(inputs, tiny_checkpoint, tmp_path, clip, capsys, mask, found):
+    frames = frames_named(tmp_path / "frames", clip[0], [f"{number:05d}" for number in range(1, 6)])
+    (tmp_path / "given").mkdir()
+    shutil.copy(inputs / "first.png", tmp_path / "given" / mask)
+    arguments = ["--video", frames, "--model", tiny_checkpoint, "--output", tmp_path / "out", "--no-overlay"]
+    number = mask.removesuffix(".png")
+    for given in (tmp_path / "given", f"{number}:{inputs / 'first.png'}"):
+        if found is None:
+            assert run(*arguments, "--mask", given) == 2
+            assert one_line_error(capsys, f"no frame is called {number}", "00001 to 00005")
+        else:
+            assert run(*arguments, "--mask", given) == 0
+            assert min(names(tmp_path / "out" / "masks")) == f"{found}.png"
+
+
+def test_number_that_may_be_two_frames_is_refused_or_said(inputs, tiny_checkpoint, tmp_path, clip, capsys):
+    frames = frames_named(tmp_path / "frames", clip[0], ["a_0", "b_0", "b_1"])
+    (tmp_path / "given").mkdir()
+    shutil.copy(inputs / "first.png", tmp_path / "given" / "0.png")
+    arguments = ["--model", tiny_checkpoint, "--output", tmp_path / "out", "--no-overlay"]
+    assert run("--video", frames, "--mask", tmp_path / "given", *arguments) == 2
+    assert one_line_error(capsys, "0 may be frame a_0 or b_0")
+    assert run("--video", inputs / "frames", "--mask", f"6:{inputs / 'first.png'}", *arguments) == 0
+    assert "6 counts frames from 0, so this is the mask of img_11, not of img_6" in capsys.readouterr().err
+
+
+def test_mask_of_a_frame_that_no_video_has(inputs, stream, tiny_checkpoint, tmp_path, capsys):
+    """Refused before anything is computed where the length is known, and otherwise at the end."""
+    arguments = ["--mask", inputs / "first.png", f"12:{inputs / 'later.png'}", "--model", tiny_checkpoint, "--output",
+                 tmp_path / "out", "--no-overlay"]
+    assert run("--video", inputs / "clip.mp4", *arguments) == 2
+    assert one_line_error(capsys, "later.png", "no frame 12", "12 frames")
+    assert not (tmp_path / "out").exists()
+    # The header of this Matroska file does not say how many frames there are.
+    assert run("--video", stream[0], *arguments) == 2
+    assert one_line_error(capsys, "later.png", "not used", "ends after 12 frames")
+    assert len(names(tmp_path / "out" / "masks")) == 12
+
+
+def test_empty_mask_in_a_folder_gives_nothing_new(inputs, tiny_checkpoint, tmp_path, clip, capsys):
+    (tmp_path / "given").mkdir()
+    write_mask(tmp_path / "given" / "4.png", clip[1][0] * 0)
+    arguments = ["--video", inputs / "clip.mp4", "--model", tiny_checkpoint, "--no-overlay", "--output"]
+    assert run(*arguments, tmp_path / "with", "--mask", tmp_path / "given") == 2
+    assert one_line_error(capsys, "no mask in this folder holds an object")
+    shutil.copy(inputs / "first.png", tmp_path / "given" / "0.png")
+    assert run(*arguments, tmp_path / "with", "--mask", tmp_path / "given") == 0
+    assert "4.png: an empty mask, which gives nothing new" in capsys.readouterr().err
+    assert run(*arguments, tmp_path / "without", "--mask", inputs / "first.png") == 0
+    results = [written(tmp_path / folder / "masks") for folder in ("with", "without")]
+    assert all((results[0][name] == results[1][name]).all() for name in results[1])
+
+
+def test_objects_that_the_size_erases_are_named(inputs, tiny_checkpoint, tmp_path, clip, capsys):
+    ids = clip[1][0].copy()
+    ids[1, 1] = 5
+    arguments = ["--video", inputs / "clip.mp4", "--mask", grey(tmp_path / "small.png", ids), "--model",
+                 tiny_checkpoint, "--output", tmp_path / "out", "--no-overlay"]
+    assert run(*arguments, "--size", 36) == 0
+    assert "small.png: object 5 is so small that nothing is left of it at --size 36" in capsys.readouterr().err
+    assert run(*arguments) == 0
+    assert "nothing is left" not in capsys.readouterr().err
+
+
+def test_masks_beside_the_frames_are_no_frames(inputs, tiny_checkpoint, tmp_path, clip, capsys):
+    arguments = ["--model", tiny_checkpoint, "--output", tmp_path / "out", "--no-overlay"]
+    frames = frames_named(tmp_path / "frames", clip[0][:3], "012")
+    shutil.copy(inputs / "first.png", frames / "first.png")
+    for mask in (frames / "first.png", inputs / "first.png", f"1:{frames / 'first.png'}"):
+        assert run("--video", frames, "--mask", mask, *arguments) == 0
+        assert {"0.png", "1.png", "2.png"} >= set(names(tmp_path / "out" / "masks"))
+    assert "first.png: beside the frames, but not taken for a frame" in capsys.readouterr().err
+    # JPEGs and their masks in one folder.
+    shutil.copytree(inputs / "frames", tmp_path / "both")
+    shutil.copy(inputs / "first.png", tmp_path / "both" / "img_5.png")
+    assert run("--video", tmp_path / "both", "--mask", tmp_path / "both", *arguments, "--overwrite") == 0
+    assert len(names(tmp_path / "out" / "masks")) == 12
+
+
+@pytest.mark.parametrize("listed, order, said", [
+    ((3, 2, 1, 10), (3, 2, 1, 10), "keep the order in which they are listed"),
+    ((1, 10, 2, 3), (1, 2, 3, 10), "are sorted by the numbers"),
+    ((1, 2, 3, 10), (1, 2, 3, 10), None),
+])
+def test_listed_files_keep_an_order_of_their_own(inputs, tiny_checkpoint, tmp_path, clip, capsys, listed, order, said):
+    folder = frames_named(tmp_path / "frames", clip[0], (1, 2, 3, 10))
+    assert run("--video", *[folder / f"{number}.png" for number in listed], "--mask", inputs / "first.png", "--model",
+               tiny_checkpoint, "--output", tmp_path / "out", "--no-overlay") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [frame["name"] for frame in summary["frames"]] == [str(number) for number in order]
+    error = capsys.readouterr().err
+    assert said in error if said else "note:" not in error
 
 
 @pytest.fixture(scope="module")
@@ -441,7 +597,7 @@ def test_overlay_of_others_and_the_input_are_never_removed(inputs, tiny_checkpoi
 def bad(inputs, tmp_path, tiny_network):
     """Unusable files by name."""
     Image.fromarray(np.zeros((50, 60), np.uint8) + 1).save(tmp_path / "small.png")
-    Image.fromarray(np.zeros((72, 100, 3), np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (72, 100, 3), np.uint8)).save(tmp_path / "photo.png")
     Image.fromarray(np.zeros((72, 100), np.uint8)).save(tmp_path / "empty.png")
     Image.fromarray(np.full((72, 100), 256, np.uint16)).save(tmp_path / "id256.png")
     (tmp_path / "text.mp4").write_text("no video")
@@ -465,7 +621,7 @@ def bad(inputs, tmp_path, tiny_network):
     ({"--video": "*.gone"}, ["no image matches"]),
     ({"--mask": "none.png"}, ["none.png", "no such file"]),
     ({"--mask": "small.png"}, ["small.png", "60×50", "100×72"]),
-    ({"--mask": "rgb.png"}, ["rgb.png", "indexed or grey", "RGB"]),
+    ({"--mask": "photo.png"}, ["photo.png", "colours; a mask has one flat colour for each object: save it as"]),
     ({"--mask": "empty.png"}, ["empty.png", "no object"]),
     ({"--mask": "id256.png"}, ["id256.png", "256", "1 to 255"]),
     ({"--mask": "text.png"}, ["text.png", "not a readable image"]),

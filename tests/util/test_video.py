@@ -107,7 +107,7 @@ def test_telephone_video_is_turned_upright(tmp_path):
 
 
 def test_names_that_are_not_their_own(tmp_path):
-    for suffix in ("png", "jpg"):
+    for suffix in ("jpeg", "jpg"):
         Image.fromarray(ramp()).save(tmp_path / f"a.{suffix}")
     with pytest.raises(InputError, match="2 images are named a"):
         open_frames([str(tmp_path)])
