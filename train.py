@@ -67,9 +67,9 @@ SAVE_SECONDS = 60
 def main(args):
     began = time.monotonic()
     settings = training_settings(args)
-    running, stage = settings.running, settings.recipe.stage
+    running = settings.running
     if args.check_data:
-        check_training_data(settings.data, stage)
+        check_training_data(settings)
         return 0
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.local_rank is not None:

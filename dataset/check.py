@@ -4,19 +4,17 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from util.errors import InputError, pixels
 from util.image_io import image_size, mask_size, read_grey, read_image, read_mask
-from util.mask_rule import VOID, list_notices
+from util.mask_rule import list_notices
 from util.progress import progress_bar
 
 
 def check_data(pairs=(), videos=(), thorough=True, threads=8):
     """Raise one InputError that names all files which training could not use. Return the number of checked images.
 
-    Faults are missing masks, masks of another size than their image, unreadable images and masks, and the label 255 in
-    masks of videos: it means "do not care" and would be taken for background.
+    Faults are missing masks, masks of another size than their image, frames of another size than the first one of their
+    video, and unreadable images and masks.
 
     pairs, videos: Pairs and TrainingVideos of dataset.training_sets. thorough: decode every file. Otherwise only check
     that every mask exists, and compare the sizes in the headers of all pairs and of each video's first frame, which is
@@ -25,14 +23,15 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     # List the images to check. Videos with missing masks are reported here.
     pairs, videos = list(dict.fromkeys(pairs)), list(dict.fromkeys(videos))
     faults = []
-    work = [(pair.image, pair.mask, False) for pair in pairs]
+    work = [(pair.image, pair.mask, None) for pair in pairs]
     for video in videos:
         masks = set(os.listdir(video.annotations)) if video.annotations.is_dir() else set()
         found, missing = [], []
         for index, frame in enumerate(video.frames):
             (found if f"{os.path.splitext(frame)[0]}.png" in masks else missing).append(index)
         faults += [f"{video.mask(index)}: this mask is missing" for index in missing]
-        work += [(video.image(index), video.mask(index), True) for index in (found if thorough else found[:1])]
+        work += [(video.image(index), video.mask(index), video.image(0))
+                 for index in (found if thorough else found[:1])]
 
     def find_any_fault(item):
         try:
@@ -62,20 +61,19 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     return len(work)
 
 
-def _find_fault(image, mask, ids, thorough, notices):
-    """Return a sentence about what is wrong with one image or its mask, or None. ids: the mask holds object ids.
-    notices: see `read_mask`.
+def _find_fault(image, mask, first, thorough, notices):
+    """Return a sentence about what is wrong with one image or its mask, or None.
 
+    first: the first frame of the video that the image is from, None for an image alone. notices: see `read_mask`.
     Raises InputError if a file cannot be read.
     """
     if not mask.exists():
         return f"{mask}: this mask is missing"
     if thorough:
-        values = read_mask(mask, colours={}, notices=notices) if ids else read_grey(mask)
+        values = read_mask(mask, colours={}, notices=notices) if first else read_grey(mask)
         sizes = read_image(image).shape[1::-1], values.shape[::-1]
-        if ids and (values == VOID).any():
-            return (f"{mask}: label {VOID} in {np.count_nonzero(values == VOID)} pixels, which means \"do not care\" "
-                    "and cannot be used; write 0 or an object id there")
+        if first and image_size(first) != sizes[0]:
+            return f"{image}: the frame has {pixels(sizes[0])} pixels, the first one {pixels(image_size(first))}"
     else:
         sizes = image_size(image), mask_size(mask)
     if sizes[0] != sizes[1]:

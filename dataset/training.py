@@ -40,17 +40,7 @@ def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
     pasted = PastedVideoDataset(cuttings, seed=seed, perturb=perturb, hide=data.hide) if data.pasted else None
     if not found:
         return pasted
-    notices = []
-    videos, left_out = usable_videos(found, excluded, shots, notices=notices)
-    if rank == 0:
-        for line in list_notices(sorted(notices)):
-            print(f"note: {line}", file=sys.stderr)
-    if not videos:
-        name, why = next(iter(left_out.items()))
-        raise InputError(f"there is no video to train on: {len(left_out)} were left out, for instance {name}: {why}")
-    if left_out and rank == 0:
-        print(f"{len(left_out)} videos are left out: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()),
-              file=sys.stderr)
+    videos = _choose_videos(found, excluded, shots, told=rank == 0)
     samples = recipe.iterations * recipe.accumulate * recipe.batch_size * processes
     bl30k = recipe.stage == 1 and not data.video_root
     curriculum = ((0, data.max_jump),) if data.max_jump else jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
@@ -76,14 +66,20 @@ def make_batches(dataset, settings, start, samples, device, rank=0, processes=1)
         yield from load_batches(dataset, numbers, workers=workers, pin_memory=device.type == "cuda")
 
 
-def check_training_data(data, stage):
+def check_training_data(settings):
     """Check every file that training a stage would read, and print how many can be used.
 
-    data: DataSettings of util.hyper_para. Raises InputError, after a line for each file that cannot be used.
+    settings: TrainingSettings of util.hyper_para. Raises InputError, after a line for each file that cannot be used,
+    and if there is nothing to train on.
     """
-    pairs, found = _find_pairs_and_videos(data, stage)
+    data, recipe = settings.data, settings.recipe
+    pairs, found = _find_pairs_and_videos(data, recipe.stage)
     excluded = _read_excluded(data)
     images = _check_files(pairs=pairs, videos=[video for video in found if video.name not in excluded])
+    if found:
+        _choose_videos(found, excluded, recipe.rollout or SHOTS)
+    if not images:
+        raise InputError("there is nothing to train on: no image was found")
     print(f"{images} images and their masks: every file can be used")
 
 
@@ -95,6 +91,22 @@ def describe_data(data, stage):
     if not data.pasted:
         return name
     return "pasted images" if data.pasted == 1 else f"{name}, {data.pasted:.0%} pasted images"
+
+
+def _choose_videos(found, excluded, shots, told=True):
+    """Return the videos that can be trained on. told: say which are left out, and what may not be as it was meant."""
+    notices = []
+    videos, left_out = usable_videos(found, excluded, shots, notices=notices)
+    if told:
+        for line in list_notices(sorted(notices)):
+            print(f"note: {line}", file=sys.stderr)
+    if not videos:
+        name, why = next(iter(left_out.items()))
+        raise InputError(f"there is no video to train on: {len(left_out)} were left out, for instance {name}: {why}")
+    if left_out and told:
+        print(f"{len(left_out)} videos are left out: " + "; ".join(f"{name}: {why}" for name, why in left_out.items()),
+              file=sys.stderr)
+    return videos
 
 
 def _check_files(**what):

@@ -54,6 +54,7 @@ def make_object_tensors(rng, ids, chosen, perturb):
     classes = np.zeros(ids.shape, np.uint8)
     for label, object_id in enumerate(chosen, 1):
         classes[ids == object_id] = label
+    classes[ids == VOID] = VOID
     planes = [(classes == label).view(np.uint8)[:, None] for label in (1, 2)]
     perturbed = [perturb_mask(plane[0, 0], rng, *perturb)[None, None] for plane in planes]
     return {
@@ -72,7 +73,7 @@ class VideoDataset(Dataset):
     A sample is a dict:
         rgb              uint8 T×3×size×size  RGB, 0 to 255
         gt, sec_gt       uint8 T×1×size×size  masks of the first and the second object, 0 and 1
-        cls_gt           uint8 T×size×size    0 background, 1 first object, 2 second object
+        cls_gt           uint8 T×size×size    0 background, 1 first object, 2 second object, 255 ignore
         pgt, sec_pgt     uint8 1×1×size×size  the first frame's masks, damaged by `perturb_mask`
         selector         float32 2            1, and 1 if there is a second object, else 0
         info             name: the video's; frames: file names in the order of the sample, separated by spaces

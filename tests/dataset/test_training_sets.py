@@ -82,19 +82,20 @@ def test_one_report_names_every_bad_file(tmp_path, clip):
     pairs[2].image.write_bytes(pairs[2].image.read_bytes()[:200])
     pairs[3].mask.write_bytes(b"no image")
     videos[0].mask(4).unlink()
-    void = np.array(Image.open(videos[1].mask(7)))
-    void[0, :3] = 255
-    write_mask(videos[1].mask(7), void)
+    # A frame and its mask fit each other, but not the video's other frames.
+    Image.new("RGB", (40, 44)).save(videos[1].image(7))
+    write_mask(videos[1].mask(7), np.zeros((44, 40), np.uint8))
     Image.new("RGB", (30, 30)).save(videos[2].image(5))
     with pytest.raises(InputError) as caught:
         check_data(pairs, videos)
     first, *details = str(caught.value).splitlines()
-    bad = [pairs[0].mask, pairs[1].mask, pairs[2].image, pairs[3].mask, videos[0].mask(4), videos[1].mask(7),
-           videos[2].mask(5)]
+    bad = [pairs[0].mask, pairs[1].mask, pairs[2].image, pairs[3].mask, videos[0].mask(4), videos[1].image(7),
+           videos[2].image(5)]
     assert len(details) == len(bad) and all(any(str(file) in line for line in details) for file in bad)
     assert details[0] in first and "6 more" in first
     report = "\n".join(details)
-    for words in ("is missing", "20×10", "damaged", "not a readable image", "label 255 in 3 pixels", "30×30"):
+    for words in ("is missing", "20×10", "damaged", "not a readable image", "the frame has 40×44 pixels, the first one",
+                  "30×30"):
         assert words in report
 
 
@@ -193,3 +194,9 @@ def test_255_is_read_as_do_not_care_beside_ids(tmp_path, clip, write):
     write(tmp_path / "Annotations" / "ant" / "00000.png", ids)
     video = find_videos(tmp_path)[0]
     assert (read_mask(video.mask(0)) == ids).all() and set(count_object_pixels(read_mask(video.mask(0)))) == {1, 2}
+    # Neither the check nor a sample takes it for background.
+    check_data(videos=[video])
+    for index in range(1, len(video.frames)):
+        write(video.mask(index), ids)
+    classes = VideoDataset([video], size=64)[0]["cls_gt"]
+    assert set(classes.unique().tolist()) == {0, 1, 2, 255}

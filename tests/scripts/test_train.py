@@ -637,6 +637,13 @@ def test_check_data_names_every_bad_file(images, videos, tmp_path, capsys):
     assert "1.png: this mask is missing" in error and "2.png: this mask is missing" in error
 
 
+def test_check_data_says_that_there_is_nothing_to_train_on(clip, tmp_path, capsys):
+    videos = davis_tree(tmp_path / "short", clip, length=3) / "trainval"
+    assert run("--stage", 3, "--video_root", videos, "--check-data") == 2
+    error = capsys.readouterr().err
+    assert "there is no video to train on" in error and "3 frames, 5 are needed" in error
+
+
 @pytest.mark.slow
 def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, capsys):
     """Also killed and resumed: the same samples come."""
