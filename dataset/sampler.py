@@ -1,5 +1,6 @@
 """Choose the samples of each batch. Every choice is a function of the seed and of the sample's running number alone."""
 
+import atexit
 import functools
 import multiprocessing.connection
 import os
@@ -94,6 +95,9 @@ def load_batches(dataset, numbers, *, workers=0, pin_memory=False):
         pin_memory=pin_memory,
     )
     batches, processes = _start_loader(loader)
+    end_workers = functools.partial(_kill, processes)
+    # At the program's end, Python waits for child processes that are left, even if an error left this iteration open.
+    atexit.register(end_workers)
     try:
         yield from batches
         return
@@ -108,9 +112,14 @@ def load_batches(dataset, numbers, *, workers=0, pin_memory=False):
             raise
         error.with_traceback(None)
     finally:
-        for process in processes:
-            process.kill()
+        end_workers()
+        atexit.unregister(end_workers)
     raise InputError(message)
+
+
+def _kill(processes):
+    for process in processes:
+        process.kill()
 
 
 def _start_loader(loader):
@@ -154,15 +163,5 @@ def _start_worker(worker):
     # worker from signals to the training's process group.
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-    # A batch system may signal every process, so a worker ignores SIGTERM, but not that of its own parent, which waits
-    # for the worker's end.
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_parent, daemon=True).start()
-
-
-def _obey_parent():
-    """End this process at the first SIGTERM that its parent sends."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
-        pass
-    os._exit(0)
+    # A batch system may signal every process, so a worker ignores SIGTERM. `load_batches` ends it in another way.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

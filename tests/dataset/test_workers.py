@@ -4,15 +4,17 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import torch
 
 from dataset.sampler import BatchNumbers, load_batches
+from tests.conftest import ROOT
 from util.errors import InputError
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="only on Linux can a process tell senders")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
 
 class Samples:
@@ -86,15 +88,23 @@ def test_workers_end_with_who_waits_for_them():
         assert worker.exitcode is not None
 
 
-def test_workers_obey_the_sigterm_of_their_parent_alone():
-    """Any other may be a batch system's, which asks the training to save. Python sends its children one at its end."""
+def test_workers_survive_sigterm():
+    """It may be a batch system's, which sends it to all processes to ask the training to save."""
     batches, workers = start(Samples(), count=30)
     for worker in workers:
-        subprocess.run(["/bin/sh", "-c", f"kill -TERM {worker.pid}; kill -TERM {worker.pid}"], check=True)
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGTERM)
     assert numbers_of(batches) == list(range(2, 30))
-    batches, workers = start(Samples())
-    for worker in workers:
-        worker.terminate()
-        worker.join(10)
-        assert worker.exitcode == 0
-    batches.close()
+
+
+LEFT_OPEN = """
+from tests.dataset.test_workers import Samples, start
+batches, workers = start(Samples())
+raise MemoryError("left open")
+"""
+
+
+@pytest.mark.slow
+def test_a_program_ends_though_an_error_leaves_batches_open():
+    ended = subprocess.run([sys.executable, "-c", LEFT_OPEN], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 1 and b"left open" in ended.stderr
