@@ -145,9 +145,9 @@ def _explain_loss(error, processes):
         if process.sentinel in ending:
             process.join()
     dead = [process.exitcode for process in processes if process.exitcode]
-    if "/torch_" in str(error) or dead and dead[0] == -getattr(signal, "SIGBUS", 0):
-        return ("the shared memory, /dev/shm, is too small for the processes that prepare samples; fewer --workers need "
-                "less, and a container gets more with --shm-size or --ipc=host")
+    if "/torch_" in str(error) or (dead and dead[0] == -getattr(signal, "SIGBUS", 0)):
+        return ("the shared memory, /dev/shm, is too small for the processes that prepare samples; fewer --workers "
+                "need less, and a container gets more with --shm-size or --ipc=host")
     if dead:
         how = f"by {signal.Signals(-dead[0]).name}" if dead[0] < 0 else f"with exit code {dead[0]}"
         return (f"a process that prepares samples was ended {how}, as the system does when memory runs short; fewer "

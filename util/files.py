@@ -15,7 +15,6 @@ except ImportError:  # Windows
 
 from util.errors import InputError
 
-
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 """The names that `atomic_path` gives."""
 
