@@ -14,6 +14,7 @@ killed. On the CPU, with the same numbers of processes and threads, it ends with
 """
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -33,6 +34,7 @@ from model.training_log import Means, TrainLog
 from model.training_state import find_checkpoint, make_run_folder
 from util.device import device_name, join_processes, patient_group, pick_device
 from util.errors import InputError, run_script
+from util.files import lock_folder
 from util.hyper_para import OptionParser, TrainingSettings, training_settings
 from util.machine import keep_freed_memory
 from util.timing import peak_memory_mb
@@ -88,24 +90,32 @@ def main(args):
     # Threads inherit this setting from the thread that starts them.
     torch.set_flush_denormal(True)
     try:
-        return train(settings, dataset, device, began, rank, processes)
+        with contextlib.ExitStack() as lock:
+            return train(settings, dataset, device, began, rank, processes, lock)
     finally:
         torch.set_flush_denormal(False)
         if processes > 1:
             dist.destroy_process_group()
 
 
-def train(settings, dataset, device, began, rank, processes):
+def train(settings, dataset, device, began, rank, processes, lock):
     """Train to the end, as one of the processes. Return the exit code.
 
-    began: when the script started, in seconds of time.monotonic; --minutes counts from there.
+    began: when the script started, in seconds of time.monotonic; --minutes counts from there. lock: ExitStack that
+    takes the lock of the run's folder.
 
-    Raises InputError after too many steps in a row whose loss or gradients are not finite.
+    Whatever error ends the training, the iterations that are done by then are saved. Raises InputError after too many
+    steps in a row whose loss or gradients are not finite, and if another run writes into the folder.
     """
     data, recipe, running = settings.data, settings.recipe, settings.running
 
+    def lock_run(folder):
+        lock.enter_context(lock_folder(folder, cure="choose another --id"))
+
     # Make the network and the trainer, and restore a checkpoint.
     checkpoint, own = find_checkpoint(running, rank, processes)
+    if own and rank == 0:
+        lock_run(Path(checkpoint).parent)
     network = make_starting_network(settings.network, recipe.stage, checkpoint)
     trainer = Trainer(network, settings, device, processes)
     start, skipped = trainer.restore(checkpoint) if checkpoint else (0, 0)
@@ -114,6 +124,8 @@ def train(settings, dataset, device, began, rank, processes):
             print(f"nothing to do: {start} of {recipe.iterations} iterations are done")
         return 0
     folder = make_run_folder(running, checkpoint if own else None) if rank == 0 else None
+    if folder and not own:
+        lock_run(folder)
 
     # Open the log, and say what is trained.
     total = recipe.batch_size * processes * recipe.accumulate
@@ -133,8 +145,8 @@ def train(settings, dataset, device, began, rank, processes):
     deadline = began + 60 * running.minutes if running.minutes else float("inf")
     means, in_a_row, saved, logged = Means(), 0, start, start
     saved_at, since, waited = time.monotonic(), time.perf_counter(), 0.0
-    upcoming = list(itertools.islice(batches, recipe.accumulate))
     try:
+        upcoming = list(itertools.islice(batches, recipe.accumulate))
         for done in range(start + 1, recipe.iterations + 1):
             # Do a step. While the device works on it, fetch the next batches.
             if time.monotonic() > deadline:
@@ -177,13 +189,29 @@ def train(settings, dataset, device, began, rank, processes):
                     dist.barrier(waiting)
             if result.stop:
                 break
+    except BaseException:
+        # After steps that were skipped, the last checkpoint is the better one to go on from.
+        if folder and trainer.done and trainer.done > saved and not in_a_row:
+            save_after_error(trainer, folder, skipped)
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
+        batches.close()
         log.close()
     if folder:
         log.say(f"wrote {folder}/model_{done}.pth after {done} of {recipe.iterations} iterations, "
                 f"{trainer.samples} samples")
     return 0 if done == recipe.iterations or time.monotonic() > deadline else STOPPED
+
+
+def save_after_error(trainer, folder, skipped):
+    """Write a checkpoint of the iterations that are done, and say so. If it cannot be written, only say so."""
+    try:
+        trainer.save(folder, trainer.done, skipped, network_too=False)
+    except (InputError, OSError, RuntimeError) as error:
+        print(f"iteration {trainer.done} could not be saved: {str(error).splitlines()[0]}", file=sys.stderr)
+    else:
+        print(f"saved iteration {trainer.done}: --resume auto goes on from there", file=sys.stderr)
 
 
 if __name__ == "__main__":

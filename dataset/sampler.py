@@ -1,8 +1,11 @@
 """Choose the samples of each batch. Every choice is a function of the seed and of the sample's running number alone."""
 
+import atexit
 import functools
+import multiprocessing.connection
 import os
 import signal
+import threading
 
 import cv2
 import numpy as np
@@ -78,8 +81,9 @@ class BatchNumbers:
 def load_batches(dataset, numbers, *, workers=0, pin_memory=False):
     """Yield a batch for each list of running numbers in `numbers`: dicts like the dataset's samples, with B in front.
 
-    The workers live as long as the iteration, over all epochs. Global random generators are not touched. Raises
-    InputError, as the dataset does, naming a file that cannot be used.
+    The workers live as long as the iteration, over all epochs. However it ends, also by an error or by `close`, they
+    end with it. Global random generators are not touched. Raises InputError, as the dataset does, naming a file that
+    cannot be used, and if a worker is killed or lacks memory.
     """
     loader = DataLoader(
         dataset,
@@ -90,16 +94,65 @@ def load_batches(dataset, numbers, *, workers=0, pin_memory=False):
         generator=torch.Generator(),
         pin_memory=pin_memory,
     )
+    batches, processes = _start_loader(loader)
+    end_workers = functools.partial(_kill, processes)
+    # At the program's end, Python waits for child processes that are left, even if an error left this iteration open.
+    atexit.register(end_workers)
     try:
-        yield from loader
+        yield from batches
         return
     except InputError as error:
-        # A worker's error has the worker's traceback as its text, with the message at the end. This process's own
-        # traceback is dropped because it refers to the workers: they would live on until the garbage collector finds
-        # them, and each would then take five seconds to end.
+        # A worker's error has the worker's traceback as its text, with the message at the end.
         message = str(error).strip().rpartition("InputError: ")[2]
+        # A traceback refers to the loader, which would then keep its memory and its files until the error is forgotten.
         error.with_traceback(None)
+    except (RuntimeError, OSError, EOFError) as error:
+        message = _explain_loss(error, processes)
+        if message is None:
+            raise
+        error.with_traceback(None)
+    finally:
+        end_workers()
+        atexit.unregister(end_workers)
     raise InputError(message)
+
+
+def _kill(processes):
+    for process in processes:
+        process.kill()
+
+
+def _start_loader(loader):
+    """Return a DataLoader's iterator and its worker processes.
+
+    At its first iteration, DataLoader installs a handler for the whole process that raises an error wherever the main
+    thread is when a worker dies, also in the middle of an update of the weights. It is removed again: the iterator
+    itself notices within seconds that a worker is gone.
+    """
+    others = multiprocessing.active_children()
+    handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    iterator = iter(loader)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+    return iterator, [process for process in multiprocessing.active_children() if process not in others]
+
+
+def _explain_loss(error, processes):
+    """Return in one line what befell the worker processes, or None if the error has another cause."""
+    # A worker's connections may break a moment before it is known to be dead.
+    ending = multiprocessing.connection.wait([process.sentinel for process in processes], timeout=1)
+    for process in processes:
+        if process.sentinel in ending:
+            process.join()
+    dead = [process.exitcode for process in processes if process.exitcode]
+    if "/torch_" in str(error) or (dead and dead[0] == -getattr(signal, "SIGBUS", 0)):
+        return ("the shared memory, /dev/shm, is too small for the processes that prepare samples; fewer --workers "
+                "need less, and a container gets more with --shm-size or --ipc=host")
+    if dead:
+        how = f"by {signal.Signals(-dead[0]).name}" if dead[0] < 0 else f"with exit code {dead[0]}"
+        return (f"a process that prepares samples was ended {how}, as the system does when memory runs short; fewer "
+                "--workers need less")
+    return None
 
 
 def _start_worker(worker):
@@ -110,6 +163,5 @@ def _start_worker(worker):
     # worker from signals to the training's process group.
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-    # A batch system may signal every process, so a worker ignores the first SIGTERM. A second one, which PyTorch may
-    # send at the end, stops it.
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    # A batch system may signal every process, so a worker ignores SIGTERM. `load_batches` ends it in another way.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

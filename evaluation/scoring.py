@@ -6,7 +6,6 @@ pick from these values afterwards.
 """
 
 import itertools
-import multiprocessing
 import signal
 import sys
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from evaluation.measures import (
 )
 from util.errors import InputError
 from util.mask_rule import VOID, list_notices
+from util.processes import map_in_processes
 from util.progress import progress_bar
 
 FRAMES_PER_TASK = 8
@@ -240,7 +240,8 @@ def score_videos(videos, object_ids, rules, workers):
     """Score every frame of every video: return for each video the list of its FrameScores.
 
     videos: ScoredVideos. object_ids: for each video the ids to score, None for all ids in its masks. workers: number
-    of processes; the scores do not depend on it. Raises InputError naming every file that cannot be scored.
+    of processes; the scores do not depend on it. Raises InputError naming every file that cannot be scored, and if a
+    process is killed.
     """
     tasks = []
     for video, ids in zip(videos, object_ids, strict=True):
@@ -252,7 +253,7 @@ def score_videos(videos, object_ids, rules, workers):
     bar = progress_bar(sum(len(pairs) for pairs, _, _ in tasks), "scoring")
     scores = []
     with bar:
-        for done in _map_in_processes(tasks, min(workers, len(tasks))):
+        for done in _score_tasks(tasks, min(workers, len(tasks))):
             scores += done
             bar.increment(len(done))
     remaining = iter(scores)
@@ -274,7 +275,7 @@ def collect_object_score(video, label, ground_truth_id, prediction_id, frames, c
     return ObjectScore(video.name, label, video, tuple(chosen), ground_truth_id, prediction_id, j, f)
 
 
-def _map_in_processes(tasks, workers):
+def _score_tasks(tasks, workers):
     """Yield the result of `_score_task` for each task, in order."""
     threads = cv2.getNumThreads()
     # This call ends OpenCV's threads: a forked process would not have them, but wait for them forever.
@@ -285,9 +286,8 @@ def _map_in_processes(tasks, workers):
             yield from map(_score_task, tasks)
         else:
             # Forking takes milliseconds, a fresh interpreter with NumPy and OpenCV a third of a second.
-            context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-            with context.Pool(workers, _start_worker) as pool:
-                yield from pool.imap(_score_task, tasks)
+            method = "fork" if sys.platform == "linux" else "spawn"
+            yield from map_in_processes(_score_task, tasks, workers, method, _start_worker)
     finally:
         cv2.setNumThreads(threads)
 

@@ -23,6 +23,7 @@ class CompiledEngine:
 
     def __init__(self, engine, *, growing=False):
         self.config, self.dtype, self.device = engine.config, engine.dtype, engine.device
+        _keep_compiler_from_other_threads()
         compiles, captures = can_compile(engine.device.type), can_capture(engine.device.type)
         if not (compiles or captures):
             raise InputError("nothing can be compiled here, because torch.compile needs a C++ compiler")
@@ -148,6 +149,27 @@ def _list_addresses(x):
 def can_capture(device_type):
     """Return whether there are CUDA graphs on such a device."""
     return device_type == "cuda"
+
+
+@functools.cache
+def _keep_compiler_from_other_threads():
+    """Keep the process's first compilation from breaking what other threads do.
+
+    While torch.fx traces a function symbolically, it takes the calls of all modules in the process for a part of that
+    function, also those of other threads, which then fail. In a compilation, torch (2.4 to 2.14) does this once per
+    process: it traces a function that returns its argument, and keeps the result, a placeholder. Here the compiler gets
+    this placeholder without a trace.
+    """
+    try:
+        from torch._inductor.loop_body import InterpreterShim
+    except ImportError:
+        return
+    if not hasattr(InterpreterShim, "_dummy_gm"):
+        return
+    graph = torch.fx.Graph()
+    graph.output(graph.placeholder("x"))
+    placeholder = torch.fx.GraphModule({}, graph)
+    InterpreterShim._dummy_gm = staticmethod(lambda: placeholder)
 
 
 @functools.cache

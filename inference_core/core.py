@@ -3,8 +3,6 @@
 Its memory does not grow with the video, except in mode `stm`.
 """
 
-import contextlib
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,28 +17,6 @@ from util.mask_rule import MANY_IDS, refuse_soft_edges
 
 STRIDE = 16
 """The sides of an image are padded to multiples of this: keys and values have one position for 16×16 pixels."""
-
-
-@contextlib.contextmanager
-def exact_float32():
-    """Compute in full float32 precision inside a `with` block.
-
-    By default, torch on a GPU rounds the inputs of float32 convolutions to the ten bits of TF32. Tracking feeds its own
-    results back, frame after frame, so these errors add up: with TF32 the probabilities of the parity tests move by
-    4e-3 instead of 8e-6. If you want speed, choose half precision (`amp`).
-
-    The settings are those of the whole process, because torch (2.14) has none for a single thread, call or convolution.
-    So other threads that compute on a GPU during a step also use full float32. The settings are put back afterwards.
-    """
-    settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [setting.allow_tf32 for setting in settings]
-    for setting in settings:
-        setting.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.allow_tf32 = value
 
 
 class InferenceCore:
@@ -131,7 +107,6 @@ class InferenceCore:
         self._forget(ids)
 
     @torch.inference_mode()
-    @exact_float32()
     def step(self, image, mask=None, objects=None, *, end=False, needs_output=True):
         """Track the objects into the next frame, and take a mask of objects that appear or are corrected in it.
 

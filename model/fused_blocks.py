@@ -23,15 +23,13 @@ and where objects' and image's features are concatenated:
 The first dimension is 1 for what belongs to the frame and O for what belongs to its objects. h×w = H/16×W/16.
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import Bottleneck
 
-from model import onednn, winograd
+from model import exact, onednn, winograd
 from model.efficientnet_lite import EfficientNetLite0
 from model.sam import limit_norms
 
@@ -68,7 +66,7 @@ class LayerCopier:
 
     def copy_module(self, module):
         """Return a copy of a module that has no convolution to fuse anything with."""
-        return copy.deepcopy(module).to(self.dtype).requires_grad_(False).eval()
+        return exact.copy_exactly(module).to(self.dtype).requires_grad_(False).eval()
 
 
 def fold_norm(convolution, norm):
@@ -278,7 +276,7 @@ class Prediction(nn.Module):
 
     def forward(self, x):
         height, width = x.shape[-2:]
-        places = (self.weight @ _rows(x.float()).transpose(1, 2)).unflatten(2, (height, width))
+        places = exact.multiply(self.weight, _rows(x.float()).transpose(1, 2)).unflatten(2, (height, width))
         places = F.pad(places, (1, 1, 1, 1))
         total = self.bias.view(1, 1, 1).expand(x.shape[0], height, width)
         for place in range(9):
@@ -362,9 +360,9 @@ class Aggregation(nn.Module):
         pooled = F.max_pool2d(pooled, (min(2, height), min(2, width)))
         phi, g = _rows(pooled).split(self.inner, 2)
         # Dividing first keeps float16 from overflowing in the sum over positions.
-        pairs = (phi / (2 * phi.shape[1])).transpose(1, 2) @ g
+        pairs = exact.multiply((phi / (2 * phi.shape[1])).transpose(1, 2), g)
         pairs = pairs.unflatten(0, (2, -1)).sum(0).repeat(2, 1, 1)
-        return (_rows(theta) @ pairs).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return exact.multiply(_rows(theta), pairs).unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 def _rows(x):

@@ -142,6 +142,7 @@ class PlainEngine:
     """An engine that runs the trained network itself, under autocast.
 
     It is not a snapshot but what snapshots are compared with. It has the same methods as an InferenceNetwork.
+    On a GPU, its float32 is TF32 unless `model.exact.exact_float32` or torch's switches forbid that.
     """
 
     def __init__(self, network, dtype=torch.float32):

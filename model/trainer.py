@@ -43,6 +43,9 @@ class Trainer:
 
     Under a launcher each process has a Trainer, and all of them must make the same calls. A Trainer changes nothing of
     its process: seeds, threads and torch's switches are left to the script.
+
+    done: the number of iterations that are done, or None if a step was broken off while it changed the weights. So
+        after an error it tells whether there is something to save.
     """
 
     def __init__(self, network, settings, device, processes=1):
@@ -69,6 +72,7 @@ class Trainer:
         self._set_up_groups()
         self.average = WeightAverage(network, recipe.ema) if recipe.ema else None
         self.samples = 0
+        self.done = 0
         self._module = TrainingStep(network, settings.losses, recipe.damage, recipe.train == "keys", recipe.rollout > 0)
         self._use_frozen_trunk()
         if running.compile:
@@ -124,6 +128,7 @@ class Trainer:
         Raises InputError if the file is no checkpoint, or belongs to another network.
         """
         iteration, skipped = training_state.restore(path, self)
+        self.done = iteration
         self._set_up_groups()
         self._use_frozen_trunk()
         return iteration, skipped
@@ -161,6 +166,7 @@ class Trainer:
             else:
                 group["lr"] = rate
         if self._graphs:
+            self.done = None
             losses = self.settings.losses
             fraction = bootstrap_fraction(iteration, losses.start_warm, losses.end_warm, losses.top_p)
             finite, scalars, images = self._graphs.run(batches, draws, iteration, fraction)
@@ -171,7 +177,9 @@ class Trainer:
         self.samples += samples
         if self.average:
             self.average.update(samples)
-        return StepResult(finite, self._share_stop(), scalars, images)
+        stop = self._share_stop()
+        self.done = iteration + 1
+        return StepResult(finite, stop, scalars, images)
 
     def _update(self, batches, draws, iteration):
         """Do one update of the weights. Return (finite, scalars, images) of a StepResult.
@@ -199,6 +207,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.recipe.clip or float("inf"))
         # Update the weights, unless something is not finite.
+        self.done = None
         if not self.scaler.is_enabled():
             finite = finite & norm.isfinite()
             self._apply_gradients(finite)

@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import secrets
 from pathlib import Path
 
 try:
@@ -13,12 +15,22 @@ except ImportError:  # Windows
 
 from util.errors import InputError
 
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+"""The names that `atomic_path` gives."""
+
+_locks = set()
+"""The descriptors of the folders that this process holds, see `lock_folder`."""
+
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Yield a temporary path beside `path` that takes its place when the block ends without an error."""
+    """Yield a temporary path beside `path` that takes its place when the block ends without an error.
+
+    No other process or thread gets the same temporary path. One that a killed process left is removed by the next run
+    that has its folder to itself, see `lock_folder`.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -89,12 +101,15 @@ class JsonWriter:
 
 
 @contextlib.contextmanager
-def lock_folder(folder, alone=True, together=False):
+def lock_folder(folder, alone=True, together=False, cure="choose another --output"):
     """Keep other runs out of `folder` during the block. The lock ends with the process, even if it is killed.
 
     alone: fail if any process holds the folder. together: let processes of the same run hold it, too. The first process
     of a run of several gives both, and lets the others in once it has seen that nobody else is there; they give
-    alone=False, together=True.
+    alone=False, together=True. cure: what else the user can do than wait, for the message.
+
+    A run that is alone removes temporary files of `atomic_path` that an earlier run left in the folder when it was
+    killed.
 
     Raises InputError if another run holds the folder, which may be a run whose launcher was killed while its other
     processes live on. Without effect on Windows and on file systems without locks.
@@ -105,21 +120,37 @@ def lock_folder(folder, alone=True, together=False):
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
+    _locks.add(descriptor)
     try:
-        for wanted, kind in ((alone, fcntl.LOCK_EX), (together, fcntl.LOCK_SH)):
-            if wanted:
-                _lock(descriptor, kind, folder)
+        held = [_lock(descriptor, kind, folder, cure)
+                for wanted, kind in ((alone, fcntl.LOCK_EX), (together, fcntl.LOCK_SH)) if wanted]
+        if alone and all(held):
+            for path in folder.iterdir():
+                if _LEFTOVER.fullmatch(path.name):
+                    path.unlink()
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _locks:
+            _locks.remove(descriptor)
+            os.close(descriptor)
 
 
-def _lock(descriptor, kind, folder):
+def _lock(descriptor, kind, folder, cure):
+    """Return whether the folder is locked. It is not where the file system has no locks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"{folder}: another run is writing here; wait for its end, or choose another "
-                         "--output") from None
+        raise InputError(f"{folder}: another run is writing here; wait for its end, or {cure}") from None
     except OSError:
-        # No locks on this file system.
-        return
+        return False
+    return True
+
+
+def _leave_locks():
+    """In a forked process: let go of the locks. Otherwise it would hold them on when its parent is killed."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)

@@ -410,14 +410,6 @@ def test_cores_of_one_network_share_its_snapshot(tiny_network, clip):
         torch.testing.assert_close(*pair, atol=1e-4, rtol=0)
 
 
-def test_nothing_of_the_process_is_left_changed(tiny_network, clip):
-    frames, truth = clip
-    settings = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [setting.allow_tf32 for setting in settings]
-    InferenceCore(tiny_network).step(frames[0], truth[0])
-    assert [setting.allow_tf32 for setting in settings] == before
-
-
 @pytest.mark.slow
 def test_compiled_is_the_same_and_is_not_compiled_again_while_a_video_runs(tiny_network, clip):
     if not can_compile("cpu"):

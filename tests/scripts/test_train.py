@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ from model.training_step import TrainingStep
 from tests.conftest import ROOT
 from tests.trees import davis_tree, static_tree
 from util.errors import run_script
+from util.files import lock_folder
 from util.hyper_para import training_settings
 
 COMMON = ["--preset", "tiny", "--crop", "64", "--num_workers", "0", "--no_amp", "--backbone_weights", "none",
@@ -249,6 +251,116 @@ def test_sigterm_saves_and_ends(images, tmp_path, monkeypatch):
     assert run("--stage", 0, "--static_root", images, "--id", "t", "--iterations", 20, "--out_root", tmp_path,
                "--save_interval", 100) == 143
     assert (folder_of(tmp_path, "t") / "model_3_checkpoint.pth").exists()
+
+
+def raising(error):
+    def function(*arguments, **options):
+        raise error
+    return function
+
+
+def fail_at(step, monkeypatch, place, error):
+    """Make a call of this method of TrainingStep or of the optimizer fail, the one of this step."""
+    calls, method = [], getattr(*place)
+
+    def failing(*arguments, **options):
+        calls.append(0)
+        if len(calls) == step:
+            raise error
+        return method(*arguments, **options)
+
+    monkeypatch.setattr(*place, failing)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_what_is_done_is_saved_whatever_ends_the_training(error, images, tmp_path, monkeypatch, capsys):
+    arguments = ["--stage", 0, "--static_root", images, "--id", "e", "--iterations", 4, "--save_interval", 100,
+                 "--num_workers", 2, "--out_root", tmp_path, "--resume", "auto"]
+    with monkeypatch.context() as patch:
+        fail_at(3, patch, (TrainingStep, "forward"), error)
+        if isinstance(error, KeyboardInterrupt):
+            assert run(*arguments) == 130
+        else:
+            with pytest.raises(RuntimeError, match="out of memory"):
+                run(*arguments)
+    for process in multiprocessing.active_children():
+        process.join(10)
+    assert not multiprocessing.active_children()
+    assert [file.name for file in folder_of(tmp_path, "e").glob("*.pth")] == ["model_2_checkpoint.pth"]
+    assert "saved iteration 2: --resume auto goes on from there" in capsys.readouterr().err
+    assert run(*arguments) == 0
+    assert "model_2_checkpoint.pth, iteration 2" in capsys.readouterr().out
+    assert run(*arguments, "--id", "whole") == 0
+    assert equal(*(weights(folder_of(tmp_path, name) / "model_4.pth") for name in ("e", "whole")))
+
+
+def test_weights_that_were_half_updated_are_not_saved(images, tmp_path, monkeypatch):
+    fail_at(2, monkeypatch, (torch.optim.Adam, "step"), RuntimeError("in the middle"))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        run("--stage", 0, "--static_root", images, "--id", "h", "--save_interval", 100, "--out_root", tmp_path)
+    assert not list(folder_of(tmp_path, "h").glob("*.pth"))
+
+
+def test_an_error_that_cannot_be_saved_after_stays_the_error(images, tmp_path, monkeypatch, capsys):
+    fail_at(2, monkeypatch, (TrainingStep, "forward"), RuntimeError("the cause"))
+    monkeypatch.setattr("model.training_state.torch.save", raising(OSError(28, "No space left on device")))
+    with pytest.raises(RuntimeError, match="the cause"):
+        run("--stage", 0, "--static_root", images, "--id", "f", "--save_interval", 100, "--out_root", tmp_path)
+    assert "iteration 1 could not be saved: " in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_into_one_folder(images, tmp_path, capsys):
+    arguments = ["--stage", 0, "--static_root", images, "--id", "l", "--out_root", tmp_path, "--resume", "auto"]
+    assert run(*arguments, "--iterations", 1) == 0
+    with lock_folder(folder_of(tmp_path, "l")):
+        capsys.readouterr()
+        assert run(*arguments, "--iterations", 2) == 2
+        assert "another run is writing here; wait for its end, or choose another --id" in capsys.readouterr().err
+    assert run(*arguments, "--iterations", 2) == 0
+
+
+FAILING = """
+import runpy, sys
+sys.path.insert(0, {root!r})
+from model.training_step import TrainingStep
+forward = TrainingStep.forward
+def failing(self, batch, iteration, numbers):
+    if iteration == 2:
+        raise MemoryError("as much as this")
+    return forward(self, batch, iteration, numbers)
+TrainingStep.forward = failing
+runpy.run_path({root!r} + "/train.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_training_with_workers_ends_after_an_error(images, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING.format(root=str(ROOT)))
+    ended = subprocess.run([sys.executable, str(tmp_path / "failing.py"), *COMMON, "--stage", "0", "--static_root",
+                            str(images), "--num_workers", "2", "--id", "x", "--out_root", str(tmp_path / "out"),
+                            "--save_interval", "100"], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and "as much as this" in ended.stderr
+    assert (folder_of(tmp_path / "out", "x") / "model_2_checkpoint.pth").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_training_in_one_line(images, tmp_path):
+    training = subprocess.Popen([*COMMAND, "--stage", "0", "--static_root", str(images), "--num_workers", "2", "--id",
+                                 "x", "--out_root", str(tmp_path), "--save_interval", "10000", "--iterations", "10000"],
+                                stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("*_x/log.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(int(Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()[0]), signal.SIGKILL)
+        error = training.communicate(timeout=60)[1]
+    finally:
+        training.kill()
+    assert training.returncode == 2 and "Traceback" not in error
+    assert "train.py: error: a process that prepares samples was ended by SIGKILL" in error.splitlines()[-1]
+    # The worker was missed while the next batch was fetched, before the iteration's log.
+    done = log_of(tmp_path, "x")[-1]["iteration"] + 1
+    assert (folder_of(tmp_path, "x") / f"model_{done}_checkpoint.pth").exists()
 
 
 @pytest.mark.slow

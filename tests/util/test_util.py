@@ -1,4 +1,7 @@
 import io
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -8,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import ROOT
 from util.errors import InputError, run_script
-from util.files import atomic_path
+from util.files import atomic_path, lock_folder
 from util.hyper_para import OptionParser
 from util.image_io import davis_palette, read_image, read_mask, write_mask
 from util.overlay import draw_ids, draw_overlay, draw_stamp
@@ -55,6 +59,47 @@ def test_nothing_half_written_takes_a_file_s_place(tmp_path):
         raise RuntimeError
     assert (tmp_path / "a").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    with atomic_path(tmp_path / "a") as one, atomic_path(tmp_path / "a") as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "a").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+HOLDER = """
+import os, sys, time
+from util.files import atomic_path, lock_folder
+with lock_folder(sys.argv[1]), atomic_path(sys.argv[1] + "/a") as temporary:
+    temporary.write_text("half")
+    if not os.fork():
+        print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="locks need fork and flock")
+def test_a_killed_run_leaves_neither_lock_nor_half_a_file(tmp_path):
+    """Although a process that it forked, as those of a DataLoader are, lives on for a while."""
+    (tmp_path / ".mine.part").write_text("of the user")
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE,
+                              start_new_session=True)
+    try:
+        assert holder.stdout.readline() == b"ready\n"
+        with pytest.raises(InputError, match="another run is writing here"), lock_folder(tmp_path):
+            pass
+        assert len(list(tmp_path.glob(".a.*.part"))) == 1
+        holder.kill()
+        holder.wait()
+        with lock_folder(tmp_path):
+            assert [path.name for path in tmp_path.iterdir()] == [".mine.part"]
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.stdout.close()
+
 
 
 def test_unreadable_images(tmp_path):

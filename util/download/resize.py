@@ -1,9 +1,7 @@
 """Makes smaller copies of videos, so that training reads less."""
 
-import multiprocessing
 import shutil
 import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import numpy as np
 from PIL import Image
@@ -12,6 +10,7 @@ from util.errors import InputError
 from util.files import atomic_path
 from util.image_io import read_image, read_mask, read_palette, write_mask
 from util.machine import available_cores
+from util.processes import map_in_processes
 from util.progress import progress_bar
 
 
@@ -20,23 +19,20 @@ def resize_videos(source, target, side=480):
 
     Images are resized bicubically (to JPEG of quality 95), masks by nearest neighbour, with their palette; none is
     enlarged. Files that are there already stay as they are. Returns how many files there are now. Raises InputError
-    that names an unreadable file, after all others are done.
+    that names an unreadable file, after all others are done, and if a process is killed.
     """
     folders = [path for kind in ("JPEGImages", "Annotations") for path in sorted((source / kind).iterdir())
                if path.is_dir()]
     count, failures = 0, []
     bar = progress_bar(len(folders), f"resizing {source}")
-    # The processes are not forked, since the parent may have threads.
-    pool = ProcessPoolExecutor(available_cores(), multiprocessing.get_context("spawn"), _ignore_interrupts)
+    jobs = [(path, target / path.relative_to(source), side) for path in folders]
     try:
-        for job in as_completed([pool.submit(_resize_folder, path, target / path.relative_to(source), side)
-                                 for path in folders]):
-            done, failed = job.result()
+        # The processes are not forked, since the parent may have threads.
+        for done, failed in map_in_processes(_resize_folder, jobs, available_cores(), "spawn", _ignore_interrupts):
             count += done
             failures += failed
             bar.increment()
     finally:
-        pool.shutdown(cancel_futures=True)
         bar.finish(dirty=True)
     if failures:
         raise InputError(f"{min(failures)}; {len(failures)} of {count + len(failures)} files could not be resized")
@@ -48,8 +44,12 @@ def _ignore_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _resize_folder(source, target, side):
-    """Resize one folder of images or masks. Returns how many are done, and a message for each of the others."""
+def _resize_folder(job):
+    """Resize one folder of images or masks. Returns how many are done, and a message for each of the others.
+
+    job: (source folder, target folder, length of the shorter side).
+    """
+    source, target, side = job
     suffix, resize = (".png", _resize_mask) if source.parent.name == "Annotations" else (".jpg", _resize_image)
     target.mkdir(parents=True, exist_ok=True)
     count, failures = 0, []
