@@ -2,7 +2,7 @@
 
     python benchmark.py                                     # base, 480×854, two objects, float32
     python benchmark.py --protocol stcn step phases --precision bfloat16
-    python benchmark.py --protocol stcn --reference         # the same network as training runs it
+    python benchmark.py --protocol stcn --reference         # the network as training runs it, on a GPU with TF32
     python benchmark.py --protocol all --precision float16 --compile --json results.json
     python benchmark.py --protocol train --video-root my_videos --workers 8
 
