@@ -16,8 +16,8 @@ lost, give masks of later frames, too: a folder of PNGs named after their frames
 gives the only object of a mask an id. FRAME is a frame's name, or the number in it; frames of a video file, and those
 with more than a number in their names, are counted from 0. The output for a frame with a mask is this mask.
 
-With --start, the mask is that of the frame there, and frames keep the numbers that they have in the file. Without a
-mask, the script writes that frame to first.png in the folder of --output, says how to go on, and ends with exit code 2.
+With --start, the mask is that of the frame there, and frames keep the numbers of the whole video. Without a mask, the
+script writes that frame to first.png in the folder of --output, says how to go on, and ends with exit code 2.
 
 The script writes masks/NAME.png (indexed, with the DAVIS palette), overlay.mp4 and summary.json into the folder of
 --output, and with --save-scores scores/NAME.npz. It handles one frame after another, so a long video needs no more
@@ -193,9 +193,10 @@ def track(tracking, job, network, frames, masks, folder):
     extra = ", overlay.mp4" if output.overlay else ""
     print(f"wrote {output.finished} masks to {output.masks}{extra} and summary.json beside it "
           f"({whole_time.count} frames, {whole_time.count / seconds:.2f} frames/s end to end)")
-    for frame, mask in waiting.items():
-        raise InputError(f"{mask}: not used, since the video has no frame {frame}; it ends after {whole_time.count} "
-                         "frames")
+    if waiting:
+        frame, mask = next(iter(waiting.items()))
+        raise InputError(f"{mask}: not used, since frame {frame} is not among the {whole_time.count} frames that could "
+                         f"be tracked, from {frames.first} on")
 
 
 def describe_run(tracking, job, network, frames, masks, size):

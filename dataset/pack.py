@@ -230,9 +230,9 @@ def _compress(files):
 
     files: list of (image file, mask file).
     """
-    images, rows = [], []
+    images, rows, colours = [], [], {}
     for image_file, mask_file in files:
-        image, mask = _read_reduced(image_file, mask_file)
+        image, mask = _read_reduced(image_file, mask_file, colours)
         if images and image.shape != images[0].shape:
             raise InputError(f"{image_file}: the frame is {pixels(image.shape[1::-1])} pixels after reduction, the "
                              f"video's first one {pixels(images[0].shape[1::-1])}")
@@ -249,10 +249,13 @@ def _compress(files):
         return buffer.getvalue(), rows
 
 
-def _read_reduced(image_file, mask_file):
-    """Return image uint8 H×W×3 and mask uint8 H×W of object ids, reduced to LINES and LONGEST."""
+def _read_reduced(image_file, mask_file, colours):
+    """Return image uint8 H×W×3 and mask uint8 H×W of object ids, reduced to LINES and LONGEST.
+
+    colours: see `open_mask`.
+    """
     image = read_image(image_file, shorter=LINES)
-    mask = read_mask(mask_file)
+    mask = read_mask(mask_file, colours=colours)
     height, width = image.shape[:2]
     if abs(mask.shape[0] * width - mask.shape[1] * height) > max(mask.shape):
         raise InputError(f"{mask_file}: the mask has {pixels(mask.shape[::-1])} pixels, the image has other "

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from inference_core.core import scale_size
 from util.errors import InputError
-from util.image_io import mask_files, open_mask
+from util.image_io import find_numbers, mask_files, open_mask
 from util.mask_rule import VOID
 
 
@@ -52,7 +52,7 @@ def find_masks(values, frames, shorter=None, notices=None):
     """Return {frame's name: GivenMask} for the values of --mask, in the order of the frames.
 
     values: each is a mask file (for the first frame), a folder of mask files named after their frames, FRAME:PNG or
-    FRAME:PNG:ID. frames: an ImageFrames or VideoFrames of util.video. shorter: the shorter side to which frames are
+    FRAME:PNG:ID. frames: as `util.video.open_frames` returns them. shorter: the shorter side to which frames are
     reduced, None for none. notices: a list that gets (file, sentence) for what may not be as it was meant.
 
     An empty mask in a folder gives nothing new, and is left out. Raises InputError if a mask cannot be read, does not
@@ -136,36 +136,16 @@ def _split_value(value):
 
 
 def _find_frame(key, file, frames, from_folder):
-    """Return the name of the frame that a key stands for, and a notice or None. Raises InputError if there is none.
-
-    A name is matched as it is, or by its number: 125 is 00125, whatever frame comes first. Only where frames' names
-    are more than a number, the number in FRAME:PNG counts frames from 0.
-    """
-    names = frames.names
+    """Return the name of the frame that a key stands for, and a notice or None. Raises InputError if there is none."""
     if key is None:
         return frames.first, None
-    numbers = _numbers(key)
-    if not names:
-        if not key.isdecimal() and not (from_folder and len(numbers) == 1):
-            raise InputError(f"{file}: the frames of a video file are numbered from 0, {key} is no such number")
-        if not frames.holds(numbers[0]):
-            count = "" if frames.length is None else f", it has {frames.length} frames, from {frames.first} on"
-            raise InputError(f"{file}: the video has no frame {key}{count}")
-        return frames.name(numbers[0]), None
-    if key in names:
-        return key, None
-    same = [name for name in names if numbers and (_numbers(name) == numbers or _numbers(name)[-1:] == numbers)]
-    if key.isdecimal() and not from_folder and not any(name.isdecimal() for name in names):
-        same, other = names[int(key):int(key) + 1], same
-        if same and other and same != other:
-            return same[0], f"{key} counts frames from 0, so this is the mask of {same[0]}, not of {other[0]}"
-    if len(same) == 1:
-        return same[0], None
-    if same:
-        raise InputError(f"{file}: {key} may be frame {same[0]} or {same[1]}; give the frame's whole name")
-    raise InputError(f"{file}: no frame is called {key}; the frames are {names[0]} to {names[-1]}")
-
-
-def _numbers(name):
-    """Return the list of the numbers in a name."""
-    return [int(digits) for digits in re.findall(r"\d+", name)]
+    if frames.names:
+        # The name of a file in a folder holds a frame's number, and is no place in an order.
+        return frames.find(key, file, counts=not from_folder)
+    numbers = find_numbers(key)
+    if not key.isdecimal() and not (from_folder and len(numbers) == 1):
+        raise InputError(f"{file}: the frames of a video file are numbered from 0, {key} is no such number")
+    if not frames.holds(numbers[0]):
+        count = "" if frames.length is None else f", and there are {frames.length} frames"
+        raise InputError(f"{file}: no frame {key} is tracked; the first is {frames.first}{count}")
+    return frames.name(numbers[0]), None

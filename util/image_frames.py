@@ -12,7 +12,7 @@ from PIL import Image
 from util.errors import InputError
 from util.files import atomic_path
 from util.frames import Frame, FrameRange, number_name
-from util.image_io import check_size, frames_in_order, read_image
+from util.image_io import check_size, find_numbers, frames_in_order, read_image
 from util.pipeline import read_ahead
 from util.video_writer import Look
 
@@ -53,9 +53,9 @@ class ImageFrames:
                                 "not that of their names")
         # Of the whole video, so that a part of it looks the same.
         self._bits = self._find_bits()
-        names = [file.stem for file in self._files]
-        first = 0 if start is None else _find_name(names, start, "--start")
-        last = len(names) - 1 if end is None else _find_name(names, end, "--end")
+        self._all_names = names = [file.stem for file in self._files]
+        first = 0 if start is None else self._find_position(start, "--start")
+        last = len(names) - 1 if end is None else self._find_position(end, "--end")
         if first > last:
             raise InputError(f"--start {start} is after --end {end}")
         self._files = self._files[first:last + 1]
@@ -71,6 +71,27 @@ class ImageFrames:
         for file, image in zip(self._files[1:], read_ahead(self._read, self._files[1:], DECODING_THREADS), strict=True):
             yield Frame(file.stem, check_size(self.size, image, file))
 
+    def find(self, key, title, counts=True):
+        """Return the name of the frame that `key` means, and a notice or None; for the parameters see `_find_name`.
+
+        Raises InputError if there is no such frame, or none from start to end.
+        """
+        index, notice = _find_name(self._all_names, key, title, counts)
+        name = self._all_names[index]
+        if name not in self.names:
+            raise InputError(f"{title}: frame {name} is not between --start and --end; the frames there are "
+                             f"{self.names[0]} to {self.names[-1]}")
+        return name, notice
+
+    def _find_position(self, text, option):
+        names = self._all_names
+        if text not in names and not text.isdecimal():
+            raise InputError(f"{option}: no frame is called {text}; the frames are {names[0]} to {names[-1]}, and "
+                             "images have no times")
+        index, notice = _find_name(names, text, option)
+        self.notices += [f"{option}: {notice}"] if notice else []
+        return index
+
     def _find_bits(self):
         """How many bits the values of this video's images of 16 bits have; 16 if they are none, or bright."""
         if not has_16_bits(self._files[0]):
@@ -78,7 +99,7 @@ class ImageFrames:
         bits = bits_of(int(values.max()) for values in read_ahead(_read_deep, self._files, DECODING_THREADS)
                        if values is not None)
         if bits < 16:
-            self.notices.append(f"{self._files[0].parent}: {scaling_notice(bits)}")
+            self.notices.append(scaling_notice(bits))
         return bits
 
     def _read(self, file):
@@ -248,18 +269,28 @@ def _read_deep(path):
     return values if values.ndim == 2 else np.ascontiguousarray(values[..., 2::-1])
 
 
-def _find_name(names, text, option):
-    """The index of the frame that a name or a number means: the same number in a name, or else a position from 0."""
-    if text in names:
-        return names.index(text)
-    if text.isdecimal():
-        numbered = [index for index, name in enumerate(names) if name.isdecimal() and int(name) == int(text)]
-        if numbered:
-            return numbered[0]
-        if not any(name.isdecimal() for name in names) and int(text) < len(names):
-            return int(text)
-    raise InputError(f"{option} {text}: no frame is called so; the frames are {names[0]} to {names[-1]}, and images "
-                     "have no times")
+def _find_name(names, key, title, counts=True):
+    """Return the index of the frame that `key` means in a video's `names`, and a notice or None.
+
+    A name is matched as it is, or by its number: 125 is 00125, whatever frame comes first. Only where frames' names
+    are more than a number, a number alone counts frames from 0, unless `counts` is False. title: what gave the key, in
+    messages. Raises InputError if no frame is meant, or it is not clear which.
+    """
+    if key in names:
+        return names.index(key), None
+    numbers = find_numbers(key)
+    same = [index for index, name in enumerate(names)
+            if numbers and numbers in (find_numbers(name), find_numbers(name)[-1:])]
+    if key.isdecimal() and counts and not any(name.isdecimal() for name in names):
+        same, other = [int(key)] if int(key) < len(names) else [], same
+        if same and other and same != other:
+            return same[0], f"{key} counts frames from 0 and means {names[same[0]]}, not {names[other[0]]}"
+    if len(same) == 1:
+        return same[0], None
+    if same:
+        raise InputError(f"{title}: {key} may be frame {names[same[0]]} or {names[same[1]]}; give the frame's whole "
+                         "name")
+    raise InputError(f"{title}: no frame is called {key}; the frames are {names[0]} to {names[-1]}")
 
 
 def write_image(path, image):

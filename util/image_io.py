@@ -20,6 +20,11 @@ def natural(name):
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
+def find_numbers(name):
+    """Return the list of the numbers in a name."""
+    return [int(digits) for digits in re.findall(r"\d+", name)]
+
+
 def is_image(path):
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 

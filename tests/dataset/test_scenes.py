@@ -69,6 +69,23 @@ def test_pack_keeps_pictures_and_exact_masks(root, pack):
         assert np.abs(pixels[..., :3].astype(int) - image).mean() < 6
 
 
+def test_masks_in_colours_are_packed_as_they_are_trained_on(tmp_path):
+    """A colour is one object all through a video."""
+    for folder in ("JPEGImages/ball", "Annotations/ball"):
+        (tmp_path / folder).mkdir(parents=True)
+    for time in range(8):
+        image, ids = np.full((120, 160, 3), 120, np.uint8), np.zeros((120, 160), np.uint8)
+        for object_id in (2, 1) if time else (1,):
+            draw(image, ids, object_id, (40 + 60 * object_id - 6 * time, 60), 20)
+        Image.fromarray(image).save(tmp_path / "JPEGImages/ball" / f"{time:05d}.jpg")
+        colours = np.array([[0, 0, 0], [20, 30, 40], [210, 220, 230]], np.uint8)[ids]
+        Image.fromarray(colours).save(tmp_path / "Annotations/ball" / f"{time:05d}.png")
+    write_pack(tmp_path / "pack", [], find_videos(tmp_path))
+    pack = read_pack(tmp_path / "pack")
+    for time, mask in enumerate(pack.pixels.view(8, 120, 160, 4)[..., 3]):
+        assert mask[60, 100 - 6 * time] == 1 and mask[60, 155 - 6 * time] == (2 if time else 0)
+
+
 def test_pack_knows_objects(pack):
     image = pack.objects[pack.objects[:, 0] == 7]
     assert image[:, 1:3].tolist() == [[1, 1], [2, 2]]

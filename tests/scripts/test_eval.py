@@ -302,6 +302,20 @@ def test_interrupted_sequences_are_computed_again(clip, tiny_checkpoint, tmp_pat
     assert len(read(tmp_path / "out" / "video")) == 4
 
 
+def test_dark_images_of_16_bits_are_said_once(clip, tiny_checkpoint, tmp_path, capsys):
+    for video in ("a", "b"):
+        for folder in ("JPEGImages", "Annotations"):
+            (tmp_path / folder / video).mkdir(parents=True)
+        for number in range(2):
+            grey = clip[0][number][..., 0].astype(np.uint16) * 16
+            Image.fromarray(grey).save(tmp_path / "JPEGImages" / video / f"{number}.png")
+        write_mask(tmp_path / "Annotations" / video / "0.png", clip[1][0])
+    assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / "out", "--model",
+               tiny_checkpoint) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "16 bits" in line]
+    assert len(lines) == 1 and lines[0].startswith("note: a and 1 more: no value above 4095")
+
+
 def test_generic_frames_are_in_natural_order(clip, tiny_network, tiny_checkpoint, tmp_path):
     """Hidden folders are no sequences."""
     frames, truth = clip[0][:11], clip[1]

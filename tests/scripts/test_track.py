@@ -316,7 +316,7 @@ def test_number_that_may_be_two_frames_is_refused_or_said(inputs, tiny_checkpoin
     assert run("--video", frames, "--mask", tmp_path / "given", *arguments) == 2
     assert one_line_error(capsys, "0 may be frame a_0 or b_0")
     assert run("--video", inputs / "frames", "--mask", f"6:{inputs / 'first.png'}", *arguments) == 0
-    assert "6 counts frames from 0, so this is the mask of img_11, not of img_6" in capsys.readouterr().err
+    assert "first.png: 6 counts frames from 0 and means img_11, not img_6" in capsys.readouterr().err
 
 
 def test_mask_of_a_frame_that_no_video_has(inputs, stream, tiny_checkpoint, tmp_path, capsys):
@@ -328,8 +328,35 @@ def test_mask_of_a_frame_that_no_video_has(inputs, stream, tiny_checkpoint, tmp_
     assert not (tmp_path / "out").exists()
     # The header of this Matroska file does not say how many frames there are.
     assert run("--video", stream[0], *arguments) == 2
-    assert one_line_error(capsys, "later.png", "not used", "ends after 12 frames")
+    assert one_line_error(capsys, "later.png", "not used", "not among the 12 frames")
     assert len(names(tmp_path / "out" / "masks")) == 12
+
+
+def test_masks_of_a_part(inputs, tiny_checkpoint, tmp_path, capsys):
+    """Their frames have the numbers of the whole video."""
+    arguments = ["--start", "4", "--model", tiny_checkpoint, "--no-overlay", "--output"]
+    for video, found, before in (("clip.mp4", ["00004", "00006"], "no frame 3 is tracked; the first is 00004"),
+                                 ("frames", ["img_9", "img_11"], "frame img_8 is not between --start and --end")):
+        masks = ["--video", inputs / video, "--mask", inputs / "first.png"]
+        assert run(*masks, f"6:{inputs / 'later.png'}", *arguments, tmp_path / video) == 0
+        assert list(json.loads((tmp_path / video / "summary.json").read_text())["annotated"]) == found
+        capsys.readouterr()
+        assert run(*masks, f"3:{inputs / 'later.png'}", *arguments, tmp_path / "none") == 2
+        assert one_line_error(capsys, "later.png", before)
+    # Where the part ends by time, it is known only at the end.
+    assert run("--video", inputs / "clip.mp4", "--mask", inputs / "first.png", f"10:{inputs / 'later.png'}", "--end",
+               "0.25s", *arguments, tmp_path / "end") == 2
+    assert one_line_error(capsys, "later.png", "frame 00010 is not among the 3 frames", "from 00004 on")
+
+
+def test_first_frame_drawn_upon_in_flat_colours_is_a_mask(inputs, tiny_checkpoint, tmp_path, clip, capsys):
+    assert run(inputs / "clip.mp4", "--start", "4", "--output", tmp_path) == 2
+    drawn = np.array([[0, 0, 0], [250, 120, 30], [40, 90, 200]], np.uint8)[clip[1][4]]
+    Image.fromarray(drawn).save(tmp_path / "first.png")
+    assert run(inputs / "clip.mp4", tmp_path / "first.png", "--start", "4", "--output", tmp_path, "--model",
+               tiny_checkpoint, "--no-overlay") == 0
+    assert "#fa781e is object 1, #285ac8 is object 2" in capsys.readouterr().err
+    assert (written(tmp_path / "masks")["00004"] == clip[1][4]).all()
 
 
 def test_empty_mask_in_a_folder_gives_nothing_new(inputs, tiny_checkpoint, tmp_path, clip, capsys):

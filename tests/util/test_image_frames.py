@@ -151,8 +151,25 @@ def test_a_part_of_a_folder(tmp_path, names, start, end, expected):
     assert [frame.name for frame in frames] == expected == frames.names and frames.first == expected[0]
 
 
-@pytest.mark.parametrize("start, end, error", [("0", None, "--start 0: no frame is called so; the frames are 00001 to"),
-                                               ("1.5", None, "images have no times"), ("2", "1", "is after --end 1")])
+def test_a_number_that_counts_says_so(tmp_path):
+    """--start and masks find the same frame by the same number, counted in the whole video."""
+    for number in range(5, 12):
+        Image.fromarray(images()[0]).save(tmp_path / f"img_{number}.png")
+    frames = open_frames([str(tmp_path)], start="3", end="img_10")
+    assert frames.first == "img_8" and frames.find("4", "mask.png") == ("img_9", None)
+    assert frames.find("5", "mask.png") == ("img_10", "5 counts frames from 0 and means img_10, not img_5")
+    assert frames.find("10", "mask.png", counts=False) == ("img_10", None)
+    assert frames.notices == []
+    for key, counts in (("2", True), ("img_11", True), ("7", False)):
+        with pytest.raises(InputError, match=r"mask.png: frame img_\d+ is not between --start and --end; .* img_8"):
+            frames.find(key, "mask.png", counts)
+    notices = open_frames([str(tmp_path)], start="5").notices
+    assert notices == ["--start: 5 counts frames from 0 and means img_10, not img_5"]
+
+
+@pytest.mark.parametrize("start, end, error", [("0", None, "--start: no frame is called 0; the frames are 00001 to"),
+                                               ("1.5", None, "images have no times"),
+                                               ("2s", None, "images have no times"), ("2", "1", "is after --end 1")])
 def test_parts_that_are_none(tmp_path, start, end, error):
     for name in ("00001", "00002"):
         Image.fromarray(images()[0]).save(tmp_path / f"{name}.png")
