@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from inference_core.core import exact_float32
+from model.exact import exact_float32
 from model.initialise import make_starting_network
 from model.trainer import Trainer, merge_scalars
 from model.training_log import Means

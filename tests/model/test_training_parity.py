@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference_core.core import exact_float32
 from model import NetworkConfig
+from model.exact import exact_float32
 from model.trainer import learning_rate
 from model.training_step import TrainingStep
 from tests.conftest import SHARED, recipe_network
