@@ -12,7 +12,7 @@ from util.errors import run_script
 RECIPE = ["--preset", "compact", "--backbone_weights", "none", "--crop", "64", "--batch_size", "2",
           "--num_workers", "0", "--device", "cpu", "--amp_dtype", "bfloat16", "--dice_weight", "1",
           "--trunk_lr", "0.25", "--clip", "1",
-          "--warm_up", "--iterations", "2", "--lr", "2.5e-4", "--start_warm", "1", "--end_warm", "2"]
+          "--warm_up", "1", "--iterations", "2", "--lr", "2.5e-4", "--start_warm", "1", "--end_warm", "2"]
 
 
 def run(script, *arguments):
