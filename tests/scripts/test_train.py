@@ -539,7 +539,7 @@ def test_faults_of_the_data_are_all_named_before_training_starts(images, videos,
     assert run(*arguments, "--exclude", tmp_path / "bad.txt", "--check_data") == 0
     assert "8 images and their masks: every file can be used" in capsys.readouterr().out
     assert run(*arguments, "--exclude", tmp_path / "none.txt") == 2
-    assert "none.txt: cannot be read as a list of names" in capsys.readouterr().err
+    assert "none.txt: cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
 def test_downloads_go_where_training_looks_for_them():
