@@ -193,7 +193,7 @@ def find_lost_objects(video):
         return []
     ids = ", ".join(map(str, sorted(lost)))
     folder = next(iter(video.masks.values())).parent
-    return [(folder, f"meta.json names object {ids}, which no mask of a frame shows, so it is not tracked")]
+    return [(folder, f"meta.json names objects that no mask of a frame shows, so they are not tracked: {ids}")]
 
 
 def _find_home(root, folders, needed):

@@ -59,8 +59,8 @@ def find_davis_videos(root, year, split, results, annotations="Annotations", end
     wanted, videos = {}, []
     short = [name for name, masks in all_masks.items() if not (ends or masks[1:-1])]
     if short:
-        raise InputError(f"{folder}: fewer than three annotated frames in {', '.join(short)}; the first and the last are "
-                         f"not scored, so take these out of {listing}, or score with evaluation/generic.py")
+        raise InputError(f"{folder}: fewer than three annotated frames in {', '.join(short)}; the first and the last "
+                         f"are not scored, so take these out of {listing}, or score with evaluation/generic.py")
     for name, masks in all_masks.items():
         scored = masks if ends else masks[1:-1]
         # As in the official tool, frames are named without dots: 00.01.png is frame 0001.

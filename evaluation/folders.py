@@ -3,13 +3,13 @@
 from dataset.trees import list_folder_names
 from evaluation.scoring import name_files
 from util.errors import InputError, name_a_few
-from util.files import is_hidden
-from util.image_io import natural
+from util.image_io import is_image, natural
 
 
 def list_masks(folder):
     """Return the names of the PNG files in a folder, in the order of the frames; hidden files are left out."""
-    return sorted((path.name for path in folder.glob("*.png") if not is_hidden(path.name)), key=natural)
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted((file.name for file in files if is_image(file) and file.suffix.lower() == ".png"), key=natural)
 
 
 def list_folders(folder):

@@ -13,6 +13,29 @@ except ImportError:  # Windows
 
 from util.errors import InputError
 
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path` that takes its place when the block ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def file_sha256(path):
+    """The SHA-256 of a file's bytes in hexadecimal, which tells one file of weights from another."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 SYSTEM_NAMES = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 """Files and folders that systems leave in folders and archives without being asked."""
 
@@ -43,28 +66,6 @@ def read_text(path):
         with contextlib.suppress(UnicodeDecodeError):
             return data.decode(encoding).removeprefix("\ufeff")
     raise AssertionError("latin-1 decodes everything")
-
-
-@contextlib.contextmanager
-def atomic_path(path):
-    """Yield a temporary path beside `path` that takes its place when the block ends without an error."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def file_sha256(path):
-    """The SHA-256 of a file's bytes in hexadecimal, which tells one file of weights from another."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_json(path, content):
