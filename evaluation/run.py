@@ -98,7 +98,7 @@ class _Run:
             waiting = [video for video in videos if self.results.read_finished(video) is None]
             if len(waiting) < len(videos):
                 print(f"{len(videos) - len(waiting)} of {len(videos)} videos are finished already")
-            lost = list_notices(notice for video in waiting for notice in find_lost_objects(video))
+            lost = list_notices(notice for video in videos for notice in find_lost_objects(video))
             for line in [*list_video_notices(videos), *lost]:
                 print(f"note: {line}", file=sys.stderr)
             shares[0] = share_videos(waiting, self.processes)
