@@ -66,7 +66,7 @@ from util.hyper_para import (
     fill_recipe,
 )
 from util.image_io import write_mask
-from util.machine import keep_freed_memory, resident
+from util.machine import computing_threads, keep_freed_memory, resident
 from util.pipeline import Background
 from util.progress import progress_bar
 from util.timing import peak_memory_mb
@@ -101,8 +101,7 @@ def get_args_parser():
 
 def main(args):
     settings = benchmark_settings(args)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or computing_threads())
     device = pick_device(settings.device)
     if device.type == "cpu" and settings.mode != "stm":
         keep_freed_memory()

@@ -14,13 +14,12 @@ import sys
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import OptionParser, ResultSettings, TrackingSettings, settings_from
+from util.hyper_para import DAVIS_FOLDER, OptionParser, ResultSettings, TrackingSettings, settings_from
 
 
 def get_args_parser():
     parser = OptionParser("eval_davis.py", __doc__)
-    parser.add_argument("--davis-path", required=True, metavar="FOLDER",
-                        help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
+    parser.add_argument("--davis-path", required=True, metavar="FOLDER", help=DAVIS_FOLDER)
     parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
                         help="which videos to track (default: %(default)s)")
     parser.add_argument("--repeat", type=int, metavar="N",

@@ -3,9 +3,10 @@
     python eval_davis_2016.py --davis-path DAVIS/2017 --output prediction/s012_2016 --model W.pth \\
         --mode two-frames-compress --mem-every 3 --top 40
 
-DAVIS 2016 is a part of DAVIS 2017, so --davis-path is the folder of DAVIS 2017, with ImageSets/2016/val.txt in it. The
-masks are OUTPUT/VIDEO/FRAME.png. After an interruption, the same command continues with the videos that are not
-finished. evaluation/2016/evaluation.py scores the masks.
+DAVIS 2016 is a part of DAVIS 2017, so --davis-path is the folder of DAVIS 2017, with ImageSets/2016/val.txt in it, or
+that of the original DAVIS 2016, with ImageSets/480p/val.txt. The masks are OUTPUT/VIDEO/FRAME.png. After an
+interruption, the same command continues with the videos that are not finished. evaluation/2016/evaluation.py scores the
+masks.
 """
 
 import argparse
@@ -14,13 +15,12 @@ import sys
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import OptionParser, ResultSettings, TrackingSettings, settings_from
+from util.hyper_para import DAVIS_FOLDER, OptionParser, ResultSettings, TrackingSettings, settings_from
 
 
 def get_args_parser():
     parser = OptionParser("eval_davis_2016.py", __doc__)
-    parser.add_argument("--davis-path", required=True, metavar="FOLDER",
-                        help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
+    parser.add_argument("--davis-path", required=True, metavar="FOLDER", help=DAVIS_FOLDER)
     # A published command gives this option. It has no effect, because DAVIS 2016 has only one split to evaluate.
     parser.add_argument("--split", help=argparse.SUPPRESS)
     parser.add_settings(ResultSettings, "results")

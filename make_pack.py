@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from dataset.pack import write_pack
-from dataset.training_sets import find_pairs, find_videos, read_names
+from dataset.training_sets import find_pairs, find_videos, read_excluded
 from util.errors import InputError, run_script
 from util.hyper_para import OptionParser
 
@@ -35,8 +35,8 @@ def main(args):
     if args.exclude and not args.video_root:
         raise InputError("--exclude leaves out videos of --video-root: give that, too")
     pairs = find_pairs(args.static_root, instances=True) if args.static_root else []
-    excluded = read_names(args.exclude) if args.exclude else set()
     videos = find_videos(args.video_root) if args.video_root else []
+    excluded = read_excluded(args.exclude, videos)
     videos = [video for video in videos if video.name not in excluded]
     if args.video_root and not videos:
         raise InputError(f"{args.exclude}: this list leaves out every video of {args.video_root}")

@@ -1,12 +1,22 @@
 """The datasets that can be evaluated: where frames and masks lie, and what the dataset's server expects."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from dataset.trees import (
+    find_davis_home,
+    find_resolution,
+    list_folder_names,
+    note_resolution,
+    read_meta,
+    read_names,
+)
 from util.errors import InputError
-from util.image_io import choose_frames, frames_in_order, is_image, mask_files, natural
+from util.image_io import choose_frames, frames_in_order, is_image, mask_files, natural, read_mask
+from util.mask_rule import list_notices
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,12 @@ class EvaluationVideo:
 
     wanted: frozenset = None
     """Names of the frames whose masks the dataset asks for; None asks for all from the first mask on."""
+
+    objects: frozenset = frozenset()
+    """Object ids that the dataset says are in the video, if it says so anywhere but in the masks."""
+
+    notices: tuple = ()
+    """Pairs (file or folder, sentence about what may not be as it was meant)."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +65,31 @@ class EvaluationSet:
 
 
 def find_davis_2017(root, split):
-    """Return the EvaluationVideos of DAVIS 2017. root: see `_find_davis`. split: "val" or "testdev"."""
-    return _find_davis(root, 2017, {"val": ("trainval", "val"), "testdev": ("test-dev", "test-dev")}[split])
+    """Return the EvaluationVideos of DAVIS 2017. root: see `find_davis_home`. split: "val" or "testdev"."""
+    return _find_davis(root, 2017, {"val": "val", "testdev": "test-dev"}[split])
 
 
 def find_davis_2016(root, split):
-    """Return the EvaluationVideos of DAVIS 2016. root: see `_find_davis`. split: "val", the only one."""
-    return _find_davis(root, 2016, ("trainval", "val"))
+    """Return the EvaluationVideos of DAVIS 2016. root: see `find_davis_home`. split: "val", the only one."""
+    return _find_davis(root, 2016, "val")
 
 
-def _find_davis(root, year, names):
-    """Return the EvaluationVideos in ImageSets/YEAR/LIST.txt.
-
-    root: the folder with ImageSets, or one or two levels above. names: (the folder in DAVIS/2017, LIST).
-    """
-    part, subset = names
-    listing = Path("ImageSets") / str(year) / f"{subset}.txt"
-    home = _find_home(root, [part, ".", f"2017/{part}"], [listing, "JPEGImages/480p", "Annotations/480p"])
+def _find_davis(root, year, name):
+    """Return the EvaluationVideos in the list of this year and name. root: see `find_davis_home`."""
+    home, listing = find_davis_home(root, year, name, ("JPEGImages", "Annotations"))
+    resolution = find_resolution(home / "JPEGImages", home / "Annotations")
+    images, annotations = home / "JPEGImages" / resolution, home / "Annotations" / resolution
     videos = []
-    for name in read_set(home, year, subset):
-        frames = _list_images(home / "JPEGImages" / "480p" / name)
-        first = home / "Annotations" / "480p" / name / f"{frames[0].stem}.png"
+    for video in read_set(listing):
+        if not (images / video).is_dir():
+            raise InputError(f"{images / video}: no such folder, {listing} names it")
+        frames = _list_images(images / video)
+        first = annotations / video / f"{frames[0].stem}.png"
         if not first.exists():
             raise InputError(f"{first}: the mask of the first frame is missing, which gives the objects to track")
         # Masks of other frames are for scoring the results.
-        videos.append(EvaluationVideo(name, frames, {frames[0].stem: first}))
+        videos.append(EvaluationVideo(video, frames, {frames[0].stem: first},
+                                      notices=note_resolution(home / "JPEGImages", resolution)))
     return videos
 
 
@@ -88,43 +104,50 @@ def find_youtube(root, split):
     every = [Path(root) / folder / f"{split}_all_frames" / "JPEGImages"
              for folder in ("all_frames", ".", "..", "../all_frames")]
     images = next((folder for folder in every if folder.is_dir()), home / "JPEGImages")
-    try:
-        described = json.loads((home / "meta.json").read_text())["videos"]
-        wanted = {name: frozenset(frame for thing in video["objects"].values() for frame in thing["frames"])
-                  for name, video in described.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{home / 'meta.json'}: not the meta.json of YouTube-VOS "
-                         f"({type(error).__name__}: {error})") from None
+    described = read_meta(home / "meta.json")
 
     # List frames and masks of each video.
     videos = []
-    for name in sorted(described):
+    for name, objects in sorted(described.items()):
         # The name becomes a folder's name, so it must not lead out of the folder.
         if name in ("", ".", "..") or "/" in name or "\\" in name:
             raise InputError(f"{home / 'meta.json'}: {name!r} is no name of a video")
-        if not wanted[name]:
+        wanted = frozenset(frame for _, own in objects.values() for frame in own)
+        if not wanted:
             raise InputError(f"{home / 'meta.json'}: no frame of {name} is asked for")
         frames = _list_images(images / name)
-        missing = sorted(wanted[name] - {frame.stem for frame in frames})
+        there = {frame.stem for frame in frames}
+        missing = sorted(wanted - there, key=natural)
         if missing:
             raise InputError(f"{images / name}: {missing[0]} is missing, one of {len(missing)} frames of meta.json")
-        videos.append(EvaluationVideo(name, frames, mask_files(home / "Annotations" / name), wanted[name]))
+        given = mask_files(home / "Annotations" / name)
+        masks = {frame: file for frame, file in given.items() if frame in there}
+        if not masks:
+            raise InputError(f"{home / 'Annotations' / name}: no mask has the name of a frame in {images / name}")
+        notices = [(file, f"not used, since there is no frame of this name in {images / name}")
+                   for frame, file in given.items() if frame not in there]
+        if images == home / "JPEGImages" and _is_every_fifth(there):
+            notices.append((images, f"every fifth frame is used, since all_frames/{split}_all_frames was not found; "
+                                    "published figures are of all frames"))
+        videos.append(EvaluationVideo(name, frames, masks, wanted, frozenset(objects), tuple(notices)))
     return videos
+
+
+def _is_every_fifth(names):
+    """Whether frames of these names are every fifth of a video, as YouTube-VOS numbers them."""
+    return all(name.isdecimal() and int(name) % 5 == 0 for name in names)
 
 
 def find_folders(root, split=None):
     """Return the EvaluationVideos in a folder with the layout of DAVIS or YouTube-VOS, or its only video.
 
-    The layout is {JPEGImages, Annotations}[/480p or /Full-Resolution]/VIDEO/FRAME; a single video needs no folder
-    VIDEO. LVOS, MOSE and Long Videos have this layout.
+    The layout is {JPEGImages, Annotations}[/480p]/VIDEO/FRAME, or another of `dataset.trees.RESOLUTIONS` instead of
+    480p; a single video needs no folder VIDEO. LVOS, MOSE and Long Videos have this layout.
     """
     home = _find_home(root, ["."], ["JPEGImages", "Annotations"])
-    images, annotations = home / "JPEGImages", home / "Annotations"
-    for resolution in ("480p", "Full-Resolution"):
-        if (images / resolution).is_dir() and (annotations / resolution).is_dir():
-            images, annotations = images / resolution, annotations / resolution
-            break
-    names = sorted(folder.name for folder in images.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    resolution = find_resolution(home / "JPEGImages", home / "Annotations")
+    images, annotations = home / "JPEGImages" / resolution, home / "Annotations" / resolution
+    names = list_folder_names(images)
     if not names:
         return [_make_video(Path(root).resolve().name, images, annotations)]
     return [_make_video(name, images / name, annotations / name) for name in names]
@@ -140,20 +163,37 @@ def _make_video(name, images, annotations):
     return EvaluationVideo(name, frames, masks)
 
 
-def read_set(davis_path, year, name):
-    """Return the names of the videos in ImageSets/`year`/`name`.txt, in the file's order, each once.
-
-    The lines are names of videos, or pairs of paths as in the original release of DAVIS 2016.
-    """
-    path = Path(davis_path) / "ImageSets" / str(year) / f"{name}.txt"
-    if not path.is_file():
-        sets = sorted(p.stem for p in path.parent.glob("*.txt"))
-        hint = f"sets there: {', '.join(sets)}" if sets else "--davis-path is the folder with ImageSets in it"
-        raise InputError(f"{path}: no such set ({hint})")
-    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    if not lines:
+def read_set(path):
+    """Return the names of the videos in a list of DAVIS, in the file's order, each once. See `read_names`."""
+    names = read_names(path)
+    if not names:
         raise InputError(f"{path}: an empty list, the names of videos were expected")
-    return list(dict.fromkeys(Path(words[0]).parent.name if "/" in words[0] else words[0] for words in lines))
+    return names
+
+
+def list_video_notices(videos):
+    """Return lines that say in short what of EvaluationVideos may not be as it was meant."""
+    return list_notices(notice for video in videos for notice in video.notices)
+
+
+def find_lost_objects(video):
+    """Return the notices of an EvaluationVideo about objects that the dataset names, but no mask shows.
+
+    Reads masks until all objects are found, which is mostly the first one.
+    """
+    lost, colours = set(video.objects), {}
+    for file in video.masks.values():
+        if lost:
+            try:
+                lost -= set(np.unique(read_mask(file, colours=colours)).tolist())
+            except InputError:
+                # Whoever needs the mask reports the error.
+                return []
+    if not lost:
+        return []
+    ids = ", ".join(map(str, sorted(lost)))
+    folder = next(iter(video.masks.values())).parent
+    return [(folder, f"meta.json names objects that no mask of a frame shows, so they are not tracked: {ids}")]
 
 
 def _find_home(root, folders, needed):

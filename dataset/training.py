@@ -9,7 +9,7 @@ from dataset.pasted import PastedVideoDataset
 from dataset.sampler import BatchNumbers, MixedDataset, load_batches
 from dataset.scenes import SceneMaker
 from dataset.static import StaticDataset
-from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, read_names, usable_videos
+from dataset.training_sets import find_davis, find_pairs, find_videos, find_youtube, read_excluded, usable_videos
 from dataset.video import LAST_JUMP, VideoDataset, jump_curriculum
 from util.errors import InputError
 from util.hyper_para import SHOTS, STAGES
@@ -30,7 +30,7 @@ def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
         return SceneMaker(read_pack(data.pack, device), seed=seed, size=data.crop, shots=recipe.rollout or SHOTS,
                           perturb=None if recipe.rollout else perturb, max_jump=data.max_jump or LAST_JUMP)
     pairs, found = _find_pairs_and_videos(data, recipe.stage)
-    excluded = _read_excluded(data)
+    excluded = read_excluded(data.exclude, found, told=rank == 0)
     if rank == 0:
         _check_files(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if recipe.stage == 0:
@@ -74,7 +74,7 @@ def check_training_data(settings):
     """
     data, recipe = settings.data, settings.recipe
     pairs, found = _find_pairs_and_videos(data, recipe.stage)
-    excluded = _read_excluded(data)
+    excluded = read_excluded(data.exclude, found)
     images = _check_files(pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if found:
         _choose_videos(found, excluded, recipe.rollout or SHOTS)
@@ -116,10 +116,6 @@ def _check_files(**what):
     except InputError as error:
         print("\n".join(str(error).splitlines()[1:]), file=sys.stderr)
         raise
-
-
-def _read_excluded(data):
-    return read_names(data.exclude) if data.exclude else set()
 
 
 def _find_pairs_and_videos(data, stage):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from util.errors import InputError
+from dataset.trees import find_davis_home, find_resolution, list_folder_names, read_names
+from util.errors import InputError, name_a_few
+from util.files import is_hidden
 from util.hyper_para import SHOTS
 from util.image_io import IMAGE_SUFFIXES, natural, read_mask
 from util.mask_rule import VOID
@@ -67,7 +69,7 @@ def find_pairs(root, instances=False):
     """
     pairs = []
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         repeats = max((STATIC_REPEATS.get(part, 1) for part in Path(folder).parts), default=1)
         images = [Path(folder, name) for name in sorted(files)
                   if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
@@ -91,12 +93,9 @@ def find_pairs(root, instances=False):
 def find_davis(root):
     """Return the TrainingVideos of DAVIS 2017, those in ImageSets/2017/train.txt, all listed five times.
 
-    root: DAVIS, DAVIS/2017 or DAVIS/2017/trainval. Raises InputError naming what is missing.
+    root: see `find_davis_home`. Raises InputError naming what is missing.
     """
-    places = [Path(root, part) for part in ("2017/trainval", "trainval", ".")]
-    home = next((place for place in places if (place / "ImageSets/2017/train.txt").exists()), None)
-    if home is None:
-        raise InputError(f"{root}: expected ImageSets/2017/train.txt in {' or '.join(map(str, places))}")
+    home, _ = find_davis_home(root, 2017, "train", ("JPEGImages", "Annotations"))
     return find_videos(home) * DAVIS_REPEATS
 
 
@@ -115,19 +114,19 @@ def find_youtube(root):
 def find_videos(root, step=1):
     """Return the TrainingVideos below `root` in DAVIS's layout, {JPEGImages, Annotations}[/480p]/VIDEO/FRAME.
 
-    BL30K has this layout. If there is ImageSets/2017/train.txt, only the videos that it names are listed. step: see
-    TrainingVideo. Masks are not looked for, `dataset.check` reports those that are missing. Raises InputError naming
-    what else is missing.
+    Instead of 480p, the folder may be another of `dataset.trees.RESOLUTIONS`. BL30K has this layout. If there is
+    ImageSets/2017/train.txt, only the videos that it names are listed. step: see TrainingVideo. Masks are not looked
+    for, `dataset.check` reports those that are missing. Raises InputError naming what else is missing.
     """
     root = Path(root)
     images, annotations = root / "JPEGImages", root / "Annotations"
     for folder in (images, annotations):
         if not folder.is_dir():
             raise InputError(f"{folder}: expected a folder with one folder for each video")
-    if (images / "480p").is_dir() and (annotations / "480p").is_dir():
-        images, annotations = images / "480p", annotations / "480p"
+    resolution = find_resolution(images, annotations)
+    images, annotations = images / resolution, annotations / resolution
     listing = root / "ImageSets" / "2017" / "train.txt"
-    names = listing.read_text().split() if listing.exists() else sorted(next(os.walk(images, followlinks=True))[1])
+    names = read_names(listing) if listing.exists() else list_folder_names(images)
     shared = {}
     videos = []
     for name in names:
@@ -151,12 +150,17 @@ def count_object_pixels(mask):
     return {int(object_id): int(counts[object_id]) for object_id in np.flatnonzero(counts[:VOID]) if object_id}
 
 
-def read_names(path):
-    """Return the set of names in a text file, separated by white space. Raises InputError if it cannot be read."""
-    try:
-        return set(Path(path).read_text().split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of names ({error})") from None
+def read_excluded(path, videos, told=True):
+    """Return the names in the list of --exclude, none if there is no list; say which names no video has, if `told`."""
+    if not path:
+        return []
+    names = read_names(path)
+    strange = sorted(set(names) - {video.name for video in videos})
+    if told and not names:
+        print(f"note: {path}: an empty list, no video is excluded", file=sys.stderr)
+    if told and strange:
+        print(f"note: {path}: no video has the name {name_a_few(strange)}", file=sys.stderr)
+    return names
 
 
 def usable_videos(videos, excluded=(), shots=SHOTS, threads=8, notices=None):

@@ -15,18 +15,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 import numpy as np
 
-from dataset.evaluation_sets import EVALUATION_SETS
+from dataset.evaluation_sets import EVALUATION_SETS, list_video_notices
 from util.errors import run_script
-from util.hyper_para import OptionParser
+from util.hyper_para import DAVIS_FOLDER, OptionParser
 from util.image_io import read_image, read_mask, read_palette, write_mask
+from util.machine import computing_threads
 from util.progress import progress_bar
 
 
 def get_args_parser():
     parser = OptionParser("baselines.py", __doc__)
     parser.add_argument("--method", choices=METHODS, required=True, help="repeat the first mask, or move it by flow")
-    parser.add_argument("--davis-path", required=True, metavar="FOLDER",
-                        help="DAVIS, DAVIS/2017, or the folder in it that holds JPEGImages")
+    parser.add_argument("--davis-path", required=True, metavar="FOLDER", help=DAVIS_FOLDER)
     parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
                         help="which videos (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for the results")
@@ -66,7 +66,10 @@ METHODS = {"repeat": repeat_mask, "flow": move_mask}
 
 
 def main(args):
+    cv2.setNumThreads(computing_threads())
     videos = EVALUATION_SETS["davis17"].find(args.davis_path, args.split)
+    for line in list_video_notices(videos):
+        print(f"note: {line}", file=sys.stderr)
     bar = progress_bar(sum(len(video.frames) for video in videos), args.method)
     try:
         for video in videos:

@@ -1,6 +1,6 @@
 """Check results before they are uploaded: a folder, or the archive for a dataset's server.
 
-    python -m evaluation.check --dataset davis17 --root DAVIS/2017 --results prediction/s012
+    python evaluation/check.py --dataset davis17 --root DAVIS/2017 --results prediction/s012
     python -m evaluation.check --dataset davis17 --split testdev --root DAVIS/2017 --results prediction/test.zip
     python -m evaluation.check --dataset youtube --root YouTube --results prediction/YV-19-val.zip
 
@@ -11,29 +11,37 @@ folders that the server does not expect. Each finding says what is wrong and wha
 """
 
 import io
+import json
 import sys
 import zipfile
 import zlib
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 from PIL import Image
 
-from dataset.evaluation_sets import EVALUATION_SETS
+from dataset.evaluation_sets import EVALUATION_SETS, find_lost_objects, list_video_notices
 from util.errors import InputError, pixels, run_script
+from util.files import is_hidden
 from util.hyper_para import OptionParser
-from util.image_io import image_size, read_mask
+from util.image_io import image_size, natural, read_mask
+from util.mask_rule import list_notices
 from util.progress import progress_bar
 
-EVALUATION_SET_NAMES = {"davis17": "davis17", "davis16": "davis16", "youtube18": "youtube", "youtube19": "youtube",
-                        "youtube": "youtube", "generic": "generic"}
-"""For each value of --dataset, the name in EVALUATION_SETS."""
+OTHER_NAMES = {"youtube18": "youtube", "youtube19": "youtube"}
+"""Values of --dataset beside the names in EVALUATION_SETS."""
+
+OWN_FILES = ("global_results-*.csv", "per-sequence_results-*.csv", "results.csv", "speed.json")
+"""Files that the scripts for evaluation and scoring write beside the masks."""
 
 
 def get_args_parser():
     parser = OptionParser("evaluation.check", __doc__)
-    parser.add_argument("--dataset", choices=EVALUATION_SET_NAMES, required=True, help="the dataset that was tracked")
+    parser.add_argument("--dataset", choices=(*EVALUATION_SETS, *OTHER_NAMES), required=True,
+                        help="the dataset that was tracked")
     parser.add_argument("--split", metavar="SPLIT",
                         help="val or testdev, valid or test (default: the first that the dataset has)")
     parser.add_argument("--root", required=True, metavar="FOLDER",
@@ -43,13 +51,16 @@ def get_args_parser():
 
 
 def main(args):
-    evaluation_set = EVALUATION_SETS[EVALUATION_SET_NAMES[args.dataset]]
+    evaluation_set = EVALUATION_SETS[OTHER_NAMES.get(args.dataset, args.dataset)]
     split = args.split or evaluation_set.splits[0]
     if split not in evaluation_set.splits:
         raise InputError(f"{args.dataset} has no split {split}; there are {', '.join(evaluation_set.splits)}")
     videos = evaluation_set.find(args.root, split)
     files = open_results(Path(args.results))
-    findings = check_results(evaluation_set, videos, files)
+    lost = list_notices(notice for video in videos for notice in find_lost_objects(video))
+    for line in [*list_video_notices(videos), *lost]:
+        print(f"note: {line}", file=sys.stderr)
+    findings = check_results(evaluation_set, videos, files, split, read_states(Path(args.results)))
     for finding in findings:
         print(finding)
     if findings:
@@ -68,8 +79,8 @@ def open_results(path):
     if path.is_dir():
         # Hidden files of a folder are no results. An archive is submitted as it is, so there they are findings.
         files = {file.relative_to(path).as_posix(): file.read_bytes for file in sorted(path.rglob("*"))
-                 if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)}
-        files.pop("speed.json", None)
+                 if file.is_file() and not any(map(is_hidden, file.relative_to(path).parts))
+                 and not any(file.match(name) for name in OWN_FILES)}
     elif zipfile.is_zipfile(path):
         try:
             archive = zipfile.ZipFile(path)
@@ -84,11 +95,24 @@ def open_results(path):
     return files
 
 
-def check_results(evaluation_set, videos, files):
+def read_states(path):
+    """Return {video name: whether its evaluation is finished} for the videos in a folder of an evaluation's results."""
+    states = {}
+    for file in path.glob(".evaluation/*.json"):
+        try:
+            states[file.stem] = "files" in json.loads(file.read_text())
+        except ValueError:
+            states[file.stem] = False
+    return states
+
+
+def check_results(evaluation_set, videos, files, split="", states=None):
     """Return the list of findings, each a sentence: what is wrong and what to do.
 
-    videos: the EvaluationVideos whose masks are asked for. files: as `open_results` returns them.
+    videos: the EvaluationVideos whose masks are asked for, of a split. files: as `open_results` returns them. states:
+    as `read_states` returns them.
     """
+    states = states or {}
     findings, masks = _sort_into_videos(evaluation_set, videos, files)
     bar = progress_bar(len(videos), "checking")
     for video in videos:
@@ -96,11 +120,12 @@ def check_results(evaluation_set, videos, files):
         if not video_files:
             findings.append(f"{video.name}: missing; run the evaluation script again, it adds the missing videos")
         else:
-            findings += _check_video(evaluation_set, video, video_files)
+            findings += _check_video(evaluation_set, video, video_files, states.get(video.name))
         bar.increment()
     bar.finish(dirty=True)
     for name in sorted(masks):
-        findings.append(f"{name}: not a video of {evaluation_set.title}; remove it")
+        findings.append(f"{name}: not a video of {evaluation_set.title} {split}; give the --split that it is of, or "
+                        "leave it out of what is uploaded")
     return findings
 
 
@@ -121,6 +146,8 @@ def _sort_into_videos(evaluation_set, videos, files):
     for part, count in sorted(misplaced.items()):
         if part in ("__MACOSX", ".DS_Store") or part.startswith("."):
             findings.append(f"{part}: hidden files of your computer; pack the archive anew with --zip")
+        elif part in files:
+            findings.append(f"{part}: a file where {expected} is expected; leave it out of what is uploaded")
         elif part in names:
             findings.append(f"{part}: {count} files where {expected} is expected; put the videos into "
                             f"{top[0] if top else 'the top folder'}")
@@ -130,11 +157,15 @@ def _sort_into_videos(evaluation_set, videos, files):
     return findings, dict(masks)
 
 
-def _check_video(evaluation_set, video, files):
-    """Return the findings about one video. files: {file name: function that returns the file's bytes}."""
+def _check_video(evaluation_set, video, files, finished):
+    """Return the findings about one video.
+
+    files: {file name: function that returns the file's bytes}. finished: whether its evaluation is; None if no
+    evaluation has written the files.
+    """
     first_masks = _find_first_masks(evaluation_set, video)
     frames = [file.stem for file in video.frames]
-    unmatched = sorted(first_masks.keys() - set(frames))
+    unmatched = sorted(first_masks.keys() - set(frames), key=natural)
     if unmatched:
         raise InputError(f"{video.masks[unmatched[0]]}: no frame has this mask's name")
     start = min(map(frames.index, first_masks))
@@ -143,13 +174,17 @@ def _check_video(evaluation_set, video, files):
     asked = [frame for frame in frames[start:] if video.wanted is None or frame in video.wanted]
     expected = {f"{frame}.png" for frame in asked}
     findings = []
+    cure = {True: "run the evaluation script again, it tracks this video anew",
+            False: "the evaluation of this video is not finished, run the script again and it goes on",
+            None: "masks are asked for from the first given mask on"}[finished]
     for fault, names, advice in (
-        ("missing", expected - files.keys(), "remove the video's folder and run the evaluation script again"),
-        ("not asked for", files.keys() - expected, "remove them; masks are named after their frames, with .png"),
+        ("missing", expected - files.keys(), cure),
+        ("not asked for", files.keys() - expected, "leave them out of what is uploaded; masks are named after their "
+                                                    "frames, with .png"),
     ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            findings.append(f"{video.name}/{min(names)}{more}: {fault}; {advice}")
+            findings.append(f"{video.name}/{min(names, key=natural)}{more}: {fault}; {advice}")
 
     # Can each mask be used, and does it hold only objects that have been given by then?
     size = image_size(video.frames[0])

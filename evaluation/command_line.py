@@ -4,10 +4,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from dataset.evaluation_sets import read_set
 from evaluation.davis import (
     UNSUPERVISED_2019,
-    find_davis,
     find_davis_videos,
     score_semi_supervised,
     score_unsupervised,
@@ -47,12 +45,11 @@ def score_davis_2017(settings):
     """Return the ObjectScores of the split of DAVIS 2017 that these Davis2017Settings name."""
     unsupervised = settings.task == "unsupervised"
     year = 2019 if unsupervised and settings.split in UNSUPERVISED_2019 else 2017
-    home = find_davis(settings.davis_path, year, settings.split)
     videos, first_masks = find_davis_videos(
-        home,
-        settings.results,
-        read_set(home, year, settings.split),
+        settings.davis_path,
+        year,
         settings.split,
+        settings.results,
         annotations="Annotations_unsupervised" if unsupervised else "Annotations",
         ends=unsupervised,
     )

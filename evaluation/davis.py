@@ -1,14 +1,18 @@
 """The rules of DAVIS 2016 and 2017: which videos, frames and objects are scored."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from dataset.evaluation_sets import read_set
+from dataset.trees import find_davis_home, find_resolution, note_resolution, read_names
 from evaluation.decoding import read_ids
-from evaluation.folders import check_predictions, list_masks, name_a_few
-from evaluation.scoring import VOID, Rules, ScoredVideo, collect_object_score, raise_problems, score_videos
-from util.errors import InputError
+from evaluation.folders import check_predictions, list_masks
+from evaluation.scoring import Rules, ScoredVideo, collect_object_score, raise_problems, score_videos
+from util.errors import InputError, name_a_few
+from util.files import is_hidden
+from util.mask_rule import VOID, list_notices
 
 MAX_PROPOSALS = 20
 """So many objects a video's predictions may have in the unsupervised task."""
@@ -17,70 +21,64 @@ UNSUPERVISED_2019 = ("test-dev", "test-challenge")
 """Splits whose lists for the unsupervised task are those of 2019, in ImageSets/2019."""
 
 
-def find_davis(path, year, split):
-    """Return the folder at or below `path` that holds ImageSets/`year`/`split`.txt, or `path` if there is none."""
-    for folder in (".", "trainval", "test-dev", "2017/trainval", "2017/test-dev", "2016"):
-        if (Path(path) / folder / "ImageSets" / str(year) / f"{split}.txt").is_file():
-            return Path(path) / folder
-    return Path(path)
+def _read_other_sets(listing):
+    """Return {YEAR/SET: names of its videos} for all lists beside a list of DAVIS that have none of its videos.
 
-
-def _read_other_sets(davis_path, names):
-    """Return {YEAR/SET: names of its videos} for all lists of DAVIS that have none of the videos `names`."""
-    sets = {}
-    for path in sorted((Path(davis_path) / "ImageSets").glob("*/*.txt")):
-        others = read_set(davis_path, path.parent.name, path.stem) if path.stat().st_size else []
-        if not set(others) & set(names):
+    Nobody asked for these lists, so those that are no lists are left out.
+    """
+    sets, names = {}, set(read_names(listing))
+    for path in sorted(listing.parents[1].glob("*/*.txt")):
+        try:
+            others = [] if is_hidden(path.name) else read_names(path)
+        except InputError:
+            continue
+        if others and not names & set(others):
             sets[f"{path.parent.name}/{path.stem}"] = others
     return sets
 
 
-def find_davis_videos(davis_path, results_path, names, set_name, annotations="Annotations", ends=False):
-    """Return the ScoredVideos with these `names` and, for each, the mask file of its first frame.
+def find_davis_videos(root, year, split, results, annotations="Annotations", ends=False):
+    """Return the ScoredVideos of a list of DAVIS and, for each, the mask file of its first frame.
 
-    set_name: the list that the names are from, for messages. annotations: folder of the ground truth. ends: score the
-    first and the last frame, too. Raises InputError naming all files that are missing.
+    root: see `dataset.trees.find_davis_home`. year, split: of the list. results: the folder of the predictions.
+    annotations: folder of the ground truth. ends: score the first and the last frame, too. Raises
+    InputError naming all files that are missing, and sequences without a frame to score.
     """
     # List the masks of the ground truth.
-    folder = Path(davis_path) / annotations / "480p"
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --davis-path is the folder that {annotations} is in")
+    home, listing = find_davis_home(root, year, split, (annotations,))
+    names, resolution = read_set(listing), find_resolution(home / annotations)
+    folder = home / annotations / resolution
     all_masks = {name: list_masks(folder / name) for name in names}
     without = [name for name, masks in all_masks.items() if not masks]
     if without:
-        raise InputError(f"{folder}: no ground truth for {', '.join(without)}")
+        raise InputError(f"{folder}: no ground truth for {', '.join(without)}, which {listing} names")
+    for line in list_notices(note_resolution(home / annotations, resolution)):
+        print(f"note: {line}", file=sys.stderr)
 
     # Pair the masks of the scored frames with the predictions.
     wanted, videos = {}, []
-    short = []
+    short = [name for name, masks in all_masks.items() if not (ends or masks[1:-1])]
+    if short:
+        raise InputError(f"{folder}: fewer than three annotated frames in {', '.join(short)}; the first and the last "
+                         f"are not scored, so take these out of {listing}, or score with evaluation/generic.py")
     for name, masks in all_masks.items():
         scored = masks if ends else masks[1:-1]
-        if not scored:
-            short.append(name)
         # As in the official tool, frames are named without dots: 00.01.png is frame 0001.
         frames = [Path(mask).stem.replace(".", "") for mask in scored]
         wanted[name] = [f"{frame}.png" for frame in frames]
-        images = Path(davis_path) / "JPEGImages" / "480p" / name
+        images = home / "JPEGImages" / resolution / name
         videos.append(
             ScoredVideo(
                 name,
                 tuple(frames),
                 tuple(folder / name / mask for mask in scored),
-                tuple(Path(results_path) / name / prediction for prediction in wanted[name]),
+                tuple(results / name / prediction for prediction in wanted[name]),
                 tuple(images / f"{Path(mask).stem}.jpg" for mask in scored),
             )
         )
-    if short:
-        raise InputError(
-            f"{folder}: fewer than three annotated frames in {', '.join(short)}; "
-            "the first and the last are not scored"
-        )
-
     # Check that all predictions exist.
-    check_predictions(
-        Path(results_path), wanted, f"{set_name} in {davis_path}", _read_other_sets(davis_path, names)
-    )
-    return videos, [folder / name / masks[0] for name, masks in all_masks.items()]
+    check_predictions(results, wanted, f"{split} in {root}", _read_other_sets(listing))
+    return videos, [folder / video.name / all_masks[video.name][0] for video in videos]
 
 
 def count_objects(first_mask):

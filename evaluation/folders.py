@@ -1,28 +1,22 @@
 """List folders of masks, and check that every frame of the ground truth has a prediction."""
 
+from dataset.trees import list_folder_names
 from evaluation.scoring import name_files
-from util.errors import InputError
-
-SHOWN_NAMES = 4
-"""Messages that give examples name so many of them."""
+from util.errors import InputError, name_a_few
+from util.image_io import is_image, natural
 
 
 def list_masks(folder):
-    """Return the names of the PNG files in a folder, sorted as strings; hidden files are left out."""
-    return sorted(path.name for path in folder.glob("*.png") if not path.name.startswith("."))
+    """Return the names of the PNG files in a folder, in the order of the frames; hidden files are left out."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted((file.name for file in files if is_image(file) and file.suffix.lower() == ".png"), key=natural)
 
 
 def list_folders(folder):
     """Return the sorted names of the folders in a folder, without hidden ones. Raises InputError if it is missing."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def name_a_few(names):
-    """Return the first names and how many there are in all, like "a, b, c, d, … (9)"."""
-    shown = ", ".join(names[:SHOWN_NAMES])
-    return shown if len(names) <= SHOWN_NAMES else f"{shown}, … ({len(names)})"
+    return list_folder_names(folder)
 
 
 def check_predictions(results, wanted, title, other_sets=None):

@@ -3,11 +3,12 @@
     python evaluation/generic.py --ground-truth DATA/Annotations --results R
     python evaluation/generic.py --ground-truth A --results B --strict --all-frames --report report.html
 
-Each of the two holds a folder of indexed or grey PNG files for each video. Masks of the same file name are compared;
-the ground truth need not have a mask for every frame. The script scores the videos that are in both folders, in each
-video all annotated frames but the first and the last, and each object of the ground truth from the first of these
-frames on in which the ground truth or the prediction shows it. These are the rules of vos-benchmark. There is no void:
-255 is an object like any other; but grey masks of 0 and 255 alone are object 1. Writes results.csv into R, in percent.
+Each of the two holds a folder of indexed or grey PNG files for each video. Masks of the same file name are compared, in
+the order of the numbers in their names. The ground truth need not have a mask for every frame, and frames before a
+video's first object need no prediction. The script scores the videos that are in both folders, in each video all
+annotated frames but the first and the last, and each object of the ground truth from the first of these frames on in
+which the ground truth or the prediction shows it. These are the rules of vos-benchmark. There is no void: 255 is an
+object like any other; but grey masks of 0 and 255 alone are object 1. Writes results.csv into R, in percent.
 """
 
 import sys
@@ -20,10 +21,10 @@ import numpy as np
 
 from evaluation.command_line import say_written
 from evaluation.decoding import read_ids
-from evaluation.folders import check_predictions, list_folders, list_masks, name_a_few
+from evaluation.folders import check_predictions, list_folders, list_masks
 from evaluation.report import write_report
 from evaluation.scoring import Rules, ScoredVideo, collect_object_score, raise_problems, score_videos
-from util.errors import InputError, run_script
+from util.errors import InputError, name_a_few, run_script
 from util.files import atomic_path
 from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
 
@@ -62,21 +63,16 @@ def find_videos(settings):
                          "expected")
     all_masks = {name: list_masks(settings.ground_truth / name) for name in names}
     found = set(list_folders(settings.results)) & set(names)
-    scored = {
-        name: masks if settings.all_frames else masks[1:-1]
-        for name, masks in all_masks.items()
-        if settings.strict or not found or name in found
-    }
+    chosen = {name: masks for name, masks in all_masks.items() if settings.strict or not found or name in found}
+    scored = choose_frames(settings, chosen)
+    for name in found & scored.keys():
+        scored[name] = leave_out_early(settings, name, all_masks[name], scored[name])
 
     # Check that all files are there.
     check_predictions(settings.results, scored, str(settings.ground_truth))
-    left_out = [name for name in names if name not in scored]
+    left_out = [name for name in names if name not in chosen]
     if left_out:
         print(f"note: {len(left_out)} videos have no results: {name_a_few(left_out)}", file=sys.stderr)
-    short = [name for name, masks in scored.items() if not masks]
-    if short:
-        raise InputError(f"{settings.ground_truth}: fewer than three annotated frames in {', '.join(short)}; the first "
-                         "and the last are not scored without --all-frames")
 
     # Pair each mask of the ground truth with the prediction.
     images = settings.images or settings.ground_truth
@@ -91,6 +87,36 @@ def find_videos(settings):
         for name, masks in scored.items()
     ]
     return videos, [[settings.ground_truth / video.name / mask for mask in all_masks[video.name]] for video in videos]
+
+
+def choose_frames(settings, all_masks):
+    """Return {video name: mask files of the frames to score}. Videos without such a frame are left out, with a note.
+
+    all_masks: {video name: all its mask files} in the ground truth. Raises InputError if no video is left.
+    """
+    scored = {name: masks if settings.all_frames else masks[1:-1] for name, masks in all_masks.items()}
+    short = [name for name, masks in scored.items() if not masks]
+    if short:
+        fault = (f"fewer than three annotated frames in {name_a_few(short)}; the first and the last are not scored "
+                 "without --all-frames")
+        if len(short) == len(scored):
+            raise InputError(f"{settings.ground_truth}: {fault}")
+        print(f"note: {fault}, so {len(short)} of {len(scored)} videos are left out", file=sys.stderr)
+    return {name: masks for name, masks in scored.items() if masks}
+
+
+def leave_out_early(settings, name, masks, scored):
+    """Return the mask files of a video to score, without the frames before the first object that nobody has predicted.
+
+    Trackers write no masks there, and no object is scored before its first frame. masks: all mask files of the video's
+    ground truth. scored: those of the frames to score.
+    """
+    present = {path.name for path in (settings.results / name).iterdir()}
+    if present.issuperset(scored):
+        return scored
+    first = next((t for t, mask in enumerate(masks) if read_ids(settings.ground_truth / name / mask).any()), len(masks))
+    early = set(masks[:first])
+    return [mask for mask in scored if mask in present or mask not in early]
 
 
 def check_ids(video, masks, frames, object_ids):
@@ -128,6 +154,10 @@ def score_objects(videos, all_masks, settings):
             chosen = range(first, len(frames))
             scores.append(collect_object_score(video, f"{object_id:03d}", object_id, object_id, frames, chosen))
     raise_problems(problems)
+    found = {score.sequence for score in scores}
+    without = [video.name for video in videos if video.name not in found]
+    if without and scores:
+        print(f"note: no object in any frame that is scored of {name_a_few(without)}", file=sys.stderr)
     if not scores:
         raise InputError(f"{settings.ground_truth}: no object in any frame that is scored")
     return scores

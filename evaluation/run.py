@@ -5,7 +5,6 @@ finished. `evaluation.results` lists the files that are written; in addition, th
 """
 
 import contextlib
-import dataclasses
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from dataset.evaluation_sets import find_lost_objects, list_video_notices
 from evaluation.results import Results
 from inference_core import InferenceCore, open_network, precision_name, track_frames
 from inference_core.annotations import find_erased
@@ -22,7 +22,6 @@ from util.device import device_name, join_processes
 from util.errors import InputError, pixels
 from util.files import file_sha256, write_json
 from util.image_io import read_mask, read_palette
-from util.machine import available_cores
 from util.mask_rule import list_notices
 from util.pipeline import Background
 from util.progress import progress_bar
@@ -45,8 +44,6 @@ def evaluate(tracking, results, evaluation_set, root, split, *, all_frames=False
     no video can be tracked, or if the results would replace others.
     """
     rank, processes = _join_launcher()
-    # torchrun allows each process one thread only, but results depend a little on the number of threads.
-    tracking = dataclasses.replace(tracking, threads=tracking.threads or available_cores())
     try:
         with contextlib.ExitStack() as lock:
             network = open_network(tracking)
@@ -101,6 +98,9 @@ class _Run:
             waiting = [video for video in videos if self.results.read_finished(video) is None]
             if len(waiting) < len(videos):
                 print(f"{len(videos) - len(waiting)} of {len(videos)} videos are finished already")
+            lost = list_notices(notice for video in videos for notice in find_lost_objects(video))
+            for line in [*list_video_notices(videos), *lost]:
+                print(f"note: {line}", file=sys.stderr)
             shares[0] = share_videos(waiting, self.processes)
         if self.processes > 1:
             dist.broadcast_object_list(shares)

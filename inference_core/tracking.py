@@ -15,7 +15,7 @@ from inference_core.core import InferenceCore
 from model import load_network
 from util.device import pick_device
 from util.hyper_para import COMPACT
-from util.machine import keep_freed_memory
+from util.machine import computing_threads, keep_freed_memory
 from util.pipeline import mark_last, prefetch
 
 
@@ -28,9 +28,9 @@ def open_network(settings):
     if settings.model == COMPACT and os.environ.get("RANK", "0") == "0":
         print("using the compact network of weights/compact.pth; choose another with --model", file=sys.stderr)
     device = pick_device(settings.device)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-        cv2.setNumThreads(settings.threads)
+    threads = settings.threads or computing_threads()
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     if device.type == "cpu" and settings.mode != "stm":
         # Not in mode `stm`: its growing memory would leave holes that nothing fits into.
         keep_freed_memory()

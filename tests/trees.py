@@ -54,6 +54,18 @@ def youtube_tree(root, clip):
     return root
 
 
+def lose_objects(split):
+    """Give 0043f083b5 of `youtube_tree` the objects 5, with its only mask in a frame that is missing, and 7, with none.
+
+    split: the folder with meta.json.
+    """
+    write_mask(split / "Annotations" / "0043f083b5" / "00003.png", np.full((72, 100), 5, np.uint8))
+    meta = json.loads((split / "meta.json").read_text())
+    for object_id in "57":
+        meta["videos"]["0043f083b5"]["objects"][object_id] = {"category": "x", "frames": ["00010"]}
+    (split / "meta.json").write_text(json.dumps(meta))
+
+
 def static_tree(root, count=5):
     """Images with the masks of two rendered objects beside them."""
     root.mkdir(exist_ok=True)

@@ -19,6 +19,16 @@ def pixels(size):
     return f"{size[0]}×{size[1]}"
 
 
+SHOWN_NAMES = 4
+"""Messages that give examples name so many of them."""
+
+
+def name_a_few(names):
+    """The first names and how many there are in all, like "a, b, c, d, … (9)"."""
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return shown if len(names) <= SHOWN_NAMES else f"{shown}, … ({len(names)})"
+
+
 def run_script(parser, main, argv=None):
     """Parse `argv`, call `main(args)` and return the exit code of a command line script.
 

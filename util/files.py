@@ -48,6 +48,38 @@ def file_sha256(path):
     return digest.hexdigest()
 
 
+SYSTEM_NAMES = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
+"""Files and folders that systems leave in folders and archives without being asked."""
+
+
+def is_hidden(name):
+    """Whether a file or folder of this name is none of the user's: a hidden one, or one of SYSTEM_NAMES."""
+    return name.startswith(".") or name in SYSTEM_NAMES
+
+
+def read_text(path):
+    """The text of a file that somebody wrote with any editor: UTF-8, UTF-16, or else the Western code page of Windows.
+
+    Byte order marks are left out. Raises InputError if the file cannot be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    encodings = ["utf-8-sig", "cp1252", "latin-1"]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings = ["utf-16", *encodings]
+    elif data and len(data) % 2 == 0:
+        # Without a mark: in a text of names, nearly every second byte of UTF-16 is 0.
+        for start, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if data[start::2].count(0) * 4 > len(data):
+                encodings = [encoding, *encodings]
+    for encoding in encodings:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode(encoding).removeprefix("\ufeff")
+    raise AssertionError("latin-1 decodes everything")
+
+
 def write_json(path, content):
     """Write `content` (whatever `json.dumps` takes) as indented JSON, atomically."""
     with atomic_path(path) as temporary:

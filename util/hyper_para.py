@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.errors import InputError
-from util.machine import available_cores
+from util.machine import computing_threads
 
 COMPACT = str(Path(__file__).parents[1] / "weights" / "compact.pth")
 """The network that comes with the repository, see docs/COMPACT.md."""
+
+DAVIS_FOLDER = "DAVIS, DAVIS/2017, DAVIS/2016, or the folder in it that holds ImageSets"
+"""What --davis-path is, in every script; `dataset.trees.find_davis_home` reads it."""
 
 MODES = ("stm", "gt", "last", "two-frames", "compress", "gt-compress", "last-compress", "two-frames-compress")
 """Names of the memory modes; `inference_core.memory.READS` says what each holds."""
@@ -166,8 +169,8 @@ class TrackingSettings:
                                   "tracking is faster (default: do not)")
     device: str = option("auto", "compute on cpu, cuda, cuda:1 or mps; auto is the fastest that there is (default: "
                                  "%(default)s)", metavar="DEVICE")
-    threads: int | None = option(None, "number of CPU threads of each process (default: all cores that it may use)",
-                                 type=positive, metavar="N")
+    threads: int | None = option(None, "number of CPU threads of each process (default: OMP_NUM_THREADS, else all "
+                                       "cores that it may use)", type=positive, metavar="N")
 
     def core(self):
         """The keyword arguments of `InferenceCore` that these settings stand for, `size` excepted."""
@@ -214,8 +217,8 @@ class ResultSettings:
 class ScoringSettings:
     """What every script that scores is told."""
 
-    workers: int = option(available_cores(), "number of processes that score (default: one for each core, here "
-                                             "%(default)s)", type=positive, metavar="N")
+    workers: int = option(computing_threads(), "number of processes that score (default: OMP_NUM_THREADS, else one for "
+                                               "each core, here %(default)s)", type=positive, metavar="N")
     report: str | None = option(None, "also write a report as an HTML file (default: none)", metavar="HTML")
 
 
@@ -234,8 +237,8 @@ class DavisScoringSettings(DecaySettings):
 
     results: Path = option(None, "folder that holds a folder of masks for each sequence",
                            names=["results", "results-path"], type=Path, required=True, metavar="FOLDER")
-    davis_path: Path = option(Path("DAVIS/2017/trainval"), "DAVIS, DAVIS/2017 or the folder in it that holds ImageSets "
-                                                           "(default: %(default)s)", type=Path, metavar="FOLDER")
+    davis_path: Path = option(Path("DAVIS/2017/trainval"), f"{DAVIS_FOLDER} (default: %(default)s)", type=Path,
+                              metavar="FOLDER")
     split: str = option("val", "score the sequences of ImageSets/YEAR/SPLIT.txt (default: %(default)s)",
                         names=["split", "set"], metavar="SPLIT")
 
@@ -503,7 +506,8 @@ class BenchmarkSettings:
                                 metavar="N")
     device: str = option("auto", "measure on cpu, cuda or mps; auto is the fastest that there is (default: "
                                  "%(default)s)", metavar="DEVICE")
-    threads: int | None = option(None, "number of CPU threads (default: all cores)", type=positive, metavar="N")
+    threads: int | None = option(None, "number of CPU threads (default: OMP_NUM_THREADS, else all cores)",
+                                 type=positive, metavar="N")
     static_root: str | None = option(None, "train: folder of images, to measure how long stage 0 waits for data "
                                            "(default: do not measure this)", metavar="FOLDER")
     video_root: str | None = option(None, "train: folder of videos, to measure how long stage 3 waits for data "

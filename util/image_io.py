@@ -16,8 +16,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def natural(name):
-    """A sorting key for names that lets the numbers in them count as numbers: 2 before 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    """A sorting key for names that lets the numbers in them count as numbers: 2 before 10, and 02 before 2."""
+    parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [*parts, (-1, name)]
 
 
 def find_numbers(name):

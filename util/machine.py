@@ -17,6 +17,20 @@ def available_cores():
     return os.cpu_count() or 1
 
 
+def computing_threads():
+    """How many threads, or processes of one thread, a script computes with where it is not told: OMP_NUM_THREADS, or
+    one for each core.
+
+    torchrun sets OMP_NUM_THREADS to 1 by itself. Under it, a 1 does not count, so that results, which depend a little
+    on the number of threads, are those of a single process.
+    """
+    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    count = int(text) if text.isdecimal() else 0
+    if count == 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        count = 0
+    return count or available_cores()
+
+
 @functools.cache
 def keep_freed_memory():
     """Let this process keep the memory that it frees, for its next tensors, instead of giving it back to the system.

@@ -13,9 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataset.evaluation_sets import read_set
 from evaluation.command_line import choose_decay_rule, say_written
-from evaluation.davis import find_davis, find_davis_videos, score_binary
+from evaluation.davis import find_davis_videos, score_binary
 from evaluation.report import write_report
 from evaluation.tables import (
     GLOBAL_HEADER,
@@ -28,9 +27,6 @@ from evaluation.tables import (
 from util.errors import run_script
 from util.hyper_para import DavisScoringSettings, OptionParser, settings_from
 
-RELEASED_LISTS = "480p"
-"""The original release has its lists in ImageSets/480p instead of ImageSets/2016."""
-
 
 def get_args_parser():
     parser = OptionParser("evaluation.py", __doc__)
@@ -40,10 +36,7 @@ def get_args_parser():
 
 def main(args):
     settings = settings_from(DavisScoringSettings, args)
-    home = find_davis(settings.davis_path, 2016, settings.split)
-    year = RELEASED_LISTS if (home / "ImageSets" / RELEASED_LISTS).is_dir() \
-        and not (home / "ImageSets" / "2016").is_dir() else 2016
-    videos, _ = find_davis_videos(home, settings.results, read_set(home, year, settings.split), settings.split)
+    videos, _ = find_davis_videos(settings.davis_path, 2016, settings.split, settings.results)
     scores = score_binary(videos, settings.workers)
     rule = choose_decay_rule(settings)
     note_decay(scores, rule)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dataset.evaluation_sets import read_set
 from evaluation.command_line import choose_decay_rule, say_written
 from evaluation.davis import find_davis_videos, score_semi_supervised
 from evaluation.report import write_report
@@ -38,7 +37,7 @@ def get_args_parser():
 def main(args):
     settings = settings_from(DecaySettings, args)
     reference, submission = args.input / "ref", args.input / "res"
-    videos, first_masks = find_davis_videos(reference, submission, read_set(reference, 2017, SET), SET)
+    videos, first_masks = find_davis_videos(reference, 2017, SET, submission)
     scores = score_semi_supervised(videos, first_masks, settings.workers)
     rule = choose_decay_rule(settings)
     note_decay(scores, rule)

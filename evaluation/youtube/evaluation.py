@@ -13,7 +13,6 @@ unseen categories, each a mean over objects. The server's own code is not public
 per-sequence_results-SPLIT.csv into R.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
+from dataset.trees import read_meta
 from evaluation.command_line import say_written
 from evaluation.decoding import read_ids
 from evaluation.folders import check_predictions, list_folders, list_masks
@@ -29,7 +29,9 @@ from evaluation.report import write_report
 from evaluation.scoring import VOID, Rules, ScoredVideo, collect_object_score, raise_problems, score_videos
 from evaluation.tables import print_table, write_csv
 from util.errors import InputError, run_script
+from util.files import read_text
 from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
+from util.image_io import natural
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,6 @@ def get_args_parser():
     return parser
 
 
-def read_meta(path):
-    """Return what a meta.json says: {video name: {object id: (category, sorted names of its frames)}}."""
-    try:
-        videos = json.loads(path.read_text())["videos"]
-        return {
-            video: {
-                int(object_id): (entry.get("category", ""), sorted(entry["frames"]))
-                for object_id, entry in description["objects"].items()
-            }
-            for video, description in videos.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a meta.json of YouTube-VOS ({error!r})") from None
-
-
 def make_meta_from_masks(annotations):
     """Return what `read_meta` does, from the ground truth's masks alone; categories are empty."""
     meta = {}
@@ -87,7 +74,7 @@ def read_seen(path):
         raise InputError(f"{path}: no such file; --seen is a meta.json or a text file with one category a line")
     if path.suffix == ".json":
         return {category for objects in read_meta(path).values() for category, _ in objects.values()}
-    return {line.strip() for line in path.read_text().splitlines() if line.strip()}
+    return {line.strip() for line in read_text(path).splitlines() if line.strip()}
 
 
 def find_videos(settings, results, meta):
@@ -100,7 +87,7 @@ def find_videos(settings, results, meta):
     videos, without = [], []
     for name, objects in meta.items():
         skipped = 0 if settings.include_first else 1
-        frames = sorted({frame for _, frames in objects.values() for frame in frames[skipped:]})
+        frames = sorted({frame for _, frames in objects.values() for frame in frames[skipped:]}, key=natural)
         if not frames:
             continue
         truth = tuple(annotations / name / f"{frame}.png" for frame in frames)
@@ -203,6 +190,8 @@ def main(args):
     inner = settings.results / "Annotations"
     results = inner if inner.is_dir() else settings.results
     scores, categories = score_objects(find_videos(settings, results, meta), meta, settings)
+    if seen is not None and not seen & set(categories):
+        print(f"note: {settings.seen}: none of the categories that are scored is in this list", file=sys.stderr)
     summary = summarise(scores, categories, seen, settings.per_category)
 
     # Write and print the tables.

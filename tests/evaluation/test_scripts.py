@@ -1,6 +1,7 @@
 """What the scoring scripts promise beyond the reference cases."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -386,3 +387,148 @@ def test_generic_strict_wants_every_video(tmp_path, run):
     assert code == 0 and "1 videos have no results: b" in err
     code, _, err = run("generic", *arguments, "--strict")
     assert code == 2 and "results/b (all of 00001.png to 00006.png)" in err
+
+
+def test_generic_takes_frames_in_the_order_of_their_numbers(tmp_path, run):
+    """The same masks named 1 to 12 and 01 to 12 have the same scores."""
+    masks = [square(5, 5 + t) for t in range(12)]
+    masks = [np.maximum(mask, square(20, 30, value=2)) if t > 6 else mask for t, mask in enumerate(masks)]
+    tables = []
+    for pattern in ("{}", "{:02d}", "f-{}.0", "frame{:05d}"):
+        folder = tmp_path / pattern.replace(":", "")
+        for side, shift in (("truth", 0), ("results", 1)):
+            (folder / side / "clip").mkdir(parents=True)
+            for t, mask in enumerate(masks, 1):
+                write_indexed(folder / side / "clip" / f"{pattern.format(t)}.png", np.roll(mask, shift * (t % 3), 1))
+        code, out, _ = run("generic", "--ground_truth", folder / "truth", "--results_path", folder / "results",
+                           "--report", folder / "report.html")
+        assert code == 0
+        tables.append(out)
+    assert tables[0] == tables[1] == tables[2] == tables[3]
+
+
+def test_generic_asks_for_no_frames_before_the_first_object(tmp_path, run):
+    """Trackers write no masks there. Where they are, they are scored as before."""
+    empty = np.zeros((32, 48), np.uint8)
+    truth = [empty, empty, empty, *MOVING[3:]]
+    arguments = ["--ground_truth", tmp_path / "truth", "--results_path", tmp_path / "results"]
+    write_masks(tmp_path / "truth" / "clip", truth)
+    write_masks(tmp_path / "results" / "clip", truth)
+    for t in range(3):
+        (tmp_path / "results" / "clip" / f"{t:05d}.png").unlink()
+    code, out, _ = run("generic", *arguments)
+    assert code == 0 and "clip        ,001,100.0,100.0,100.0" in out
+    write_indexed(tmp_path / "results" / "clip" / "00002.png", MOVING[2])
+    _, out, _ = run("generic", *arguments)
+    assert "clip        ,001, 80.0, 80.0, 80.0" in out
+    (tmp_path / "results" / "clip" / "00004.png").unlink()
+    code, _, err = run("generic", *arguments)
+    assert code == 2 and "missing predictions (1): " in err and "clip/00004.png" in err
+
+
+def test_generic_scores_the_other_videos_beside_one_of_two_frames(tmp_path, run):
+    for side in ("truth", "results"):
+        write_masks(tmp_path / side / "two", MOVING[:2])
+        write_masks(tmp_path / side / "long", MOVING)
+        write_masks(tmp_path / side / "never", [mask * 0 for mask in MOVING])
+    arguments = ["--ground_truth", tmp_path / "truth", "--results_path", tmp_path / "results"]
+    code, out, err = run("generic", *arguments)
+    assert code == 0 and "long        ,001,100.0" in out and "two " not in out
+    assert "fewer than three annotated frames in two;" in err and "--all-frames, so 1 of 3 videos are left out" in err
+    assert "note: no object in any frame that is scored of never" in err
+    code, out, err = run("generic", *arguments, "--all-frames")
+    assert code == 0 and "two         ,001,100.0" in out and "left out" not in err
+    shutil.rmtree(tmp_path / "truth" / "long")
+    shutil.rmtree(tmp_path / "truth" / "never")
+    code, _, err = run("generic", *arguments)
+    assert code == 2 and "not scored without --all-frames" in err
+
+
+@pytest.mark.parametrize("file, content", [
+    ("2017/._val.txt", bytes.fromhex("0005160700020000") + b"\xb0\xff" + bytes(20)), ("2017/mine.txt", b""),
+    ("2017/mine.txt", b"\n \n"), ("2017/notes.txt", "d\xe9j\xe0 vu".encode("latin-1")),
+    ("2016/other.txt", "a\nb".encode("utf-16")), ("2017/bad.txt", b"\0\1\2\xff"), ("2017/dots.txt", b"..\n")])
+def test_lists_that_nobody_asked_for_do_not_stop_scoring(davis, run, file, content):
+    davis.add("clip", MOVING, MOVING)
+    (davis.root / "ImageSets" / file).write_bytes(content)
+    (davis.root / "ImageSets" / "2017" / "folder.txt").mkdir()
+    code, _, err = run("2017/evaluation_ours", *davis.arguments())
+    assert code == 0 and davis.csv()[0][0] == "1.000", err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_a_list_is_read_in_the_encoding_that_its_editor_chose(davis, run, encoding):
+    for name in ("h\xe9ron", "bear"):
+        davis.add(name, MOVING, MOVING, sets=())
+    (davis.root / "ImageSets" / "2017" / "val.txt").write_bytes("h\xe9ron\r\nbear\r\n".encode(encoding))
+    code, _, err = run("2017/evaluation_ours", *davis.arguments())
+    assert code == 0, err
+    assert [row[0] for row in davis.csv("per-sequence")] == ["h\xe9ron_1", "bear_1"]
+
+
+def test_blank_lists_and_names_without_a_video_are_said(davis, run):
+    davis.add("clip", MOVING, MOVING)
+    listing = davis.root / "ImageSets" / "2017" / "val.txt"
+    listing.write_text("clip\nghost\n")
+    code, _, err = run("2017/evaluation_ours", *davis.arguments())
+    assert code == 2 and f"no ground truth for ghost, which {listing} names" in err
+    listing.write_text("\n")
+    code, _, err = run("2017/evaluation_ours", *davis.arguments())
+    assert code == 2 and "val.txt: an empty list" in err
+
+
+@pytest.mark.parametrize("resolution", ["Full-Resolution", "1080p", "."])
+def test_davis_is_scored_at_another_resolution_with_a_note(davis, run, resolution):
+    davis.add("clip", MOVING, MOVING)
+    code, _, err = run("2017/evaluation_ours", *davis.arguments())
+    assert code == 0 and "note" not in err
+    annotations = davis.root / "Annotations"
+    (annotations / "480p").rename(davis.root / "moved")
+    if resolution == ".":
+        annotations.rmdir()
+    (davis.root / "moved").rename(annotations / resolution)
+    code, _, err = run("2017/evaluation_ours", *davis.arguments())
+    assert code == 0 and davis.csv()[0][0] == "1.000"
+    assert f"note: {annotations}: there is no 480p here" in err
+
+
+def test_every_script_takes_the_same_davis_path(davis, run, tmp_path):
+    """The folder that holds ImageSets, or one or two above it."""
+    davis.add("clip", MOVING, MOVING, sets=("2016/val", "2017/val"))
+    (tmp_path / "D" / "2017").mkdir(parents=True)
+    davis.root.rename(tmp_path / "D" / "2017" / "trainval")
+    for script in ("2016/evaluation", "2017/evaluation_ours"):
+        for path in ("D", "D/2017", "D/2017/trainval"):
+            code, _, err = run(script, "--davis-path", tmp_path / path, "--results", davis.results)
+            assert code == 0, err
+
+
+def test_youtube_takes_frames_in_the_order_of_their_numbers(youtube, run):
+    """An object's first frame, which is not scored, is frame 2, not frame 10."""
+    for folder in ("YouTube/held_out", "results"):
+        for video in ("one", "two"):
+            for frame, name in (("00000", "2"), ("00005", "3"), ("00010", "10"), ("00015", "11")):
+                file = youtube / folder / "Annotations" / video / f"{frame}.png"
+                file.rename(file.with_name(f"{name}.png"))
+    meta = youtube / "YouTube" / "held_out" / "meta.json"
+    text = meta.read_text()
+    for frame, name in (("00000", "2"), ("00005", "3"), ("00010", "10"), ("00015", "11")):
+        text = text.replace(f'"{frame}"', f'"{name}"')
+    meta.write_bytes(text.encode("utf-8-sig"))
+    for video in ("one", "two"):
+        write_indexed(youtube / "results" / "Annotations" / video / "2.png", np.zeros((32, 48), np.uint8))
+    assert run("youtube/evaluation", *youtube_arguments(youtube))[0] == 0
+    assert youtube_scores(youtube)["J-Mean"] == 1
+    meta.unlink()
+    assert run("youtube/evaluation", *youtube_arguments(youtube))[0] == 0
+    assert youtube_scores(youtube)["J-Mean"] == 1
+
+
+def test_a_list_of_seen_categories_that_are_none_is_said(youtube, run):
+    seen = youtube / "seen.txt"
+    seen.write_bytes("dog\r\n".encode("utf-16"))
+    _, _, err = run("youtube/evaluation", *youtube_arguments(youtube, "--seen", seen))
+    assert "none of the categories" not in err and youtube_scores(youtube)["J-seen"] == 1
+    seen.write_text("doggy\n")
+    code, _, err = run("youtube/evaluation", *youtube_arguments(youtube, "--seen", seen))
+    assert code == 0 and "note: " in err and "seen.txt: none of the categories that are scored is in this list" in err

@@ -1,13 +1,19 @@
 """evaluation.check finds what is planted."""
 
+import json
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.evaluation_sets import EVALUATION_SETS, EvaluationSet, find_folders
 from evaluation import check
+from tests.conftest import ROOT
+from tests.trees import lose_objects, write_sequence
 from util.errors import run_script
 from util.image_io import read_mask, write_grey, write_mask
 
@@ -187,3 +193,65 @@ def test_damaged_archives(davis, results, tmp_path, capsys):
     (tmp_path / "flipped.zip").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
     assert run("--dataset", "davis17", "--root", davis, "--results", tmp_path / "flipped.zip") == 1
     assert "cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", [["evaluation/check.py"], ["-m", "evaluation.check"]])
+def test_it_runs_as_a_file_and_as_a_module(davis, results, way):
+    done = subprocess.run([sys.executable, *way, "--dataset", "davis17", "--root", davis, "--results", results],
+                          cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "fine" in done.stdout, done.stderr
+
+
+def test_tables_of_scores_are_no_findings(davis, youtube, results, youtube_results, capsys):
+    for folder in (results, youtube_results, youtube_results / "Annotations"):
+        for name in ("global_results-val.csv", "per-sequence_results-test-dev.csv", "results.csv", "speed.json",
+                     "._a", "Thumbs.db"):
+            (folder / name).write_text("")
+    assert run("--dataset", "davis17", "--root", davis, "--results", results) == 0
+    assert run("--dataset", "youtube", "--root", youtube, "--results", youtube_results) == 0
+    capsys.readouterr()
+    (results / "report.html").write_text("")
+    assert run("--dataset", "davis17", "--root", davis, "--results", results) == 1
+    assert "report.html: a file where VIDEO/FRAME.png is expected; leave it out" in capsys.readouterr().out
+
+
+def test_every_evaluation_set_can_be_checked(davis, results, monkeypatch, capsys):
+    """Also one that is added like the example of CONTRIBUTING.md."""
+    home = davis / "trainval"
+    monkeypatch.setitem(EVALUATION_SETS, "mine", EvaluationSet("My videos", lambda root, split: find_folders(root)))
+    for name in EVALUATION_SETS:
+        run("--dataset", name, "--root", home, "--results", results)
+        assert "invalid choice" not in capsys.readouterr().err
+    assert run("--dataset", "mine", "--root", home, "--results", results) == 0
+
+
+@pytest.mark.parametrize("record, cure", [
+    ({"files": ["00000.png"]}, "run the evaluation script again, it tracks this video anew"),
+    ({}, "the evaluation of this video is not finished, run the script again and it goes on"),
+    (None, "masks are asked for from the first given mask on")])
+def test_what_an_evaluation_goes_on_with_is_to_be_kept(davis, results, capsys, record, cure):
+    remove_frame(results)
+    if record is not None:
+        (results / ".evaluation" / "camel.json").write_text(json.dumps({"settings": {}, **record}))
+    assert run("--dataset", "davis17", "--root", davis, "--results", results) == 1
+    out = capsys.readouterr().out
+    assert f"camel/00003.png: missing; {cure}" in out and "remove" not in out
+
+
+def test_frames_before_the_first_object_are_not_asked_for(clip, tmp_path):
+    truth = {index: mask * (index > 1) for index, mask in enumerate(clip[1][:5])}
+    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:5], truth)
+    for index in (2, 3, 4):
+        (tmp_path / "results" / "video").mkdir(parents=True, exist_ok=True)
+        write_mask(tmp_path / "results" / "video" / f"{index:05d}.png", truth[index])
+    assert run("--dataset", "generic", "--root", tmp_path, "--results", tmp_path / "results") == 0
+
+
+def test_what_youtube_loses_is_said(youtube, youtube_results, tmp_path, capsys):
+    root = tmp_path / "YouTube"
+    shutil.copytree(youtube / "valid", root / "valid")
+    lose_objects(root / "valid")
+    assert run("--dataset", "youtube", "--root", root, "--results", youtube_results) == 0
+    error = capsys.readouterr().err
+    assert "00003.png: not used, since there is no frame of this name in" in error
+    assert "objects that no mask of a frame shows, so they are not tracked: 5, 7" in error

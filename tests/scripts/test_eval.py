@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,13 +20,15 @@ import eval_davis
 import eval_davis_2016
 import eval_generic
 import eval_youtube
+from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.results import Results
 from evaluation.run import share_videos
-from inference_core import InferenceCore
+from inference_core import InferenceCore, open_network
 from tests.conftest import ROOT, SHARED
-from tests.trees import folder_bytes, write_sequence
-from util.errors import run_script
-from util.image_io import write_mask
+from tests.trees import folder_bytes, lose_objects, write_sequence
+from util.errors import InputError, run_script
+from util.hyper_para import TrackingSettings, settings_from
+from util.image_io import read_mask, write_grey, write_mask
 
 
 def run(script, *arguments):
@@ -136,6 +140,106 @@ def test_youtube_writes_what_meta_json_asks_for(youtube, tiny_network, tiny_chec
     with zipfile.ZipFile(f"{output}.zip") as archive:
         assert len(archive.namelist()) == 8
         assert all(name.startswith("Annotations/0") for name in archive.namelist())
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_what_youtube_loses_is_said_before_tracking(youtube, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    """A mask whose frame is missing, an object without a mask, and that there are not all frames."""
+    shutil.copytree(youtube, tmp_path / "all")
+    shutil.copytree(youtube / "valid", tmp_path / "five" / "valid")
+    arguments = ["--model", tiny_checkpoint, "--size", "0"]
+    for name in ("all", "five"):
+        assert run(eval_youtube, "--yv_path", tmp_path / name, "--output", tmp_path / f"{name}_out", *arguments) == 0
+        error = capsys.readouterr().err
+        assert "not used" not in error and "not tracked" not in error
+        assert ("every fifth frame is used, since all_frames/valid_all_frames was not found" in error) == (
+            name == "five")
+    lose_objects(tmp_path / "five" / "valid")
+    monkeypatch.setattr(InferenceCore, "step", interrupt)
+    assert run(eval_youtube, "--yv_path", tmp_path / "five", "--output", tmp_path / "lost", *arguments) == 130
+    error = capsys.readouterr().err
+    where = tmp_path / "five" / "valid"
+    assert (f"note: {where}/Annotations/0043f083b5/00003.png: not used, since there is no frame of this name in "
+            f"{where}/JPEGImages/0043f083b5\n") in error
+    assert (f"note: {where}/Annotations/0043f083b5: meta.json names objects that no mask of a frame shows, so they are "
+            "not tracked: 5, 7\n") in error
+
+
+def test_the_original_davis_2016(davis, tiny_checkpoint, tmp_path, capsys):
+    """Its lists lie in ImageSets/480p and name files, its masks are 0 and 255; archives of a Mac add __MACOSX."""
+    expected = tmp_path / "expected"
+    assert run(eval_davis_2016, "--davis_path", davis, "--output", expected, "--model", tiny_checkpoint) == 0
+    home = tmp_path / "DAVIS"
+    for part in ("JPEGImages", "Annotations"):
+        shutil.copytree(davis / "trainval" / part, home / part)
+        (home / part / "__MACOSX").mkdir()
+    for file in (home / "Annotations").rglob("*.png"):
+        write_grey(file, (read_mask(file) > 0) * np.uint8(255))
+    line = "/JPEGImages/480p/{0}/{1:05d}.jpg /Annotations/480p/{0}/{1:05d}.png"
+    for resolution in ("480p", "1080p"):
+        (home / "ImageSets" / resolution).mkdir(parents=True)
+        (home / "ImageSets" / resolution / "val.txt").write_text(
+            "\n".join(line.format(name, t) for name in ("bear", "camel", "dog") for t in range(6)))
+    for number, path in enumerate((home, home.parent)):
+        output = tmp_path / f"out{number}"
+        assert run(eval_davis_2016, "--davis_path", path, "--output", output, "--model", tiny_checkpoint) == 0
+        assert folder_bytes(output) == folder_bytes(expected)
+    assert run(eval_davis, "--davis_path", home, "--output", tmp_path / "o", "--model", tiny_checkpoint) == 2
+    assert "expected ImageSets/2017/val.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [eval_davis, eval_davis_2016])
+def test_davis_at_full_resolution_is_tracked(davis, davis_results, tiny_checkpoint, tmp_path, capsys, script):
+    root = tmp_path / "DAVIS"
+    shutil.copytree(davis, root)
+    for folder in root.glob("*/*/480p"):
+        folder.rename(folder.with_name("Full-Resolution"))
+    assert run(script, "--davis_path", root, "--output", tmp_path / "out", "--model", tiny_checkpoint) == 0
+    assert "there is no 480p here, so Full-Resolution is used" in capsys.readouterr().err
+    if script is eval_davis:
+        assert folder_bytes(tmp_path / "out") == folder_bytes(davis_results)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_lists_of_every_encoding_are_tracked(davis, tmp_path, encoding):
+    root = tmp_path / "DAVIS"
+    shutil.copytree(davis, root)
+    listing = root / "trainval" / "ImageSets" / "2017" / "val.txt"
+    listing.write_bytes("dog\r\nbear\r\n".encode(encoding))
+    listing.with_name("._val.txt").write_bytes(b"\0\5\x16\7\xb0")
+    assert [video.name for video in EVALUATION_SETS["davis17"].find(root, "val")] == ["dog", "bear"]
+    listing.write_text("dog\nghost\n")
+    with pytest.raises(InputError, match=r"ghost: no such folder, .*val\.txt names it"):
+        EVALUATION_SETS["davis17"].find(root, "val")
+
+
+def test_folders_of_two_frames_are_tracked_and_what_archives_add_is_no_video(clip, tiny_checkpoint, tmp_path):
+    home = tmp_path / "data"
+    write_sequence(home / "JPEGImages", home / "Annotations", "two", clip[0][:2], {0: clip[1][0]})
+    for name in ("__MACOSX", "@eaDir"):
+        (home / "JPEGImages" / name / "two").mkdir(parents=True)
+        (home / "JPEGImages" / name / "two" / "._00000.jpg").write_bytes(b"\0\5\x16\7")
+    assert run(eval_generic, "--long_video_path", home, "--output", tmp_path / "out", "--model", tiny_checkpoint) == 0
+    assert sorted(folder_bytes(tmp_path / "out")) == ["two/00000.png", "two/00001.png"]
+
+
+@pytest.mark.parametrize("script", ["eval_generic.py", "track.py"])
+@pytest.mark.parametrize("arguments, environment, expected", [([], "3", 3), (["--threads", "2"], "3", 2)])
+def test_threads_are_those_of_the_option_or_of_omp_num_threads(tiny_checkpoint, monkeypatch, script, arguments,
+                                                                environment, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    parser = runpy.run_path(str(ROOT / script), run_name="imported")["get_args_parser"]()
+    required = {"eval_generic.py": ["--long-video-path", "x", "--output", "x"], "track.py": []}[script]
+    args = parser.parse_args([*required, "--model", str(tiny_checkpoint), *arguments])
+    before = cv2.getNumThreads()
+    try:
+        open_network(settings_from(TrackingSettings, args))
+        assert torch.get_num_threads() == cv2.getNumThreads() == expected
+    finally:
+        cv2.setNumThreads(before)
 
 
 @pytest.mark.slow

@@ -650,8 +650,12 @@ def test_faults_of_the_data_are_all_named_before_training_starts(images, videos,
     assert "2 videos are left out: bear: excluded by name; dog: excluded by name" in capsys.readouterr().err
     assert run(*arguments, "--exclude", tmp_path / "bad.txt", "--check_data") == 0
     assert "8 images and their masks: every file can be used" in capsys.readouterr().out
+    (tmp_path / "bad.txt").write_bytes("bear\r\ndog\r\nghost\r\n".encode("utf-16"))
+    assert run(*arguments, "--exclude", tmp_path / "bad.txt", "--check_data") == 0
+    captured = capsys.readouterr()
+    assert "8 images" in captured.out and "bad.txt: no video has the name ghost" in captured.err
     assert run(*arguments, "--exclude", tmp_path / "none.txt") == 2
-    assert "none.txt: cannot be read as a list of names" in capsys.readouterr().err
+    assert "none.txt: cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
 def test_downloads_go_where_training_looks_for_them():
