@@ -123,9 +123,10 @@ def check_results(evaluation_set, videos, files, split="", states=None):
             findings += _check_video(evaluation_set, video, video_files, states.get(video.name))
         bar.increment()
     bar.finish(dirty=True)
+    several = len(evaluation_set.splits) > 1
+    where, cure = (f" {split}", "give the --split that it is of, or ") if several else ("", "")
     for name in sorted(masks):
-        findings.append(f"{name}: not a video of {evaluation_set.title} {split}; give the --split that it is of, or "
-                        "leave it out of what is uploaded")
+        findings.append(f"{name}: not a video of {evaluation_set.title}{where}; {cure}leave it out of what is uploaded")
     return findings
 
 

@@ -57,12 +57,12 @@ def find_videos(settings):
     settings: GenericSettings. Raises InputError naming what is missing.
     """
     # Find the masks of the ground truth, and choose videos and frames.
-    names = [name for name in list_folders(settings.ground_truth) if list_masks(settings.ground_truth / name)]
-    if not names:
+    listed = {name: list_masks(settings.ground_truth / name) for name in list_folders(settings.ground_truth)}
+    all_masks = {name: masks for name, masks in listed.items() if masks}
+    if not all_masks:
         raise InputError(f"{settings.ground_truth}: no folders with PNG files in it; a folder for each video was "
                          "expected")
-    all_masks = {name: list_masks(settings.ground_truth / name) for name in names}
-    found = set(list_folders(settings.results)) & set(names)
+    found = set(list_folders(settings.results)) & set(all_masks)
     chosen = {name: masks for name, masks in all_masks.items() if settings.strict or not found or name in found}
     scored = choose_frames(settings, chosen)
     for name in found & scored.keys():
@@ -70,7 +70,7 @@ def find_videos(settings):
 
     # Check that all files are there.
     check_predictions(settings.results, scored, str(settings.ground_truth))
-    left_out = [name for name in names if name not in chosen]
+    left_out = [name for name in all_masks if name not in chosen]
     if left_out:
         print(f"note: {len(left_out)} videos have no results: {name_a_few(left_out)}", file=sys.stderr)
 

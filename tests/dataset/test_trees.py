@@ -5,6 +5,7 @@ import os
 import pytest
 from PIL import Image
 
+from dataset.training_sets import TrainingVideo, find_davis, find_pairs, find_videos, read_excluded
 from dataset.trees import find_davis_home, list_folder_names, read_names
 from tests.trees import davis_tree, write_sequence
 from util.errors import InputError
@@ -95,7 +96,6 @@ def test_sets_that_are_there_are_named_without_hidden_ones(clip, tmp_path):
 
 
 def test_images_of_hidden_folders_are_not_trained_on(tmp_path):
-    from dataset.training_sets import find_pairs, find_videos
     for name in ("a", ".ipynb_checkpoints", "__MACOSX"):
         for part in ("static", "JPEGImages", "Annotations"):
             (tmp_path / part / name).mkdir(parents=True)
@@ -104,3 +104,25 @@ def test_images_of_hidden_folders_are_not_trained_on(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "JPEGImages" / name / "1.jpg")
     assert [pair.image.parent.name for pair in find_pairs(tmp_path / "static")] == ["a"]
     assert [video.name for video in find_videos(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize("resolution", ["480p", "Full-Resolution", "1080p", "."])
+def test_videos_of_every_resolution_are_trained_on(clip, tmp_path, resolution):
+    home = tmp_path / "2017" / "trainval"
+    write_sequence(home / "JPEGImages" / resolution, home / "Annotations" / resolution, "bear", clip[0][:5],
+                   dict(enumerate(clip[1][:5])))
+    (home / "ImageSets" / "2017").mkdir(parents=True)
+    (home / "ImageSets" / "2017" / "train.txt").write_bytes("bear\r\n".encode("utf-16"))
+    assert {(video.name, len(video.frames)) for video in find_davis(tmp_path)} == {("bear", 5)}
+
+
+@pytest.mark.parametrize("content, said", [
+    (b"bear\n", ""), (b"\xef\xbb\xbf \n", "an empty list, no video is excluded"),
+    (b"bear ghost\nzebra", "no video has the name ghost, zebra")])
+def test_what_a_list_of_excluded_videos_does_not_do_is_said(tmp_path, capsys, content, said):
+    (tmp_path / "bad.txt").write_bytes(content)
+    videos = [TrainingVideo("bear", tmp_path, tmp_path, ("0.jpg",))]
+    assert ("bear" in read_excluded(tmp_path / "bad.txt", videos)) == (b"bear" in content)
+    error = capsys.readouterr().err
+    assert said in error and bool(error) == bool(said)
+    assert read_excluded(None, videos) == []
