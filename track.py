@@ -48,7 +48,7 @@ from util.files import file_sha256
 from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, settings_from
 from util.image_frames import write_image
 from util.image_io import read_image, read_mask
-from util.mask_rule import list_notices
+from util.notices import list_notices, tell
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
 from util.video import open_frames
@@ -80,7 +80,7 @@ def main(args):
         _write_first_frame(frames, output / "first.png", job.overwrite)
     notices = []
     masks = find_masks(job.mask, frames, _network_size(tracking, frames), notices)
-    _tell(list_notices(notices))
+    tell(list_notices(notices))
     network = open_network(tracking)
     _refuse_to_overwrite([*job.video, *masks.values()], output)
     track(tracking, job, network, frames, masks, output)
@@ -152,7 +152,7 @@ def track(tracking, job, network, frames, masks, folder):
     header = describe_run(tracking, job, network, frames, masks, size)
     output = TrackOutput(folder, frames, header, video=_identify_video(job), overwrite=job.overwrite,
                          overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads)
-    told = _tell(frames.notices)
+    told = tell(frames.notices)
 
     # Masks are read when their frames come.
     waiting = dict(masks)
@@ -186,7 +186,7 @@ def track(tracking, job, network, frames, masks, folder):
         raise _add_what_is_finished(error, output) from error
     finally:
         bar.finish(dirty=True)
-        _tell(frames.notices, told)
+        tell(frames.notices, told)
 
     # Say what was written, and what was not used.
     seconds = time.perf_counter() - start
@@ -224,14 +224,6 @@ def _identify_video(job):
     if any(is_stream(video) for video in job.video):
         return None
     return {"files": [str(Path(video).resolve()) for video in job.video], "start": job.start, "end": job.end}
-
-
-def _tell(notices, known=()):
-    """Show the notices that are not in `known` on standard error, and return all."""
-    for notice in notices:
-        if notice not in known:
-            print(f"note: {notice}", file=sys.stderr)
-    return list(notices)
 
 
 def _add_what_is_finished(error, output):

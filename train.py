@@ -141,7 +141,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
     batches = make_batches(dataset, settings, start, trainer.samples, device, rank, processes)
     # The other processes wait in this group for the first one's validation, however long it takes.
     waiting = patient_group() if running.val_davis and processes > 1 else None
-    previous = signal.signal(signal.SIGTERM, lambda *_: trainer.ask_to_stop())
+    previous = signal.signal(signal.SIGTERM, lambda *_: trainer.ask_to_stop(STOPPED))
     deadline = began + 60 * running.minutes if running.minutes else float("inf")
     means, in_a_row, saved, logged = Means(), 0, start, start
     saved_at, since, waited = time.monotonic(), time.perf_counter(), 0.0
@@ -150,7 +150,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
         for done in range(start + 1, recipe.iterations + 1):
             # Do a step. While the device works on it, fetch the next batches.
             if time.monotonic() > deadline:
-                trainer.ask_to_stop()
+                trainer.ask_to_stop(0)
             parts = upcoming
             result = trainer.step(parts, done - 1)
             fetching = time.perf_counter()
@@ -178,7 +178,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
             if done % running.image_interval == 0:
                 log.add_images(done, parts[-1], result.images)
             due = running.minutes and time.monotonic() - saved_at > SAVE_SECONDS
-            whole = result.stop or done % running.save_interval == 0 or done == recipe.iterations
+            whole = result.stop is not None or done % running.save_interval == 0 or done == recipe.iterations
             if folder and (whole or due):
                 trainer.save(folder, done, skipped, network_too=whole)
                 saved, saved_at = done, time.monotonic()
@@ -187,7 +187,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
                     log.add_scalars(done, validate(network, running.val_davis, amp=trainer.amp))
                 if waiting:
                     dist.barrier(waiting)
-            if result.stop:
+            if result.stop is not None:
                 break
     except BaseException:
         # After steps that were skipped, the last checkpoint is the better one to go on from.
@@ -201,7 +201,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
     if folder:
         log.say(f"wrote {folder}/model_{done}.pth after {done} of {recipe.iterations} iterations, "
                 f"{trainer.samples} samples")
-    return 0 if done == recipe.iterations or time.monotonic() > deadline else STOPPED
+    return 0 if done == recipe.iterations else result.stop
 
 
 def save_after_error(trainer, folder, skipped):

@@ -1,12 +1,11 @@
 """Check training data before training starts, and report all faults together."""
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from util.errors import InputError, pixels
 from util.image_io import image_size, mask_size, read_grey, read_image, read_mask
-from util.mask_rule import list_notices
+from util.notices import list_notices, tell
 from util.progress import progress_bar
 
 
@@ -50,8 +49,7 @@ def check_data(pairs=(), videos=(), thorough=True, threads=8):
     finally:
         bar.finish(dirty=True)
 
-    for line in list_notices(sorted(notices)):
-        print(f"note: {line}", file=sys.stderr)
+    tell(list_notices(sorted(notices)))
 
     # The first line is what scripts print; all faults follow.
     if faults:

@@ -16,7 +16,7 @@ from dataset.trees import (
 )
 from util.errors import InputError
 from util.image_io import choose_frames, frames_in_order, is_image, mask_files, natural, read_mask
-from util.mask_rule import list_notices
+from util.notices import list_notices
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dataset.scene_catalogue import Catalogue
 from dataset.scene_plans import (
     BARS,
     CELL,
@@ -24,7 +25,6 @@ from dataset.scene_plans import (
     THING,
     WAVES,
     WINDOW,
-    Catalogue,
     draw_plan,
     sprite_margin,
     sprite_side,
@@ -45,8 +45,9 @@ class SceneMaker:
     """Makes batches of training samples of the pictures of a Pack.
 
     seed: all random numbers of sample k come from (seed, k). size: side S of the frames, a multiple of 8. shots: T.
-    kinds: {kind: share}, see KINDS of dataset.scene_plans; by default those that the pack can serve. perturb: lowest
-    and highest target of the IoU between pgt and the clean mask; None leaves pgt clean, for steps that do not use it.
+    kinds: {kind: share}, see KINDS of dataset.scene_catalogue; by default those that the pack can serve.
+    perturb: lowest and highest target of the IoU between pgt and the clean mask; None leaves pgt clean, for steps that
+    do not use it.
     max_jump: largest gap between two frames of a real video. Raises InputError if the pack lacks what a kind needs.
     """
 

@@ -14,7 +14,7 @@ from dataset.video import LAST_JUMP, VideoDataset, jump_curriculum
 from util.errors import InputError
 from util.hyper_para import SHOTS, STAGES
 from util.machine import available_cores
-from util.mask_rule import list_notices
+from util.notices import list_notices, tell
 
 
 def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
@@ -98,8 +98,7 @@ def _choose_videos(found, excluded, shots, told=True):
     notices = []
     videos, left_out = usable_videos(found, excluded, shots, notices=notices)
     if told:
-        for line in list_notices(sorted(notices)):
-            print(f"note: {line}", file=sys.stderr)
+        tell(list_notices(sorted(notices)))
     if not videos:
         name, why = next(iter(left_out.items()))
         raise InputError(f"there is no video to train on: {len(left_out)} were left out, for instance {name}: {why}")

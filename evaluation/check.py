@@ -28,7 +28,7 @@ from util.errors import InputError, pixels, run_script
 from util.files import is_hidden
 from util.hyper_para import OptionParser
 from util.image_io import image_size, natural, read_mask
-from util.mask_rule import list_notices
+from util.notices import list_notices, tell
 from util.progress import progress_bar
 
 OTHER_NAMES = {"youtube18": "youtube", "youtube19": "youtube"}
@@ -58,8 +58,7 @@ def main(args):
     videos = evaluation_set.find(args.root, split)
     files = open_results(Path(args.results))
     lost = list_notices(notice for video in videos for notice in find_lost_objects(video))
-    for line in [*list_video_notices(videos), *lost]:
-        print(f"note: {line}", file=sys.stderr)
+    tell([*list_video_notices(videos), *lost])
     findings = check_results(evaluation_set, videos, files, split, read_states(Path(args.results)))
     for finding in findings:
         print(finding)

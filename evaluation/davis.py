@@ -1,6 +1,5 @@
 """The rules of DAVIS 2016 and 2017: which videos, frames and objects are scored."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from evaluation.folders import check_predictions, list_masks
 from evaluation.scoring import Rules, ScoredVideo, collect_object_score, raise_problems, score_videos
 from util.errors import InputError, name_a_few
 from util.files import is_hidden
-from util.mask_rule import VOID, list_notices
+from util.mask_rule import VOID
+from util.notices import list_notices, tell
 
 MAX_PROPOSALS = 20
 """So many objects a video's predictions may have in the unsupervised task."""
@@ -52,8 +52,7 @@ def find_davis_videos(root, year, split, results, annotations="Annotations", end
     without = [name for name, masks in all_masks.items() if not masks]
     if without:
         raise InputError(f"{folder}: no ground truth for {', '.join(without)}, which {listing} names")
-    for line in list_notices(note_resolution(home / annotations, resolution)):
-        print(f"note: {line}", file=sys.stderr)
+    tell(list_notices(note_resolution(home / annotations, resolution)))
 
     # Pair the masks of the scored frames with the predictions.
     wanted, videos = {}, []

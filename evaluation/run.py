@@ -22,7 +22,7 @@ from util.device import device_name, join_processes
 from util.errors import InputError, pixels
 from util.files import file_sha256, write_json
 from util.image_io import read_mask, read_palette
-from util.mask_rule import list_notices
+from util.notices import list_notices, tell
 from util.pipeline import Background
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
@@ -99,8 +99,7 @@ class _Run:
             if len(waiting) < len(videos):
                 print(f"{len(videos) - len(waiting)} of {len(videos)} videos are finished already")
             lost = list_notices(notice for video in videos for notice in find_lost_objects(video))
-            for line in [*list_video_notices(videos), *lost]:
-                print(f"note: {line}", file=sys.stderr)
+            tell([*list_video_notices(videos), *lost])
             shares[0] = share_videos(waiting, self.processes)
         if self.processes > 1:
             dist.broadcast_object_list(shares)
@@ -207,8 +206,7 @@ class _Run:
         records = {video.name: self.results.read_finished(video) for video in videos}
         records = {name: record for name, record in records.items() if record}
         missing = len(videos) - len(records)
-        for line in list_notices(self.notices):
-            print(f"note: {line}", file=sys.stderr)
+        tell(list_notices(self.notices))
         for name, message in failures:
             print(f"{name}: {message}", file=sys.stderr)
         if records:

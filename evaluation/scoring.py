@@ -24,7 +24,8 @@ from evaluation.measures import (
     region_similarity,
 )
 from util.errors import InputError
-from util.mask_rule import VOID, list_notices
+from util.mask_rule import VOID
+from util.notices import list_notices, tell
 from util.processes import map_in_processes
 from util.progress import progress_bar
 
@@ -259,8 +260,7 @@ def score_videos(videos, object_ids, rules, workers):
     remaining = iter(scores)
     results = [list(itertools.islice(remaining, len(video.frames))) for video in videos]
     _check_frames(videos, results)
-    for line in list_notices(notice for frame in scores for notice in frame.notices):
-        print(f"note: {line}", file=sys.stderr)
+    tell(list_notices(notice for frame in scores for notice in frame.notices))
     return results
 
 

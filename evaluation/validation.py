@@ -5,6 +5,7 @@ import numpy as np
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.measures import boundary_f, jaccard
 from inference_core import InferenceCore, track_frames
+from inference_core.tracking import name_objects
 from util.image_io import read_mask
 from util.progress import progress_bar
 from util.video import ImageFrames
@@ -39,7 +40,7 @@ def _score_video(core, video):
     objects, scores = [], []
 
     def first_mask(name, image):
-        return read_mask(first, image.shape[1::-1]) if name == first.stem else None
+        return name_objects(read_mask(first, image.shape[1::-1])) if name == first.stem else None
 
     for number, frame in enumerate(track_frames(core, ImageFrames(video.frames), first_mask)):
         if number == 0:

@@ -28,8 +28,8 @@ class StepResult:
     """bool scalar on the device: whether loss and gradients were finite in every process. If not, there was no update.
     To look at it, the host waits for the step's end."""
 
-    stop: bool
-    """Whether any process was asked to stop."""
+    stop: int | None
+    """The exit code with which any process was asked to stop, the largest one; None: go on."""
 
     scalars: dict
     """{name: number or scalar tensor}. Most are means over the step's batches; pixel counts (hide_iou/…) are sums."""
@@ -85,11 +85,11 @@ class Trainer:
         self._graphs = StepGraphs(self._update) if running.capture else None
         # All steps share this generator: with another one, a compiled step would be compiled anew.
         self._generator = torch.Generator()
-        self._stop_asked = False
+        self._stop_asked = None
 
-    def ask_to_stop(self):
+    def ask_to_stop(self, exit_code):
         """Ask the training to stop: this step's result says so in every process. For signal handlers."""
-        self._stop_asked = True
+        self._stop_asked = exit_code
 
     @property
     def amp(self):
@@ -232,12 +232,12 @@ class Trainer:
         return self._generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
     def _share_stop(self):
-        """Return whether any process was asked to stop."""
+        """Return the largest exit code with which any process was asked to stop, None if none was."""
         if self.processes == 1:
             return self._stop_asked
-        asked = torch.tensor(float(self._stop_asked), device=self.device)
-        dist.all_reduce(asked)
-        return bool(asked)
+        asked = torch.tensor(-1 if self._stop_asked is None else self._stop_asked, device=self.device)
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        return None if asked < 0 else int(asked)
 
 
 class StepGraphs:

@@ -182,15 +182,6 @@ def refuse_soft_edges(ids, title):
         _check_solid(ids, title)
 
 
-def list_notices(pairs):
-    """Return lines that say [(file, notice)] in short: a notice once, with the first of its files and their number."""
-    files = {}
-    for file, notice in pairs:
-        files.setdefault(notice, {})[str(file)] = True
-    return [f"{next(iter(where))}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {notice}"
-            for notice, where in files.items()]
-
-
 def _interpret_deep(values, title):
     """Return the Mask of grey levels of 16 or 32 bits, H×W."""
     low, high = int(values.min(initial=0)), int(values.max(initial=0))

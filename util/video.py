@@ -10,7 +10,7 @@ from util.errors import InputError
 from util.frames import Frame, FrameRange, number_name
 from util.image_frames import ImageFrames, StackFrames, count_pages
 from util.image_io import IMAGE_SUFFIXES, check_size, choose_frames, is_image
-from util.mask_rule import list_notices
+from util.notices import list_notices
 from util.video_writer import UNSPECIFIED, Look
 
 LARGEST_SLANT = 2

@@ -7,7 +7,7 @@ from PIL import Image
 import make_pack
 from dataset import scenes as scenes_module
 from dataset.pack import CUT_OUT, EVERY_ID, IN_PLACE, read_pack, write_pack
-from dataset.scene_plans import KINDS
+from dataset.scene_catalogue import KINDS
 from dataset.scenes import SceneMaker
 from dataset.training_sets import find_pairs, find_videos
 from tests.trees import photograph

@@ -124,19 +124,19 @@ def test_the_compiler_s_convolution_is_well_defined(shape, weight, geometry):
                           test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_full_precision_on_a_gpu_that_may_use_tf32(monkeypatch):
+@pytest.mark.cuda
+def test_full_precision_on_a_gpu_that_may_use_tf32(monkeypatch, device):
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     monkeypatch.setattr(cudnn, "allow_tf32", True)
     before, matmul.allow_tf32 = matmul.allow_tf32, True
     try:
-        x, weight = torch.randn(1, 256, 30, 54, device="cuda"), torch.randn(256, 256, 3, 3, device="cuda")
+        x, weight = torch.randn(1, 256, 30, 54, device=device), torch.randn(256, 256, 3, 3, device=device)
         wanted = torch.conv2d(x.double(), weight.double(), padding=1)
         found = exact.convolve(x, weight, None, [1, 1], [1, 1], [1, 1], 1)
         assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
-        x, y = torch.randn(500, 256, device="cuda"), torch.randn(256, 500, device="cuda")
+        x, y = torch.randn(500, 256, device=device), torch.randn(256, 500, device=device)
         wanted = x.double() @ y.double()
-        for found in (exact.multiply(x, y), exact.multiply_add(torch.zeros(500, device="cuda"), x, y)):
+        for found in (exact.multiply(x, y), exact.multiply_add(torch.zeros(500, device=device), x, y)):
             assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
     finally:
         matmul.allow_tf32 = before

@@ -208,9 +208,9 @@ def test_nothing_of_the_process_changes(clip):
 
 def test_a_stop_that_is_asked_for_is_in_the_result(clip):
     trainer = trainer_of()
-    assert not trainer.step([batch_of(clip)], 0).stop
-    trainer.ask_to_stop()
-    assert trainer.step([batch_of(clip)], 1).stop
+    assert trainer.step([batch_of(clip)], 0).stop is None
+    trainer.ask_to_stop(143)
+    assert trainer.step([batch_of(clip)], 1).stop == 143
 
 
 def test_a_step_without_a_finite_loss_changes_nothing(clip):

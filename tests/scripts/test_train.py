@@ -145,7 +145,7 @@ def test_a_training_on_a_gpu_goes_on_where_it_was_cut(precision, images, videos,
 
     def cut(self, parts, iteration):
         if iteration == end - 3:
-            self.ask_to_stop()
+            self.ask_to_stop(143)
         return step(self, parts, iteration)
 
     # In float16, the scaler may pass over the first steps.

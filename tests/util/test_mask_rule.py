@@ -9,7 +9,8 @@ from PIL import Image, ImageFilter
 from evaluation.decoding import read_ids
 from util.errors import InputError
 from util.image_io import davis_palette, open_mask, read_grey, read_palette, write_mask
-from util.mask_rule import VOID, interpret_mask, list_notices
+from util.mask_rule import VOID, interpret_mask
+from util.notices import list_notices
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 

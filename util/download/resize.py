@@ -9,7 +9,7 @@ from PIL import Image
 from util.errors import InputError
 from util.files import atomic_path
 from util.image_io import read_image, read_mask, read_palette, write_mask
-from util.machine import available_cores
+from util.machine import computing_threads
 from util.processes import map_in_processes
 from util.progress import progress_bar
 
@@ -28,7 +28,7 @@ def resize_videos(source, target, side=480):
     jobs = [(path, target / path.relative_to(source), side) for path in folders]
     try:
         # The processes are not forked, since the parent may have threads.
-        for done, failed in map_in_processes(_resize_folder, jobs, available_cores(), "spawn", _ignore_interrupts):
+        for done, failed in map_in_processes(_resize_folder, jobs, computing_threads(), "spawn", _ignore_interrupts):
             count += done
             failures += failed
             bar.increment()
