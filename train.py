@@ -33,10 +33,12 @@ from model.trainer import Trainer
 from model.training_log import Means, TrainLog
 from model.training_state import find_checkpoint, make_run_folder
 from util.device import device_name, join_processes, patient_group, pick_device
-from util.errors import InputError, run_script
+from util.errors import InputError, catch_end, run_script
 from util.files import lock_folder
-from util.hyper_para import OptionParser, TrainingSettings, training_settings
+from util.hyper_para import NO_RUN, OptionParser, TrainingSettings, training_settings
 from util.machine import keep_freed_memory
+from util.notices import tell
+from util.step_watch import StepWatch
 from util.timing import peak_memory_mb
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -44,10 +46,6 @@ RECIPES = Path(__file__).parent / "recipes"
 
 MAX_SKIPPED = 20
 """A run stops after this many steps in a row without a finite loss and finite gradients."""
-
-STOPPED = 143
-"""The exit code after SIGTERM, as a shell reports it."""
-
 
 def get_args_parser():
     parser = OptionParser("train.py", __doc__, recipes=RECIPES)
@@ -90,19 +88,19 @@ def main(args):
     # Threads inherit this setting from the thread that starts them.
     torch.set_flush_denormal(True)
     try:
-        with contextlib.ExitStack() as lock:
-            return train(settings, dataset, device, began, rank, processes, lock)
+        with contextlib.ExitStack() as stack:
+            return train(settings, dataset, device, began, rank, processes, stack)
     finally:
         torch.set_flush_denormal(False)
         if processes > 1:
             dist.destroy_process_group()
 
 
-def train(settings, dataset, device, began, rank, processes, lock):
+def train(settings, dataset, device, began, rank, processes, stack):
     """Train to the end, as one of the processes. Return the exit code.
 
-    began: when the script started, in seconds of time.monotonic; --minutes counts from there. lock: ExitStack that
-    takes the lock of the run's folder.
+    began: when the script started, in seconds of time.monotonic; --minutes counts from there. stack: ExitStack
+    that takes what is held until the training ends.
 
     Whatever error ends the training, the iterations that are done by then are saved. Raises InputError after too many
     steps in a row whose loss or gradients are not finite, and if another run writes into the folder.
@@ -110,7 +108,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
     data, recipe, running = settings.data, settings.recipe, settings.running
 
     def lock_run(folder):
-        lock.enter_context(lock_folder(folder, cure="choose another --id"))
+        stack.enter_context(lock_folder(folder, cure="choose another --id"))
 
     # Make the network and the trainer, and restore a checkpoint.
     checkpoint, own = find_checkpoint(running, rank, processes)
@@ -134,6 +132,8 @@ def train(settings, dataset, device, began, rank, processes, lock):
                             "data": source, "started_at_iteration": start}, recipe.iterations, start, shown=rank == 0)
     if checkpoint:
         log.say(f"continuing from {checkpoint}, iteration {start}")
+    if running.id == NO_RUN:
+        log.say(f"--id {NO_RUN}: nothing will be written")
     log.say(f"stage {recipe.stage}: {len(dataset)} {source}, total batch {total}, {recipe.iterations} iterations on "
             f"{processes} × {where}")
 
@@ -141,10 +141,12 @@ def train(settings, dataset, device, began, rank, processes, lock):
     batches = make_batches(dataset, settings, start, trainer.samples, device, rank, processes)
     # The other processes wait in this group for the first one's validation, however long it takes.
     waiting = patient_group() if running.val_davis and processes > 1 else None
-    previous = signal.signal(signal.SIGTERM, lambda *_: trainer.ask_to_stop(STOPPED))
+    # The exit code is the one that a shell reports for this signal.
+    previous = catch_end(lambda number, _: trainer.ask_to_stop(128 + number))
     deadline = began + 60 * running.minutes if running.minutes else float("inf")
     means, in_a_row, saved, logged = Means(), 0, start, start
     saved_at, since, waited = time.monotonic(), time.perf_counter(), 0.0
+    watch = stack.enter_context(StepWatch())
     try:
         upcoming = list(itertools.islice(batches, recipe.accumulate))
         for done in range(start + 1, recipe.iterations + 1):
@@ -152,16 +154,18 @@ def train(settings, dataset, device, began, rank, processes, lock):
             if time.monotonic() > deadline:
                 trainer.ask_to_stop(0)
             parts = upcoming
-            result = trainer.step(parts, done - 1)
-            fetching = time.perf_counter()
-            upcoming = list(itertools.islice(batches, recipe.accumulate))
-            waited += time.perf_counter() - fetching
+            with watch.step(done):
+                result = trainer.step(parts, done - 1)
+                fetching = time.perf_counter()
+                upcoming = list(itertools.islice(batches, recipe.accumulate))
+                waited += time.perf_counter() - fetching
+                finite = bool(result.finite)
 
             # Count steps that were skipped. Too many in a row end the run.
-            if result.finite:
+            if finite:
                 means.add(result.scalars)
-            in_a_row = 0 if result.finite else in_a_row + 1
-            skipped += not result.finite
+            in_a_row = 0 if finite else in_a_row + 1
+            skipped += not finite
             if in_a_row == MAX_SKIPPED:
                 raise InputError(f"loss or gradients were not finite in {in_a_row} steps in a row up to iteration "
                                  f"{done}; the last checkpoint is of iteration {saved}; a lower --lr or --no-amp "
@@ -175,6 +179,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
                                    "seconds": elapsed / (done - logged), "data_wait": waited / elapsed,
                                    "skipped": skipped, **memory})
                 logged, since, waited = done, time.perf_counter(), 0.0
+            log.show_progress(done)
             if done % running.image_interval == 0:
                 log.add_images(done, parts[-1], result.images)
             due = running.minutes and time.monotonic() - saved_at > SAVE_SECONDS
@@ -184,7 +189,7 @@ def train(settings, dataset, device, began, rank, processes, lock):
                 saved, saved_at = done, time.monotonic()
             if running.val_davis and done % running.val_every == 0:
                 if rank == 0:
-                    log.add_scalars(done, validate(network, running.val_davis, amp=trainer.amp))
+                    try_to_validate(network, running.val_davis, trainer.amp, log, done)
                 if waiting:
                     dist.barrier(waiting)
             if result.stop is not None:
@@ -195,13 +200,23 @@ def train(settings, dataset, device, began, rank, processes, lock):
             save_after_error(trainer, folder, skipped)
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         batches.close()
         log.close()
     if folder:
         log.say(f"wrote {folder}/model_{done}.pth after {done} of {recipe.iterations} iterations, "
                 f"{trainer.samples} samples")
     return 0 if done == recipe.iterations else result.stop
+
+
+def try_to_validate(network, davis_path, amp, log, iteration):
+    """Log the scores of a validation. Whatever goes wrong in it is told in one line, and the training goes on."""
+    try:
+        log.add_scalars(iteration, validate(network, davis_path, amp=amp))
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        tell([f"the validation after iteration {iteration} failed, the training goes on: {reason}"])
 
 
 def save_after_error(trainer, folder, skipped):

@@ -1,5 +1,6 @@
 """The dataset of each training stage."""
 
+import os
 import sys
 
 from dataset.check import check_data
@@ -62,8 +63,19 @@ def make_batches(dataset, settings, start, samples, device, rank=0, processes=1)
     if isinstance(dataset, SceneMaker):
         yield from map(dataset.make, numbers)
     else:
-        workers = min(8, available_cores()) if data.workers is None else data.workers
-        yield from load_batches(dataset, numbers, workers=workers, pin_memory=device.type == "cuda")
+        yield from load_batches(dataset, numbers, workers=count_workers(data.workers, told=rank == 0),
+                                pin_memory=device.type == "cuda")
+
+
+def count_workers(asked, told=True):
+    """Return how many processes prepare samples: no more than cores, which this machine's training processes share.
+
+    asked: what --workers says, None for up to 8. told: say so if there are fewer than asked for.
+    """
+    share = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    if asked is not None and asked > share and told:
+        tell([f"--workers {asked}: there are {share} cores for it, so {share} processes prepare samples"])
+    return min(8 if asked is None else asked, share)
 
 
 def check_training_data(settings):

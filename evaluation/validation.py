@@ -6,14 +6,28 @@ from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.measures import boundary_f, jaccard
 from inference_core import InferenceCore, track_frames
 from inference_core.tracking import name_objects
-from util.image_io import read_mask
+from util.errors import InputError
+from util.image_io import image_size, read_mask
 from util.progress import progress_bar
 from util.video import ImageFrames
 
 
 def check_validation(davis_path):
-    """Raise InputError if a training cannot be validated on the DAVIS at `davis_path`."""
-    EVALUATION_SETS["davis17"].find(davis_path, "val")
+    """Raise InputError if a training cannot be validated on the DAVIS at `davis_path`.
+
+    Each video needs objects in its first mask, and a frame between the first and the last one, with a mask.
+    """
+    cure = "; mend that, or leave out --val-davis"
+    for video in EVALUATION_SETS["davis17"].find(davis_path, "val"):
+        first = next(iter(video.masks.values()))
+        if len(video.frames) < 3:
+            raise InputError(f"{video.frames[0].parent}: holds {len(video.frames)} frames, and a validation scores "
+                             f"those between the first and the last{cure}")
+        for frame in video.frames[1:-1]:
+            if not (mask := first.with_name(f"{frame.stem}.png")).exists():
+                raise InputError(f"{mask}: this mask is missing, and a validation needs the masks of all frames{cure}")
+        if not read_mask(first, image_size(video.frames[0])).any():
+            raise InputError(f"{first}: holds no object to track{cure}")
 
 
 def validate(network, davis_path, *, amp=False):

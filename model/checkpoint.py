@@ -6,12 +6,17 @@ import pickle
 import re
 import struct
 import zipfile
+import zlib
 
 import torch
 
 from model.config import PRESETS
 from model.network import RDE
 from util.errors import InputError
+
+DAMAGE = (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, LookupError, TypeError, AttributeError,
+          AssertionError, OverflowError, struct.error)
+"""What zipfile, pickle and torch raise for a damaged file."""
 
 WRAPPERS = r"^(module\.|_orig_mod\.)+"
 """What DistributedDataParallel and torch.compile put before the names of a network's tensors."""
@@ -57,9 +62,17 @@ def read_checkpoint(path):
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it holds code or objects ({refused[1]}), refused" if refused else "not a torch file"
         raise InputError(f"{path}: not a checkpoint of tensors alone: {reason}") from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError,
-            AssertionError, struct.error) as error:
+    except DAMAGE as error:
         raise InputError(f"{path}: damaged or not a torch file ({_first_line(error)})") from None
+
+
+def is_whole(path):
+    """Return whether the file at `path` is an undamaged file of torch's, of whatever content."""
+    try:
+        _check_sums(path)
+    except (OSError, *DAMAGE):
+        return False
+    return zipfile.is_zipfile(path)
 
 
 def _check_sums(path):

@@ -138,8 +138,7 @@ class Trainer:
         for group, factor in zip(self.optimizer.param_groups, (1, self.settings.recipe.trunk_lr), strict=True):
             # A graph reads the learning rate from the device.
             rate = torch.tensor(0.0, device=self.device) if self.settings.running.capture else 0.0
-            group.update(factor=factor, lr=rate, fused=self.optimizer.defaults["fused"],
-                         capturable=self.optimizer.defaults["capturable"])
+            group.update({**self.optimizer.defaults, "factor": factor, "lr": rate})
 
     def _use_frozen_trunk(self):
         """If the image trunk is not trained, run a copy of it that has less to compute."""

@@ -1,6 +1,7 @@
 """The logs of a training: TensorBoard, JSON lines, console."""
 
 import json
+import math
 import platform
 import sys
 import time
@@ -12,11 +13,14 @@ import torch.distributed as dist
 import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
-from util.files import atomic_path
+from util.files import atomic_path, write_json
 from util.overlay import draw_overlay
 
 SHOWN = ("total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait", "val/J", "val/F", "val/J&F")
 """The scalars that the console shows."""
+
+SILENCE = 30
+"""The console shows at least every so many seconds how far the training is."""
 
 
 class Means:
@@ -64,13 +68,14 @@ class TrainLog:
         self._iterations, self._start = iterations, start
         self._shown = shown
         self._began = time.perf_counter()
+        self._shown_at = None
         self._writer = None
         if folder is not None:
             _drop_lines_after(start, folder / "log.jsonl")
             self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
             versions = {"python": platform.python_version(), "torch": torch.__version__,
                         "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
-            (folder / "config.json").write_text(json.dumps({**config, "versions": versions}, indent=1) + "\n")
+            write_json(folder / "config.json", {**config, "versions": versions})
 
     def say(self, text):
         """Print a line to standard output."""
@@ -84,13 +89,20 @@ class TrainLog:
                 self._writer.add_scalar(name, value, iteration)
             with open(self.folder / "log.jsonl", "a") as file:
                 file.write(json.dumps({"iteration": iteration, **values}) + "\n")
-        if not self._shown:
-            return
-        done = iteration - self._start
-        left = (time.perf_counter() - self._began) / done * (self._iterations - iteration)
-        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or
-                         (name == "skipped" and value))
-        print(f"{iteration}/{self._iterations} {shown} left {_format_duration(left)}", file=sys.stderr)
+        self._show(iteration, [f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or
+                               (name == "skipped" and value)])
+
+    def show_progress(self, iteration):
+        """Print a line after the first iteration, and again whenever nothing was printed for SILENCE seconds."""
+        if self._shown_at is None or time.perf_counter() - self._shown_at > SILENCE:
+            self._show(iteration, [])
+
+    def _show(self, iteration, words):
+        """Print what is done, these words, and the time that is left."""
+        self._shown_at = now = time.perf_counter()
+        if self._shown:
+            left = (now - self._began) / (iteration - self._start) * (self._iterations - iteration)
+            print(f"{iteration}/{self._iterations}", *words, "left", _format_duration(left), file=sys.stderr)
 
     def add_images(self, iteration, batch, masks):
         """Log a picture of the batch's first sample: each row is a frame with the truth, and with the prediction."""
@@ -104,11 +116,20 @@ class TrainLog:
 
 
 def _drop_lines_after(iteration, path):
-    """Drop the lines of a log that a resumed run will write again, and a line that a kill cut off."""
+    """Drop the lines of a log that a resumed run will write again, and what a kill or a power cut left of a line."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         with atomic_path(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["iteration"] <= iteration))
+            temporary.write_text("".join(f"{line}\n" for line in lines if _find_iteration(line) <= iteration))
+
+
+def _find_iteration(line):
+    """Return the iteration of a line of the log, infinity if it is damaged."""
+    try:
+        iteration = json.loads(line)["iteration"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return math.inf
+    return iteration if type(iteration) is int else math.inf
 
 
 def draw_montage(batch, masks):

@@ -1,6 +1,7 @@
 """The folder of a training, and its checkpoints: they hold everything that the next iteration depends on."""
 
 import datetime
+import glob
 import random
 import re
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from model.checkpoint import read_checkpoint
+from model.checkpoint import DAMAGE, is_whole, read_checkpoint
 from util.errors import InputError
 from util.files import atomic_path
+from util.hyper_para import NO_RUN
+from util.notices import tell
 
 
 def find_checkpoint(running, rank=0, processes=1):
@@ -36,7 +39,7 @@ def make_run_folder(running, checkpoint=None):
     It is the folder of the run's own checkpoint, or a new one OUT_ROOT/DATE_ID. running: RunningSettings of
     util.hyper_para.
     """
-    if running.id == "NULL":
+    if running.id == NO_RUN:
         return None
     if checkpoint is not None:
         return Path(checkpoint).parent
@@ -87,15 +90,26 @@ def _dense(weights):
 
 def list_checkpoints(folder):
     """Return [(iteration, checkpoint file)] of a run's folder, the earliest first."""
-    files = [(re.fullmatch(r"model_(\d+)_checkpoint\.pth", file.name), file) for file in folder.glob("*.pth")]
+    files = [(re.fullmatch(r"model_(\d{1,18})_checkpoint\.pth", file.name), file) for file in folder.glob("*.pth")]
     return sorted((int(match[1]), file) for match, file in files if match)
 
 
 def find_latest(out_root, name):
-    """Return the newest checkpoint of the runs called <date>_<name> below `out_root`, or None."""
-    runs = [run for run in out_root.glob(f"*_{name}") if re.fullmatch(r"[\d-]+_[\d-]+_" + re.escape(name), run.name)]
-    checkpoints = [(run.name, iteration, file) for run in runs for iteration, file in list_checkpoints(run)]
-    return max(checkpoints)[2] if checkpoints else None
+    """Return the newest undamaged checkpoint of the runs called <date>_<name> below `out_root`, None if there is none.
+
+    Says which newer ones are damaged. Raises InputError if there are checkpoints, but only damaged ones.
+    """
+    runs = [run for run in out_root.glob(f"*_{glob.escape(name)}")
+            if re.fullmatch(r"[\d-]+_[\d-]+_" + re.escape(name), run.name)]
+    checkpoints = sorted((run.name, iteration, file) for run in runs for iteration, file in list_checkpoints(run))
+    for _, _, file in reversed(checkpoints):
+        if is_whole(file):
+            return file
+        tell([f"{file}: damaged or not all there, so an earlier checkpoint is looked for"])
+    if checkpoints:
+        raise InputError(f"{checkpoints[-1][2]}: this checkpoint and all earlier ones are damaged; move "
+                         f"{checkpoints[-1][2].parent} away to start anew")
+    return None
 
 
 def restore(path, trainer):
@@ -109,33 +123,52 @@ def restore(path, trainer):
         raise InputError(f"{path}: this file is no checkpoint of a training ({', '.join(sorted(lacking))} missing); "
                          "--load-network starts a new training from it")
     try:
-        trainer.network.load_state_dict(state["network"])
-        trainer.optimizer.load_state_dict(state["optimizer"])
-        _fit_optimizer(trainer.optimizer)
-        if trainer.average and "average" in state:
-            trainer.average.load_state_dict(state["average"])
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: a checkpoint of another network ({str(error).splitlines()[0]})") from None
+        return _restore(state, trainer)
+    except DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+        raise InputError(f"{path}: a checkpoint of another network, or a damaged one "
+                         f"({reason.splitlines()[0][:200] if reason else type(error).__name__})") from None
+
+
+def _restore(state, trainer):
+    """Do what `restore` does, with the content of a checkpoint. Raises an error of DAMAGE where a part does not fit."""
+    iteration, skipped = _find_count(state, "iteration"), _find_count(state, "skipped", 0)
+    recipe = trainer.settings.recipe
+    trainer.samples = _find_count(state, "samples",
+                                  iteration * recipe.batch_size * recipe.accumulate * trainer.processes)
+    trainer.network.load_state_dict(state["network"])
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    _fit_optimizer(trainer.optimizer)
+    if iteration and not trainer.optimizer.state:
+        raise ValueError("the optimizer's state is empty")
+    if trainer.average and "average" in state:
+        trainer.average.load_state_dict(state["average"])
     if state["scaler"]:
         # The scaler's state is empty if that run's precision needed none; this run's precision may differ.
         trainer.scaler.load_state_dict(state["scaler"])
-    recipe = trainer.settings.recipe
-    trainer.samples = state.get("samples",
-                                state["iteration"] * recipe.batch_size * recipe.accumulate * trainer.processes)
     set_rng_state(state["rng"])
-    return state["iteration"], state.get("skipped", 0)
+    return iteration, skipped
+
+
+def _find_count(state, name, default=None):
+    """Return the whole number of this name in a checkpoint's content. Raises ValueError if it is anything else."""
+    count = state.get(name, default)
+    if type(count) is not int or not 0 <= count < 2**53:
+        raise ValueError(f"its {name} is {count!r}")
+    return count
 
 
 def _fit_optimizer(optimizer):
     """Give the optimizer's moments the layout of their weights: the fused step takes it for granted.
 
-    Raises ValueError if a moment has another shape than its weight.
+    Raises ValueError if a moment has another shape than its weight, or the number of steps is no number.
     """
     for weight, moments in optimizer.state.items():
+        for name, like in (("exp_avg", weight), ("exp_avg_sq", weight), ("step", torch.zeros(()))):
+            if moments[name].shape != like.shape or moments[name].dtype != like.dtype:
+                raise ValueError(f"the optimizer's state has a {moments[name].dtype} tensor of shape "
+                                 f"{tuple(moments[name].shape)} where {like.dtype} {tuple(like.shape)} is expected")
         for name in ("exp_avg", "exp_avg_sq"):
-            if moments[name].shape != weight.shape:
-                raise ValueError(f"the optimizer's state has a tensor of shape {tuple(moments[name].shape)} where "
-                                 f"{tuple(weight.shape)} is expected")
             moments[name] = torch.empty_like(weight).copy_(moments[name])
 
 

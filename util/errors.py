@@ -1,7 +1,9 @@
 """Errors that the user can mend, and the one place where scripts report them."""
 
+import contextlib
 import os
 import signal
+import stat
 import sys
 import traceback
 
@@ -34,7 +36,8 @@ def run_script(parser, main, argv=None):
 
     0 done (or the code that `main` returns), 2 unusable input in one line on standard error, 130
     interrupted. An operating system error that concerns a file (disk full, no permission) is unusable
-    input, too. SIGTERM is treated like Ctrl-C, so that what is finished is kept. With RDE_TRACEBACK=1 in the
+    input, too. SIGTERM, and the end of the terminal's session, are treated like Ctrl-C, so that what is finished is
+    kept. With RDE_TRACEBACK=1 in the
     environment the error's whole traceback comes before its line, for whoever looks for the cause in the code.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -45,7 +48,7 @@ def run_script(parser, main, argv=None):
         args = parser.parse_args(argv)
     except SystemExit as end:
         return end.code
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = catch_end(signal.default_int_handler)
     try:
         return main(args) or 0
     except InputError as error:
@@ -60,9 +63,31 @@ def run_script(parser, main, argv=None):
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
         return 130
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     print(f"{parser.prog}: error: {message}", file=sys.stderr)
     return 2
+
+
+def catch_end(handler):
+    """Let `handler(number, frame)` take the signals by which systems and launchers ask a process to end.
+
+    They are SIGTERM, and SIGHUP unless it is ignored, as under nohup. After a SIGHUP nothing can be written to the
+    terminal any more; what is written then goes nowhere instead of failing. Returns {number: the handler before}.
+    """
+    def hang_up(number, frame):
+        with open(os.devnull, "w") as nowhere:
+            for descriptor in (1, 2):
+                with contextlib.suppress(OSError):
+                    if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                        os.dup2(nowhere.fileno(), descriptor)
+        handler(number, frame)
+
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, handler)}
+    number = getattr(signal, "SIGHUP", None)
+    if number and signal.getsignal(number) != signal.SIG_IGN:
+        previous[number] = signal.signal(number, hang_up)
+    return previous
 
 
 def _show_traceback():

@@ -27,6 +27,9 @@ MODES = ("stm", "gt", "last", "two-frames", "compress", "gt-compress", "last-com
 PRESET_NAMES = ("base", "compact", "tiny")
 """Names of the networks; `model.PRESETS` says what each is."""
 
+NO_RUN = "NULL"
+"""The --id of a training that writes nothing."""
+
 SHOTS = 5
 """Frames of a sample of a video, as the published step takes them."""
 
@@ -276,8 +279,8 @@ class DataSettings:
                          metavar="SHARE")
     max_jump: int | None = option(None, "stages 1 to 3: largest gap between two frames of a sample (default: the "
                                         "published curriculum)", type=positive, metavar="N")
-    workers: int | None = option(None, "number of processes that prepare samples, for each process that trains "
-                                       "(default: 8, or one for each core if there are fewer)",
+    workers: int | None = option(None, "number of processes that prepare samples, for each process that trains; "
+                                       "there are never more than cores (default: up to 8)",
                                  names=["workers", "num-workers"], type=whole, metavar="N")
     perturb_max: float = option(1, "highest target of the IoU between a damaged first mask and the true one (default: "
                                    "%(default)s)", type=float, metavar="IOU")
@@ -367,8 +370,8 @@ class NetworkSettings:
 class RunningSettings:
     """Where a training runs, what it writes, and where it goes on."""
 
-    id: str = option("NULL", "name of the run; with NULL, no logs and no checkpoints are written (default: "
-                             "%(default)s)", metavar="NAME")
+    id: str | None = option(None, f"name of the run; with {NO_RUN}, no logs and no checkpoints are written (default: "
+                                  "stage and its number, as stage3)", metavar="NAME")
     out_root: str = option("saves", "write into OUT_ROOT/DATE_ID (default: %(default)s)", metavar="FOLDER")
     load_model: str | None = option(None, "continue from this ..._checkpoint.pth (default: start a new training)",
                                     metavar="FILE")
@@ -425,6 +428,8 @@ def training_settings(args):
     validate(args)
     parts = {part.name: settings_from(part.type, args) for part in dataclasses.fields(TrainingSettings)}
     parts["recipe"] = fill_recipe(parts["recipe"])
+    if args.id is None:
+        parts["running"] = dataclasses.replace(parts["running"], id=f"stage{args.stage}")
     if args.debug:
         parts["running"] = dataclasses.replace(parts["running"], log_interval=1, image_interval=10)
     return TrainingSettings(**parts)
@@ -465,7 +470,10 @@ def validate(args):
          "--copy-paste copies into samples of videos, and --pasted 1 leaves none: leave one of them out"),
         (args.load_model and args.load_network,
          "--load-model goes on with a training, --load-network starts a new one: leave one of them out"),
-        (args.resume and "id" not in given, "--resume looks for the checkpoints of an --id: give it"),
+        (args.id is not None and Path(args.id).name != args.id,
+         f"--id {args.id}: the name of a folder is needed, without / or \\"),
+        (args.resume and args.id == NO_RUN, f"--resume looks for the checkpoints of an --id, and {NO_RUN} has none: "
+                                            "give another --id"),
         (args.amp_dtype and args.no_amp, "--amp-dtype is that of the mixed precision that --no-amp turns off: leave "
                                          "one of them out"),
         ("val_every" in given and not args.val_davis, "--val-every says how often --val-davis is tracked: give that, "

@@ -1,5 +1,7 @@
 """The commands of docs/COMPACT.md in small: images, videos, keys alone, rollouts, means in float16, then tracking."""
 
+from pathlib import Path
+
 import pytest
 
 import eval_davis
@@ -8,6 +10,8 @@ import train
 from model import PRESETS, load_network
 from tests.trees import static_tree
 from util.errors import run_script
+from util.files import file_sha256
+from util.hyper_para import COMPACT
 
 RECIPE = ["--preset", "compact", "--backbone_weights", "none", "--crop", "64", "--batch_size", "2",
           "--num_workers", "0", "--device", "cpu", "--amp_dtype", "bfloat16", "--dice_weight", "1",
@@ -42,3 +46,7 @@ def test_from_images_to_masks(davis, tmp_path, capsys):
     assert load_network(exported).config == PRESETS["compact"]
     assert run(eval_davis, "--model", exported, "--davis_path", davis, "--output", tmp_path / "masks") == 0
     assert list((tmp_path / "masks").rglob("*.png"))
+
+
+def test_model_card_has_the_hash_of_the_weights():
+    assert f"| SHA-256 | `{file_sha256(COMPACT)}` |" in Path(COMPACT).with_name("README.md").read_text()

@@ -30,7 +30,7 @@ def test_a_rehearsal_passes_without_the_packages_that_a_rented_machine_lacks(dav
     rows = {name: part["rows"] for name, part in parts.items() if part["state"] == "passed"}
     assert {row["test"].partition("::")[0] for row in rows["tests"]} == {
         "tests/inference_core/test_devices.py", "tests/inference_core/test_parity.py", "tests/model/test_exact.py",
-        "tests/model/test_trainer.py", "tests/scripts/test_train.py"}
+        "tests/model/test_trainer.py", "tests/scripts/test_train_resume.py"}
     assert all(row["outcome"] == "passed" for row in rows["tests"])
     assert [(row["precision"], row["rollout"]) for row in rows["training"]] == [
         ("bfloat16", 0), ("float32", 0), ("bfloat16", 9), ("float32", 9)]
