@@ -78,7 +78,7 @@ def test_a_training_on_a_gpu_goes_on_where_it_was_cut(precision, images, videos,
     step = Trainer.step
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", cut)
-        assert training("cut") == train.STOPPED
+        assert training("cut") == 128 + signal.SIGTERM
     assert not (folder_of(tmp_path, "cut") / f"model_{end}.pth").exists()
     assert training("cut") == 0
     whole, again, resumed = map(change, ("whole", "again", "cut"))
@@ -344,7 +344,7 @@ def test_sigterm_with_workers(to, images, tmp_path):
             for child in Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split():
                 os.kill(int(child), signal.SIGTERM)
         os.killpg(training.pid, signal.SIGTERM)
-        assert training.wait(60) == train.STOPPED
+        assert training.wait(60) == 128 + signal.SIGTERM
     finally:
         training.kill()
     assert list(tmp_path.glob("*_g/model_*_checkpoint.pth"))
