@@ -146,9 +146,11 @@ def _check_tensors(state, expected, path, preset):
     rows += [("unexpected", key, _format_shape(state[key]), "-") for key in state if key not in expected]
     rows += [("other shape", key, _format_shape(state[key]), _format_shape(expected[key]))
              for key in expected if key in state and state[key].shape != expected[key].shape]
+    rows += [("other type", key, str(state[key].dtype), str(expected[key].dtype)) for key in expected
+             if key in state and state[key].is_floating_point() != expected[key].is_floating_point()]
     if not rows:
         return
-    kinds = ("missing", "unexpected", "other shape")
+    kinds = ("missing", "unexpected", "other shape", "other type")
     found = {kind: [row[1] for row in rows if row[0] == kind] for kind in kinds}
     summary = "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
                         for kind, keys in found.items() if keys)

@@ -53,6 +53,14 @@ def test_half_precision_weights_are_read_as_float32(tmp_path, tiny_network):
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_fractions_are_refused(dtype, tmp_path, tiny_network):
+    state = tiny_network.state_dict()
+    state["key_comp.bias"] = state["key_comp.bias"].to(dtype)
+    with pytest.raises(InputError, match=r"1 other type \(key_comp.bias\)"):
+        load_network(saved(tmp_path, state))
+
+
 def test_every_misfit_is_listed(tmp_path, tiny_network):
     state = tiny_network.state_dict()
     state["key_comp.other"] = state.pop("key_comp.bias")
