@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from inference_core.capture import CompiledEngine
-from inference_core.memory import MODES, ObjectMemory, needs_sam
+from inference_core.memory import MODES, MemoryState, ObjectMemory, move_memory, needs_sam
+from inference_core.state import State
 from model import RDE
+from model.checkpoint import preset_name
 from model.inference import take_snapshot
 from model.network import distribution
 from util.errors import InputError, pixels
@@ -32,7 +34,9 @@ class InferenceCore:
 
     network: a multi-object `model.RDE`. The core computes on the network's device, with the weights that it has now.
         Instead of a network, `network` may be an engine: an object with the methods of a
-        `model.inference.InferenceNetwork` and its attributes `config`, `device` and `dtype`.
+        `model.inference.InferenceNetwork` and its attributes `config`, `device`, `dtype` and `weights`. Another core on
+        the `engine` of a core shares its weights, and is made in no time. Cores may step in several threads at once,
+        but not on one compiled engine.
     mode: what the memory keeps, one of `MODES`. Only in `stm` does the memory grow with the video.
     mem_every: a frame becomes a memory frame when at least this many frames have passed since the last one.
     top_k: the number of memory positions that each query reads.
@@ -82,7 +86,7 @@ class InferenceCore:
         if isinstance(network, RDE):
             precision = precision_name(amp, next(network.parameters()).device)
             engine = take_snapshot(network, getattr(torch, precision), packed=not compile)
-        self._engine = CompiledEngine(engine, growing=mode == "stm") if compile else engine
+        self.engine = CompiledEngine(engine, growing=mode == "stm") if compile else engine
         self._device = engine.device
         self._id_tensor = None
         self.reset()
@@ -94,6 +98,35 @@ class InferenceCore:
         self._next_frame = 0
         self._frame_size = None
         self._latest = ()
+
+    def state(self):
+        """Return a `State` of this moment, from which this core or another one can go on: `restore`.
+
+        It costs no time, and nothing that follows changes it. So a list of states is a history to go back in, and two
+        cores that go on from one state are branches. `inference_core.save_state` writes a state into a file.
+        """
+        return State(self._describe_settings(), self._frame_size, self._next_frame, self._since_memory,
+                     tuple(group.state for group in self._groups))
+
+    @torch.inference_mode()
+    def restore(self, state):
+        """Go on from a State, with the same masks as the core that it is of.
+
+        Raises InputError if that core had other settings or another network. Nothing is changed then.
+        """
+        ours = self._describe_settings()
+        names = [name for name in ours if state.settings.get(name) != ours[name]]
+        if names:
+            theirs, here = (", ".join(f"{name} {settings.get(name)}" for name in names)
+                            for settings in (state.settings, ours))
+            raise InputError(f"this state is of a core with {theirs}; this core has {here}")
+        self._check_state(state)
+        groups = [ObjectMemory(self.mode, self._aggregate, move_memory(memory, self._device))
+                  for memory in state.memories]
+        self._groups = groups
+        self._frame_size, self._next_frame = state.frame_size, state.next_frame
+        self._since_memory = state.since_memory
+        self._latest = tuple(self.objects)
 
     @property
     def objects(self):
@@ -194,7 +227,7 @@ class InferenceCore:
         # Encode the frame, and predict the objects that have no whole mask in it.
         size = None if self.size is None else scale_size(frame_size, self.size)
         pad = _compute_padding(size or frame_size)
-        image, encoded = self._engine.encode(self._upload(image), size, pad)
+        image, encoded = self.engine.encode(self._upload(image), size, pad)
         rows = [row for row, object_id in enumerate(self.objects, 1) if partial or object_id not in ids]
         if rows:
             prob = self._segment(encoded)
@@ -317,6 +350,28 @@ class InferenceCore:
         shown = (mask != 0).flatten(1).any(1).tolist()
         return mask[torch.tensor(shown, device=mask.device)], [i for i, seen in zip(ids, shown, strict=True) if seen]
 
+    def _describe_settings(self):
+        """Return {name: value} of what a State must have in common with the core that goes on from it."""
+        return {"mode": self.mode, "mem_every": self.mem_every, "top_k": self.top_k, "size": self.size,
+                "keep_given": self.keep_given, "max_references": self.max_references,
+                "precision": str(self.engine.dtype).removeprefix("torch."),
+                "network": preset_name(self.engine.config), "weights": self.engine.weights}
+
+    def _check_state(self, state):
+        """Raise InputError if the tensors of a State cannot be those of a core with these settings."""
+        config = self.engine.config
+        for memory in state.memories:
+            if state.frame_size is None or not (memory.ids and memory.references):
+                raise InputError("this state is damaged: it has a memory without objects, references or frames")
+            height, width = state.frame_size if self.size is None else scale_size(state.frame_size, self.size)
+            cells = -(-height // STRIDE), -(-width // STRIDE)
+            shapes = (config.key_dim, *cells), (len(memory.ids), config.value_dim, *cells)
+            entries = [*memory.references.values(), memory.embedding, memory.last]
+            for found in (tuple(tensor.shape for tensor in entry) for entry in entries if entry):
+                if found != shapes:
+                    raise InputError(f"this state is damaged: it has keys and values of shape {found[0]} and "
+                                     f"{found[1]}, expected {shapes[0]} and {shapes[1]}")
+
     def _upload(self, image):
         """Return the image on the network's device."""
         if self._device.type == "cuda" and image.device.type == "cpu":
@@ -346,9 +401,9 @@ class InferenceCore:
 
     def _segment(self, frame):
         """Return the probabilities (O+1)×H'×W' of background and tracked objects in this frame."""
-        readout = torch.cat([group.read(frame.key[0], self.top_k, self._engine.read) for group in self._groups])
-        logits = torch.cat([self._engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
-        return self._engine.distribution(logits)
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read) for group in self._groups])
+        logits = torch.cat([self.engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
+        return self.engine.distribution(logits)
 
     def _remember(self, image, frame, masks, new, number, touched):
         """Add a frame to the memory of every object.
@@ -360,7 +415,7 @@ class InferenceCore:
         key = frame.key[0].clone()
         others = masks.sum(0) - masks
         value = torch.cat([
-            self._engine.encode_value(image, frame, own, rest)
+            self.engine.encode_value(image, frame, own, rest)
             for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
         ])
         for group in self._groups:
@@ -370,7 +425,7 @@ class InferenceCore:
                 group.add(key, value[:len(group.ids)])
             value = value[len(group.ids):]
         if new:
-            self._groups.append(ObjectMemory(new, self.mode, self._aggregate, {number: (key, value)}))
+            self._groups.append(ObjectMemory(self.mode, self._aggregate, MemoryState(new, {number: (key, value)})))
         self._since_memory = 0
 
     def _aggregate(self, old, new):
@@ -379,9 +434,9 @@ class InferenceCore:
         SAM is applied to its own output, and nothing bounds that. In a network trained on too short videos the output
         may grow from frame to frame without end. Once infinite, it would stay so for the rest of the video.
         """
-        key = self._engine.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
+        key = self.engine.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
-        value = torch.cat([self._engine.aggregate_value(before, after) for before, after in chunks])
+        value = torch.cat([self.engine.aggregate_value(before, after) for before, after in chunks])
         # The square of the key is checked because affinities contain it. The device makes the choice, so that the host
         # need not wait for it.
         finite = key.float().square().sum().isfinite() & value.isfinite().all()

@@ -1,6 +1,7 @@
 """The memory: what it holds and what a query reads, in each of the eight modes (paper, section 3.2 and table 5)."""
 
 import copy
+from typing import NamedTuple
 
 import torch
 
@@ -31,31 +32,51 @@ def needs_sam(mode):
     return "compress" in mode
 
 
+class MemoryState(NamedTuple):
+    """What an ObjectMemory is made of. An entry is a pair (key C×h×w, value O×V×h×w)."""
+
+    ids: list
+    """The objects, O in number."""
+
+    references: dict
+    """{frame's index: entry} of the frames whose masks were given. The first one is `gt`."""
+
+    embedding: tuple | None = None
+    """An entry; None in modes without SAM."""
+
+    last: tuple | None = None
+    """An entry; None until there is a later memory frame, and in modes that do not read it."""
+
+    others: tuple | None = None
+    """In mode `stm`, keys C×N and values N×(O·V) of all memory frames that are no references."""
+
+
 class ObjectMemory:
     """The memory of objects that have the same references. They share keys, so one affinity serves them all.
 
-    A memory entry is a pair (key C×h×w, value O×V×h×w). `aggregate` is SAM: a function of two entries, the embedding
-    and a new one, that returns one. The size does not depend on how many entries were added, except in mode `stm`.
+    `aggregate` is SAM: a function of two memory entries, the embedding and a new one, that returns one. state: a
+    MemoryState. The size does not depend on how many entries were added, except in mode `stm`.
 
-    references: {frame: entry}. The first one is `gt`. Each further one is read, too, in every mode, and as often as
-    `gt`, at least once.
+    If there is more than one reference, each is read, in every mode: as often as `gt`, and at least once.
     """
 
-    def __init__(self, ids, mode, aggregate, references, embedding=None, last=None, others=None):
-        """embedding, last: entries; by default the first reference, and none so far.
-
-        others: in mode `stm`, (keys C×N, values N×(O·V)) of all memory frames that are no references.
-        """
-        self.ids = list(ids)
-        self.references = dict(references)
+    def __init__(self, mode, aggregate, state):
+        self.ids = list(state.ids)
+        self.references = dict(state.references)
         self._mode = mode
         self._aggregate = aggregate
         self._parts = {}
         if needs_sam(mode):
-            self._parts["mem"] = embedding or next(iter(references.values()))
-        if last:
-            self._parts["last"] = last
-        self._join(others)
+            self._parts["mem"] = state.embedding or next(iter(self.references.values()))
+        if state.last:
+            self._parts["last"] = state.last
+        self._join(state.others)
+
+    @property
+    def state(self):
+        """The MemoryState. Its tensors are the memory's own, which never change."""
+        return MemoryState(list(self.ids), dict(self.references), self._parts.get("mem"), self._parts.get("last"),
+                           self._list_others())
 
     def add(self, key, value):
         """Add the entry of a memory frame."""
@@ -124,7 +145,7 @@ class ObjectMemory:
         return self._key[:, positions:], self._value[positions:]
 
     def _join(self, others=None):
-        """Join references, embedding and last memory frame for reading. others: as for __init__."""
+        """Join references, embedding and last memory frame for reading. others: as in MemoryState."""
         # Values are laid out once per memory frame as N×(O·V), so that a query reads one position as one row.
         first, *further = self.references.values()
         parts = {"gt": first, **self._parts}
@@ -141,6 +162,15 @@ class ObjectMemory:
         if others:
             self._key, self._value = torch.cat([self._key, others[0]], 1), torch.cat([self._value, others[1]])
             self._copies = self._copies.new_ones(self._key.shape[1])
+
+
+def move_memory(state, device):
+    """Return a MemoryState with its tensors on this torch.device."""
+    def move(entry):
+        return entry and tuple(tensor.to(device) for tensor in entry)
+
+    return state._replace(references={frame: move(entry) for frame, entry in state.references.items()},
+                          embedding=move(state.embedding), last=move(state.last), others=move(state.others))
 
 
 def _to_columns(key):

@@ -9,7 +9,7 @@ import torch
 
 from inference_core import MODES, InferenceCore
 from inference_core.capture import can_compile
-from inference_core.memory import ObjectMemory, needs_sam
+from inference_core.memory import MemoryState, ObjectMemory, needs_sam
 from model import PRESETS
 from model.inference import PlainEngine, take_snapshot
 from tests.conftest import recipe_network
@@ -239,7 +239,7 @@ def test_extreme_affinities_stay_finite(tiny_network, clip):
 def test_annotated_frame_counts_twice_in_two_frames_modes():
     """The published results have this: its positions take two of the top-k places and twice the weight."""
     key = torch.zeros(1, 1, 1)
-    memory = ObjectMemory([1], "two-frames", None, {0: (key, torch.ones(1, 1, 1, 1))})
+    memory = ObjectMemory("two-frames", None, MemoryState([1], {0: (key, torch.ones(1, 1, 1, 1))}))
     memory.add(key, torch.zeros(1, 1, 1, 1))
     assert memory.read(key, 40).item() == pytest.approx(2 / 3)
     assert memory.read(key, 2).item() in (0.5, 1)
