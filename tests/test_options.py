@@ -47,6 +47,7 @@ OPTIONS = {
     "evaluation/baselines.py": "--method --davis-path --split --output",
     "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
                              "--ignore-extra-ids",
+    "evaluation/references.py": f"--davis-path {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
     "evaluation/2016/evaluation.py": f"{SCORING} --official-decay --results --results-path --davis-path --split --set",
     "evaluation/2017/evaluation_ours.py": f"{SCORING} --official-decay --results --results-path --davis-path --split "
