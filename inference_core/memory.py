@@ -19,9 +19,9 @@ READS = {
 }
 """{mode: (what queries read until a memory frame follows the annotated one, what they read from then on)}.
 
-`gt` is the annotated frame, `last` the last memory frame, `mem` the recurrent embedding, `all` every memory frame. In
-the two-frames modes the annotated frame stands in the memory twice: it takes two of the top-k places and so has twice
-the weight. The memory keeps only one copy and notes that it counts twice."""
+`gt` is the first reference, `last` the last memory frame, `mem` the recurrent embedding, `all` every memory frame. In
+the two-frames modes the first reference stands in the memory twice: it takes two of the top-k places and so has twice
+the weight. The memory keeps only one copy and notes that it counts twice. Further references: see ObjectMemory."""
 
 MODES = tuple(READS)
 """The names of all modes."""
