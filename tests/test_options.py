@@ -28,8 +28,8 @@ OPTIONS = {
         "--preset --repeat --load-network --backbone-weights "
         "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval "
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
-    "track.py": "--example --video --mask --start --end --output --overwrite --stamp --no-overlay --save-scores "
-                f"{TRACKING}",
+    "track.py": "--example --video --mask --start --end --output --overwrite --resume --stamp --no-overlay "
+                f"--save-scores {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
     "eval_youtube.py": f"--yv-path --split --output-all {RESULTS} {TRACKING}",
