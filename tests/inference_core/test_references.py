@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from inference_core import MODES, InferenceCore
+from inference_core.capture import can_compile
 from util.errors import InputError
 
 
@@ -236,3 +237,20 @@ def test_partial_masks_that_cannot_be_used_are_named(tiny_network, clip, mask, o
     with pytest.raises(InputError, match="a partial mask is H×W object ids below 255"):
         core.step(clip[0][0], mask, objects, partial=True)
     assert core.objects == [] and core._next_frame == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_core_reads_references_too(tiny_network, clip):
+    if not can_compile("cpu"):
+        pytest.skip("there is no compiler")
+    frames, truth = clip
+    plain, compiled = (InferenceCore(tiny_network, compile=on, max_references=4) for on in (False, True))
+    ids = []
+    for core in (plain, compiled):
+        core.step(frames[0], truth[0])
+        for index in range(1, 14):
+            mask = truth[index] * (truth[index] != index % 3) if index % 2 else None
+            found = core.to_mask(core.step(frames[index], mask))
+            ids.append(found.numpy())
+    assert plain.references == compiled.references
+    assert np.mean(np.stack(ids[:13]) == np.stack(ids[13:])) > 0.999
