@@ -21,11 +21,13 @@ script writes that frame to first.png in the folder of --output, says how to go 
 
 The script writes masks/NAME.png (indexed, with the DAVIS palette), overlay.mp4 and summary.json into the folder of
 --output, and with --save-scores scores/NAME.npz. It handles one frame after another, so a long video needs no more
-memory than a short one. Frames that cannot be decoded are left out; where frames are missing, or the file is cut short,
-a notice says so at the end, and summary.json says "complete": false. The exit code is 0 then, too.
+memory than a short one. After an interruption, the same command with --resume goes on from there, and ends with the
+same files. Frames that cannot be decoded are left out; where frames are missing, or the file is cut short, a notice
+says so at the end, and summary.json says "complete": false. The exit code is 0 then, too.
 """
 
 import dataclasses
+import itertools
 import platform
 import sys
 import time
@@ -52,6 +54,9 @@ from util.notices import list_notices, tell
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
 from util.video import open_frames
+
+KEEP_SECONDS = 5
+"""How often the core's state is written, for --resume."""
 
 
 def get_args_parser():
@@ -94,6 +99,9 @@ def _video_settings(args):
         if job.video:
             raise InputError(f"{args.inputs[0]}: --video is given, too; give the video once, and masks with --mask")
         job = dataclasses.replace(job, video=args.inputs[:1], mask=(args.inputs[1:] + (job.mask or [])) or None)
+    if job.resume and any(is_stream(video) for video in job.video or []):
+        raise InputError(f"--resume reads the video from its start; {public_name(job.video[0])} gives other frames "
+                         "each time")
     if job.mask and not job.video:
         raise InputError("--mask needs a --video, too; neither of them runs the built-in example")
     if args.example and job.video:
@@ -151,7 +159,8 @@ def track(tracking, job, network, frames, masks, folder):
     core = InferenceCore(network, **tracking.core(), size=size)
     header = describe_run(tracking, job, network, frames, masks, size)
     output = TrackOutput(folder, frames, header, video=_identify_video(job), overwrite=job.overwrite,
-                         overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads)
+                         overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads,
+                         run=describe_inputs(header, job, masks), resume=job.resume)
     told = tell(frames.notices)
 
     # Masks are read when their frames come.
@@ -165,8 +174,11 @@ def track(tracking, job, network, frames, masks, folder):
     bar = progress_bar(frames.length, "tracking")
     try:
         with output:
-            start = lap = time.perf_counter()
-            for frame in track_frames(core, frames, mask_of):
+            start = lap = kept = time.perf_counter()
+            reading = iter(frames)
+            if job.resume:
+                take_over(core, output, reading, waiting, bar)
+            for frame in track_frames(core, reading, mask_of):
                 confidence = scores = None
                 if frame.ids is not None:
                     network_time.add(frame.seconds)
@@ -177,6 +189,9 @@ def track(tracking, job, network, frames, masks, folder):
                 now = time.perf_counter()
                 whole_time.add(now - lap)
                 lap = now
+                if now - kept >= KEEP_SECONDS:
+                    output.keep(core.state())
+                    kept = now
                 bar.increment()
             output.finish({
                 "speed": {"end_to_end": whole_time.summary(), "network": network_time.summary()},
@@ -197,6 +212,29 @@ def track(tracking, job, network, frames, masks, folder):
         frame, mask = next(iter(waiting.items()))
         raise InputError(f"{mask}: not used, since frame {frame} is not among the {whole_time.count} frames that could "
                          f"be tracked, from {frames.first} on")
+
+
+def take_over(core, output, reading, waiting, bar):
+    """Take the frames that an interrupted run has finished from its files, and set the core to where it stopped.
+
+    reading: an iterator of the frames, which is then at the next one. waiting: {frame's name: mask}, which then holds
+    the masks of the frames that follow.
+    """
+    if output.state is None:
+        print(f"there is nothing to go on from in {output.folder}, so this is a new run", file=sys.stderr)
+        return
+    core.restore(output.state)
+    print(f"going on after {output.state.next_frame} frames", file=sys.stderr)
+    for name, image, *shown in itertools.islice(reading, output.state.next_frame):
+        output.take_over(name, image, *shown)
+        waiting.pop(name, None)
+        bar.increment()
+
+
+def describe_inputs(header, job, masks):
+    """What must be the same in a run that goes on from another one, besides the video. header: of summary.json."""
+    return {**header, "save_scores": job.save_scores,
+            "masks": {frame: file_sha256(file) for frame, file in masks.items()}}
 
 
 def describe_run(tracking, job, network, frames, masks, size):

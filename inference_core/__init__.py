@@ -2,6 +2,8 @@
 
 from inference_core.core import InferenceCore, precision_name
 from inference_core.memory import MODES
+from inference_core.state import load_state, save_state
 from inference_core.tracking import TrackedFrame, open_network, track_frames
 
-__all__ = ["MODES", "InferenceCore", "TrackedFrame", "open_network", "precision_name", "track_frames"]
+__all__ = ["MODES", "InferenceCore", "TrackedFrame", "load_state", "open_network", "precision_name", "save_state",
+           "track_frames"]

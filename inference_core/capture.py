@@ -22,7 +22,7 @@ class CompiledEngine:
     """
 
     def __init__(self, engine, *, growing=False):
-        self.config, self.dtype, self.device = engine.config, engine.dtype, engine.device
+        self.config, self.dtype, self.device, self.weights = engine.config, engine.dtype, engine.device, engine.weights
         _keep_compiler_from_other_threads()
         compiles, captures = can_compile(engine.device.type), can_capture(engine.device.type)
         if not (compiles or captures):

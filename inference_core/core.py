@@ -1,6 +1,7 @@
 """The inference core: it tracks objects through a video, one frame at a time.
 
-Its memory does not grow with the video, except in mode `stm`.
+Its memory does not grow with the video, except in mode `stm`. Every annotated frame becomes a reference of its objects,
+which is read for the rest of the video.
 """
 
 import numpy as np
@@ -8,12 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from inference_core.capture import CompiledEngine
-from inference_core.memory import MODES, ObjectMemory, needs_sam
+from inference_core.memory import MODES, MemoryState, ObjectMemory, move_memory, needs_sam
+from inference_core.state import State
 from model import RDE
+from model.checkpoint import preset_name
 from model.inference import take_snapshot
 from model.network import distribution
 from util.errors import InputError, pixels
 from util.mask_rule import MANY_IDS, refuse_soft_edges
+
+UNKNOWN = 255
+"""What a partial mask says of a pixel of which nothing is known."""
 
 STRIDE = 16
 """The sides of an image are padded to multiples of this: keys and values have one position for 16×16 pixels."""
@@ -28,7 +34,9 @@ class InferenceCore:
 
     network: a multi-object `model.RDE`. The core computes on the network's device, with the weights that it has now.
         Instead of a network, `network` may be an engine: an object with the methods of a
-        `model.inference.InferenceNetwork` and its attributes `config`, `device` and `dtype`.
+        `model.inference.InferenceNetwork` and its attributes `config`, `device`, `dtype` and `weights`. Another core on
+        the `engine` of a core shares its weights, and is made in no time. Cores may step in several threads at once,
+        but not on one compiled engine.
     mode: what the memory keeps, one of `MODES`. Only in `stm` does the memory grow with the video.
     mem_every: a frame becomes a memory frame when at least this many frames have passed since the last one.
     top_k: the number of memory positions that each query reads.
@@ -42,6 +50,8 @@ class InferenceCore:
     compile: compile all that a frame runs through, and on a GPU replay it as CUDA graphs. Compiling takes about a
         minute. It happens at the first frame of each size, and once more when the number of objects first changes.
     chunk_size: the number of objects that go through value encoder, SAM and decoder at a time.
+    max_references: the number of references that the memory keeps of each object. When there are more, the oldest one
+        but the first goes. Not in mode `stm`, whose memory keeps all.
 
     On a CPU, a script should first call `util.machine.keep_freed_memory`, which saves up to a quarter of the time. It
     should not do so in mode `stm`: there the growing memory would leave holes that nothing fits into.
@@ -50,7 +60,7 @@ class InferenceCore:
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
-                 size=None, amp=False, compile=False, chunk_size=8, keep_given=True):
+                 size=None, amp=False, compile=False, chunk_size=8, keep_given=True, max_references=8):
         if mode not in MODES:
             raise InputError(f"there is no mode {mode!r}; the modes are {', '.join(MODES)}")
         if network.config.single_object:
@@ -60,7 +70,8 @@ class InferenceCore:
             usable = ", ".join(name for name in MODES if not needs_sam(name))
             raise InputError(f"mode {mode} needs SAM, which this network does not have (is it an STCN "
                              f"checkpoint?); the modes that it can use are {usable}")
-        numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size}
+        numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size,
+                   "max_references": max_references}
         for name, number in numbers.items():
             if number is not None and number < 1:
                 raise InputError(f"{name} is {number}, it must be at least 1")
@@ -70,11 +81,12 @@ class InferenceCore:
         self.size = size
         self.keep_given = keep_given
         self.chunk_size = chunk_size
+        self.max_references = max_references
         engine = network
         if isinstance(network, RDE):
             precision = precision_name(amp, next(network.parameters()).device)
             engine = take_snapshot(network, getattr(torch, precision), packed=not compile)
-        self._engine = CompiledEngine(engine, growing=mode == "stm") if compile else engine
+        self.engine = CompiledEngine(engine, growing=mode == "stm") if compile else engine
         self._device = engine.device
         self._id_tensor = None
         self.reset()
@@ -83,13 +95,48 @@ class InferenceCore:
         """Forget everything. The next frame is then the first one of a video."""
         self._groups = []
         self._since_memory = 0
+        self._next_frame = 0
         self._frame_size = None
         self._latest = ()
+
+    def state(self):
+        """Return a `State` of this moment, from which this core or another one can go on: `restore`.
+
+        It costs no time, and nothing that follows changes it. So a list of states is a history to go back in, and two
+        cores that go on from one state are branches. `inference_core.save_state` writes a state into a file.
+        """
+        return State(self._describe_settings(), self._frame_size, self._next_frame, self._since_memory,
+                     tuple(group.state for group in self._groups))
+
+    @torch.inference_mode()
+    def restore(self, state):
+        """Go on from a State, with the same masks as the core that it is of.
+
+        Raises InputError if that core had other settings or another network. Nothing is changed then.
+        """
+        ours = self._describe_settings()
+        names = [name for name in ours if state.settings.get(name) != ours[name]]
+        if names:
+            theirs, here = (", ".join(f"{name} {settings.get(name)}" for name in names)
+                            for settings in (state.settings, ours))
+            raise InputError(f"this state is of a core with {theirs}; this core has {here}")
+        self._check_state(state)
+        groups = [ObjectMemory(self.mode, self._aggregate, move_memory(memory, self._device))
+                  for memory in state.memories]
+        self._groups = groups
+        self._frame_size, self._next_frame = state.frame_size, state.next_frame
+        self._since_memory = state.since_memory
+        self._latest = tuple(self.objects)
 
     @property
     def objects(self):
         """The ids of the tracked objects, in the order of the latest probabilities."""
         return [object_id for group in self._groups for object_id in group.ids]
+
+    @property
+    def references(self):
+        """{object id: [the index of each frame that is a reference of it, in the order in which they were given]}."""
+        return {object_id: list(group.references) for group in self._groups for object_id in group.ids}
 
     @property
     def memory_bytes(self):
@@ -107,7 +154,24 @@ class InferenceCore:
         self._forget(ids)
 
     @torch.inference_mode()
-    def step(self, image, mask=None, objects=None, *, end=False, needs_output=True):
+    def forget_reference(self, object_id, frame):
+        """Forget that the frame of this index is a reference of this object.
+
+        What the embedding has taken in of it stays. Raises InputError if it is no reference of this object, or its only
+        one, without which there is no object.
+        """
+        frames = self.references.get(object_id, [])
+        if frame not in frames:
+            raise InputError(f"frame {frame} is no reference of object {object_id}; its references are {frames}")
+        if len(frames) == 1:
+            raise InputError(f"frame {frame} is the only reference of object {object_id}; to track it no longer, call "
+                             "delete_objects")
+        self._set_apart([object_id])
+        next(group for group in self._groups if object_id in group.ids).forget_reference(frame)
+
+    @torch.inference_mode()
+    def step(self, image, mask=None, objects=None, *, partial=False, replace=False, frame=None, end=False,
+             needs_output=True):
         """Track the objects into the next frame, and take a mask of objects that appear or are corrected in it.
 
         image: 3×H×W RGB, float in [0, 1] or uint8. A uint8 image may also be H×W×3.
@@ -115,9 +179,17 @@ class InferenceCore:
             `objects`, H×W may be its plane: bool, float in [0, 1], 0 and 1, or 0 and 255. Without `objects`, a mask of
             0 and 255 is object 1. Where all is 0, the mask says nothing new.
         objects: the ids in the mask, each from 1 to 255, in any order and with gaps. By default they are all ids of an
-            H×W mask. The core tracks a new id from this frame on. An id that it tracks already starts anew from this
-            mask: what the memory held of the object is dropped, since it may be what the mask corrects. Nothing
-            changes for an id without any pixel.
+            H×W mask. The core tracks a new id from this frame on. For an id that it tracks already, this frame becomes
+            a further reference, which is read beside those before it; a mask for a frame that is a reference already
+            takes its place. Nothing changes for an id without any pixel.
+        partial: the mask is known in some pixels only, such as those of strokes: H×W, in which 255 is unknown, 0 is
+            surely background, and any other value is surely this object. Everywhere else the prediction holds. This
+            frame becomes a reference of the objects that are touched: those in the mask, and those that it takes pixels
+            from. Of a new id, the pixels in the mask are all that there is.
+        replace: drop what the memory held of the objects in the mask, which then start anew from this frame.
+        frame: the frame's index in the video, by which `references` names it. By default, one more than in the step
+            before, from 0 on. Give it if frames come in another order: then an annotated frame may also come long
+            before its turn, so that all frames are tracked with all references.
         end: this is the last frame. The memory does not take it, since no frame will read it.
         needs_output: if False, the core computes nothing unless the memory needs this frame, and returns None.
 
@@ -131,15 +203,20 @@ class InferenceCore:
         frame_size = tuple(image.shape[-2:])
         ids = []
         if mask is not None:
-            mask, ids = self._check_mask(mask, objects, frame_size)
+            mask, ids = self._check_mask(mask, objects, frame_size, partial)
+        if frame is not None and frame < 0:
+            raise InputError(f"frame is {frame}, frames are counted from 0")
         self._frame_size = frame_size
+        number = self._next_frame if frame is None else int(frame)
+        self._next_frame = number + 1
 
         # Decide whether the memory takes this frame, and whether there is anything to compute.
         # Counting from the last memory frame suits both datasets. In DAVIS all objects are annotated in the first
         # frame, so memory frames are the multiples of mem_every. In YouTube-VOS an object may be annotated later, and
         # the count then starts anew.
         self._since_memory += 1
-        annotated = bool(ids)
+        # A partial mask without ids still says where no object is.
+        annotated = bool(ids) or (partial and mask is not None and bool(self._groups) and bool(mask.any()))
         due = bool(self._groups) and self._since_memory >= self.mem_every and not end
         remember = annotated or due
         if not (remember or needs_output):
@@ -147,31 +224,38 @@ class InferenceCore:
         if not (annotated or self._groups):
             return self._label(torch.ones(1, *frame_size, device=self._device))
 
-        # Encode the frame, and predict the objects that have no mask in it.
+        # Encode the frame, and predict the objects that have no whole mask in it.
         size = None if self.size is None else scale_size(frame_size, self.size)
         pad = _compute_padding(size or frame_size)
-        image, frame = self._engine.encode(self._upload(image), size, pad)
-        kept = [row for row, object_id in enumerate(self.objects) if object_id not in ids]
-        if kept:
-            prob = self._segment(frame)
-        # Put the given masks into the prediction.
+        image, encoded = self.engine.encode(self._upload(image), size, pad)
+        rows = [row for row, object_id in enumerate(self.objects, 1) if partial or object_id not in ids]
+        if rows:
+            prob = self._segment(encoded)
+        # Put the given masks into the prediction, and see which objects get this frame as a reference.
+        order, new = self.objects, []
         if annotated:
-            planes = self._resize_mask(mask, size, pad)
-            if kept:
-                # A given mask overrides the prediction: inside it the probability of all other objects is zero.
-                planes = torch.cat([prob[1:][kept] * (planes.sum(0) <= 0.5), planes])
-            prob = distribution(planes)
-            self._forget(ids)
+            given = self._resize_mask(mask, size, pad, partial)
+            predicted = prob[[0, *rows]] if rows else given.new_ones(1, *given.shape[1:])
+            order = [order[row - 1] for row in rows]
+            order += [object_id for object_id in ids if object_id not in order]
+            prob = _put_masks(predicted, order, given, ids, partial)
+            touched = _find_touched(predicted, prob, order, ids) if partial else ids
+            if replace:
+                self._forget(touched)
+            self._set_apart(touched)
+            new = [object_id for object_id in touched if object_id not in self.objects]
+        arranged = [0, *(1 + order.index(object_id) for object_id in (*self.objects, *new))]
         # Update the memory, and return the probabilities at the frame's size.
         if remember:
-            self._remember(image, frame, prob[1:], ids)
+            masks = _take_planes(prob, arranged)[1:]
+            self._remember(image, encoded, masks, new, number, touched if annotated else ())
         if not needs_output:
             return None
         prob = self._restore_size(prob, pad, frame_size)
         if annotated and size is not None and self.keep_given:
-            given = mask.to(self._device).float()
-            prob = distribution(torch.cat([prob[1:len(kept) + 1] * (given.sum(0) <= 0.5), given]))
-        return self._label(prob)
+            predicted = prob[:len(rows) + 1]
+            prob = _put_masks(predicted, order, mask.to(self._device).float(), ids, partial)
+        return self._label(_take_planes(prob, arranged))
 
     def to_mask(self, prob):
         """Return the object ids of each pixel, uint8 H×W, from probabilities (number of objects + 1)×H×W.
@@ -217,10 +301,10 @@ class InferenceCore:
             raise InputError(f"a frame of {pixels(frame_size[::-1])} in a video of {pixels(self._frame_size[::-1])}")
         return image
 
-    def _check_mask(self, mask, objects, frame_size):
+    def _check_mask(self, mask, objects, frame_size, partial=False):
         """Return a mask as planes O×H×W, and their ids; no ids if it says nothing new.
 
-        Raises InputError for a mask that cannot be used.
+        A partial mask has a plane of the background before them. Raises InputError for a mask that cannot be used.
         """
         mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(np.ascontiguousarray(mask))
         if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
@@ -228,6 +312,8 @@ class InferenceCore:
             mask = mask.long()
         if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
             raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
+        if partial:
+            return _split_strokes(mask, objects)
         if objects is None and mask.ndim == 3:
             raise InputError("a mask of O×H×W planes needs `objects`, the id of each plane")
         if mask.ndim == 3 and len(mask) != len(objects):
@@ -264,6 +350,28 @@ class InferenceCore:
         shown = (mask != 0).flatten(1).any(1).tolist()
         return mask[torch.tensor(shown, device=mask.device)], [i for i, seen in zip(ids, shown, strict=True) if seen]
 
+    def _describe_settings(self):
+        """Return {name: value} of what a State must have in common with the core that goes on from it."""
+        return {"mode": self.mode, "mem_every": self.mem_every, "top_k": self.top_k, "size": self.size,
+                "keep_given": self.keep_given, "max_references": self.max_references,
+                "precision": str(self.engine.dtype).removeprefix("torch."),
+                "network": preset_name(self.engine.config), "weights": self.engine.weights}
+
+    def _check_state(self, state):
+        """Raise InputError if the tensors of a State cannot be those of a core with these settings."""
+        config = self.engine.config
+        for memory in state.memories:
+            if state.frame_size is None or not (memory.ids and memory.references):
+                raise InputError("this state is damaged: it has a memory without objects, references or frames")
+            height, width = state.frame_size if self.size is None else scale_size(state.frame_size, self.size)
+            cells = -(-height // STRIDE), -(-width // STRIDE)
+            shapes = (config.key_dim, *cells), (len(memory.ids), config.value_dim, *cells)
+            entries = [*memory.references.values(), memory.embedding, memory.last]
+            for found in (tuple(tensor.shape for tensor in entry) for entry in entries if entry):
+                if found != shapes:
+                    raise InputError(f"this state is damaged: it has keys and values of shape {found[0]} and "
+                                     f"{found[1]}, expected {shapes[0]} and {shapes[1]}")
+
     def _upload(self, image):
         """Return the image on the network's device."""
         if self._device.type == "cuda" and image.device.type == "cpu":
@@ -271,10 +379,14 @@ class InferenceCore:
             image = image.pin_memory()
         return image.to(self._device, non_blocking=True)
 
-    def _resize_mask(self, planes, size, pad):
+    def _resize_mask(self, planes, size, pad, partial):
         """Return the planes O×H×W as float32 on the network's device, at the size of the computation."""
         planes = planes.to(self._device).float()
-        if size is not None:
+        if size is not None and partial:
+            # Even the thinnest stroke stays. Where two then lie on one another, the first counts.
+            planes = F.adaptive_max_pool2d(planes, size)
+            planes *= planes.cumsum(0) <= 1
+        elif size is not None:
             planes = F.interpolate(planes.unsqueeze(0), size=size, mode="nearest").squeeze(0)
         return F.pad(planes, pad)
 
@@ -289,24 +401,31 @@ class InferenceCore:
 
     def _segment(self, frame):
         """Return the probabilities (O+1)×H'×W' of background and tracked objects in this frame."""
-        readout = torch.cat([group.read(frame.key[0], self.top_k, self._engine.read) for group in self._groups])
-        logits = torch.cat([self._engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
-        return self._engine.distribution(logits)
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read) for group in self._groups])
+        logits = torch.cat([self.engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
+        return self.engine.distribution(logits)
 
-    def _remember(self, image, frame, masks, new_ids):
-        """Add this frame to the memory of every object. The objects `new_ids` come last in `masks` O×H'×W'."""
+    def _remember(self, image, frame, masks, new, number, touched):
+        """Add a frame to the memory of every object.
+
+        masks: O×H'×W', of the known objects and then of those that begin here, `new`. number: the frame's index.
+        touched: the objects of which it becomes a reference.
+        """
         # This is a copy because the next frame may overwrite what was computed for this one.
         key = frame.key[0].clone()
         others = masks.sum(0) - masks
         value = torch.cat([
-            self._engine.encode_value(image, frame, own, rest)
+            self.engine.encode_value(image, frame, own, rest)
             for own, rest in zip(masks.split(self.chunk_size), others.split(self.chunk_size), strict=True)
         ])
         for group in self._groups:
-            group.add(key, value[:len(group.ids)])
+            if group.ids[0] in touched:
+                group.add_reference(number, key, value[:len(group.ids)], self.max_references)
+            else:
+                group.add(key, value[:len(group.ids)])
             value = value[len(group.ids):]
-        if new_ids:
-            self._groups.append(ObjectMemory(new_ids, self.mode, self._aggregate, key, value))
+        if new:
+            self._groups.append(ObjectMemory(self.mode, self._aggregate, MemoryState(new, {number: (key, value)})))
         self._since_memory = 0
 
     def _aggregate(self, old, new):
@@ -315,9 +434,9 @@ class InferenceCore:
         SAM is applied to its own output, and nothing bounds that. In a network trained on too short videos the output
         may grow from frame to frame without end. Once infinite, it would stay so for the rest of the video.
         """
-        key = self._engine.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
+        key = self.engine.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
-        value = torch.cat([self._engine.aggregate_value(before, after) for before, after in chunks])
+        value = torch.cat([self.engine.aggregate_value(before, after) for before, after in chunks])
         # The square of the key is checked because affinities contain it. The device makes the choice, so that the host
         # need not wait for it.
         finite = key.float().square().sum().isfinite() & value.isfinite().all()
@@ -325,9 +444,14 @@ class InferenceCore:
 
     def _forget(self, ids):
         """Drop these objects, and the groups that are then empty."""
-        for group in self._groups:
-            group.remove(ids)
-        self._groups = [group for group in self._groups if group.ids]
+        left = [group.select([object_id for object_id in group.ids if object_id not in ids]) for group in self._groups]
+        self._groups = [group for group in left if group]
+
+    def _set_apart(self, ids):
+        """Divide the groups, so that all objects of a group are among `ids`, or none."""
+        parts = [group.select(part) for group in self._groups
+                 for part in (set(group.ids) - set(ids), set(ids))]
+        self._groups = [group for group in parts if group]
 
 
 def precision_name(amp, device):
@@ -342,6 +466,43 @@ def precision_name(amp, device):
     if amp not in ("float16", "bfloat16"):
         raise InputError(f"amp is {amp!r}, it must be float16, bfloat16, True or False")
     return amp
+
+
+def _split_strokes(mask, objects):
+    """Return a partial mask as planes (number of ids + 1)×H×W, background first, and its ids. Raises InputError."""
+    values = mask.unique().tolist()
+    if objects is not None or mask.ndim != 2 or any(value % 1 or not 0 <= value <= UNKNOWN for value in values):
+        raise InputError(f"a partial mask is H×W object ids below {UNKNOWN}, 0 for background and {UNKNOWN} for "
+                         "unknown, without `objects`")
+    ids = [int(value) for value in values if value not in (0, UNKNOWN)]
+    return mask == torch.tensor([0, *ids], device=mask.device).view(-1, 1, 1), ids
+
+
+def _put_masks(prob, order, given, ids, partial):
+    """Put given masks into a prediction, and return probabilities (number in `order` + 1)×H×W.
+
+    prob: (P+1)×H×W, background first and then the first P objects of `order`. given: the planes of `ids`, float O×H×W;
+    if partial, (O+1)×H×W with what is surely background first.
+    """
+    if not partial:
+        # A given mask overrides the prediction: inside it the probability of all other objects is zero.
+        return distribution(torch.cat([prob[1:] * (given.sum(0) <= 0.5), given]))
+    prob = torch.cat([prob, prob.new_zeros(len(order) + 1 - len(prob), *prob.shape[1:])])
+    drawn = torch.zeros_like(prob)
+    drawn[[0, *(1 + order.index(object_id) for object_id in ids)]] = given
+    return torch.where(given.any(0), drawn, prob)
+
+
+def _find_touched(before, after, order, ids):
+    """Return the objects that are in a partial mask, and those of `order` that it takes pixels from."""
+    before, after = before.argmax(0), after.argmax(0)
+    lost = {order[row - 1] for row in before[before != after].unique().tolist() if row}
+    return [object_id for object_id in order if object_id in lost or object_id in ids]
+
+
+def _take_planes(prob, rows):
+    """Return prob[rows], and prob itself if these are all its rows in order."""
+    return prob if rows == list(range(len(prob))) else prob[rows]
 
 
 def _find_largest(prob):

@@ -1,5 +1,8 @@
 """The memory: what it holds and what a query reads, in each of the eight modes (paper, section 3.2 and table 5)."""
 
+import copy
+from typing import NamedTuple
+
 import torch
 
 from model.memory_reading import read_top_k
@@ -16,9 +19,9 @@ READS = {
 }
 """{mode: (what queries read until a memory frame follows the annotated one, what they read from then on)}.
 
-`gt` is the annotated frame, `last` the last memory frame, `mem` the recurrent embedding, `all` every memory frame. In
-the two-frames modes the annotated frame stands in the memory twice: it takes two of the top-k places and so has twice
-the weight. The memory keeps only one copy and notes that it counts twice."""
+`gt` is the first reference, `last` the last memory frame, `mem` the recurrent embedding, `all` every memory frame. In
+the two-frames modes the first reference stands in the memory twice: it takes two of the top-k places and so has twice
+the weight. The memory keeps only one copy and notes that it counts twice. Further references: see ObjectMemory."""
 
 MODES = tuple(READS)
 """The names of all modes."""
@@ -29,19 +32,51 @@ def needs_sam(mode):
     return "compress" in mode
 
 
-class ObjectMemory:
-    """The memory of the objects that were annotated in one frame. They share keys, so one affinity serves them all.
+class MemoryState(NamedTuple):
+    """What an ObjectMemory is made of. An entry is a pair (key C×h×w, value O×V×h×w)."""
 
-    A memory entry is a pair (key C×h×w, value O×V×h×w). `aggregate` is SAM: a function of two entries, the embedding
-    and a new one, that returns one. The size does not depend on how many entries were added, except in mode `stm`.
+    ids: list
+    """The objects, O in number."""
+
+    references: dict
+    """{frame's index: entry} of the frames whose masks were given. The first one is `gt`."""
+
+    embedding: tuple | None = None
+    """An entry; None in modes without SAM."""
+
+    last: tuple | None = None
+    """An entry; None until there is a later memory frame, and in modes that do not read it."""
+
+    others: tuple | None = None
+    """In mode `stm`, keys C×N and values N×(O·V) of all memory frames that are no references."""
+
+
+class ObjectMemory:
+    """The memory of objects that have the same references. They share keys, so one affinity serves them all.
+
+    `aggregate` is SAM: a function of two memory entries, the embedding and a new one, that returns one. state: a
+    MemoryState. The size does not depend on how many entries were added, except in mode `stm`.
+
+    If there is more than one reference, each is read, in every mode: as often as `gt`, and at least once.
     """
 
-    def __init__(self, ids, mode, aggregate, key, value):
-        self.ids = list(ids)
+    def __init__(self, mode, aggregate, state):
+        self.ids = list(state.ids)
+        self.references = dict(state.references)
         self._mode = mode
         self._aggregate = aggregate
-        self._entries = {"gt": (key, value), "mem": (key, value)}
-        self._join(READS[mode][0])
+        self._parts = {}
+        if needs_sam(mode):
+            self._parts["mem"] = state.embedding or next(iter(self.references.values()))
+        if state.last:
+            self._parts["last"] = state.last
+        self._join(state.others)
+
+    @property
+    def state(self):
+        """The MemoryState. Its tensors are the memory's own, which never change."""
+        return MemoryState(list(self.ids), dict(self.references), self._parts.get("mem"), self._parts.get("last"),
+                           self._list_others())
 
     def add(self, key, value):
         """Add the entry of a memory frame."""
@@ -52,10 +87,30 @@ class ObjectMemory:
             self._copies = self._copies.new_ones(self._key.shape[1])
             return
         if "mem" in parts:
-            self._entries["mem"] = self._aggregate(self._entries["mem"], (key, value))
+            self._parts["mem"] = self._aggregate(self._parts["mem"], (key, value))
         if "last" in parts:
-            self._entries["last"] = (key, value)
-        self._join(parts)
+            self._parts["last"] = (key, value)
+        self._join()
+
+    def add_reference(self, frame, key, value, limit):
+        """Add the entry of an annotated frame as a reference, in the place of that frame's earlier one if there is one.
+
+        If there are more than `limit` references then, the oldest one but the first goes; in mode `stm` all stay.
+        """
+        others = self._list_others()
+        self.references[frame] = (key, value)
+        if others:
+            self._join(others)
+            return
+        if len(self.references) > limit:
+            del self.references[list(self.references)[1]]
+        self.add(key, value)
+
+    def forget_reference(self, frame):
+        """Forget one of several references. What the embedding has taken in of it stays."""
+        others = self._list_others()
+        del self.references[frame]
+        self._join(others)
 
     def read(self, query, top_k, read=read_top_k):
         """Return the readout O×V×h×w, channels_last, for a query C×h×w. read: read_top_k, or an engine's `read`."""
@@ -65,26 +120,57 @@ class ObjectMemory:
 
     def list_tensors(self):
         """Return all tensors that the memory holds. Some may be views of the same storage."""
-        entries = [tensor for entry in self._entries.values() for tensor in entry]
+        entries = [tensor for entry in (*self.references.values(), *self._parts.values()) for tensor in entry]
         return [self._key, self._value, self._copies, *entries]
 
-    def remove(self, ids):
-        """Forget the objects with these ids. Ids that are not in this memory are ignored."""
-        rows = [row for row, object_id in enumerate(self.ids) if object_id not in ids]
+    def select(self, ids):
+        """Return the memory of those of its objects that are among `ids`, or None if there are none."""
+        rows = [row for row, object_id in enumerate(self.ids) if object_id in ids]
         if len(rows) == len(self.ids):
-            return
-        self._value = self._value.unflatten(1, (len(self.ids), -1))[:, rows].flatten(1)
-        self._entries = {part: (key, value[rows]) for part, (key, value) in self._entries.items()}
-        self.ids = [self.ids[row] for row in rows]
+            return self
+        if not rows:
+            return None
+        part = copy.copy(self)
+        part.ids = [self.ids[row] for row in rows]
+        part.references = {frame: (key, value[rows]) for frame, (key, value) in self.references.items()}
+        part._parts = {name: (key, value[rows]) for name, (key, value) in self._parts.items()}
+        part._value = self._value.unflatten(1, (len(self.ids), -1))[:, rows].flatten(1)
+        return part
 
-    def _join(self, parts):
-        """Join the entries of these parts for reading."""
+    def _list_others(self):
+        """Return (keys, values) of the memory frames that are no references, in mode `stm`; else None."""
+        if "all" not in READS[self._mode][1]:
+            return None
+        positions = sum(key[0].numel() for key, _ in self.references.values())
+        return self._key[:, positions:], self._value[positions:]
+
+    def _join(self, others=None):
+        """Join references, embedding and last memory frame for reading. others: as in MemoryState."""
         # Values are laid out once per memory frame as N×(O·V), so that a query reads one position as one row.
-        entries = [self._entries[part] for part in dict.fromkeys(parts)]
-        self._key = torch.cat([_to_columns(key) for key, _ in entries], 1)
-        self._value = torch.cat([_to_rows(value) for _, value in entries])
-        positions = self._key.shape[1] // len(entries)
-        self._copies = torch.cat([self._key.new_full((positions,), parts.count(part)) for part in dict.fromkeys(parts)])
+        first, *further = self.references.values()
+        parts = {"gt": first, **self._parts}
+        names = READS[self._mode]["last" in self._parts]
+        entries = [(parts[name], names.count(name)) for name in dict.fromkeys(names)]
+        if further:
+            copies = max(1, names.count("gt"))
+            if "gt" not in names:
+                further = [first, *further]
+            entries += [(entry, copies) for entry in further]
+        self._key = torch.cat([_to_columns(key) for (key, _), _ in entries], 1)
+        self._value = torch.cat([_to_rows(value) for (_, value), _ in entries])
+        self._copies = torch.cat([self._key.new_full((key[0].numel(),), copies) for (key, _), copies in entries])
+        if others:
+            self._key, self._value = torch.cat([self._key, others[0]], 1), torch.cat([self._value, others[1]])
+            self._copies = self._copies.new_ones(self._key.shape[1])
+
+
+def move_memory(state, device):
+    """Return a MemoryState with its tensors on this torch.device."""
+    def move(entry):
+        return entry and tuple(tensor.to(device) for tensor in entry)
+
+    return state._replace(references={frame: move(entry) for frame, entry in state.references.items()},
+                          embedding=move(state.embedding), last=move(state.last), others=move(state.others))
 
 
 def _to_columns(key):

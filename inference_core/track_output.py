@@ -3,19 +3,27 @@
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+from inference_core.state import load_state, save_state
 from util.errors import InputError
-from util.files import JsonWriter, lock_folder, write_json
-from util.image_io import write_mask, write_scores
+from util.files import JsonWriter, atomic_path, lock_folder, write_json
+from util.image_io import read_mask, write_mask, write_scores
 from util.overlay import draw_ids, draw_overlay, draw_stamp
 from util.pipeline import Background
 from util.video_writer import VideoWriter
 
 MANIFEST = ".track.json"
 """The file that says which program wrote a folder of results."""
+
+STATE = ".state.npz"
+"""The core's state a few seconds ago, from which an interrupted run can go on."""
+
+EARLIER = ".summary.json.earlier"
+"""The summary of the interrupted run, until the run that goes on has taken over its frames."""
 
 WRITER = "track.py"
 """The name that the manifest gives as the writer."""
@@ -36,17 +44,21 @@ class TrackOutput:
     frames: what is tracked, as `util.video.open_frames` returns it. header: {name: value} for the summary. video: what
     is the same for two runs on the same frames, whatever JSON can hold; None: no other run is on these. overwrite:
     replace results of another video, too. stamp: write names and times into the overlay. threads: how many encode it,
-    None for all cores.
+    None for all cores. run: {name: value} of what is the same in the run that goes on from this one. resume: go on from
+    an interrupted run in this folder: entering the block then sets `state` to the core's State there, and the frames
+    before `state.next_frame` are to be given to `take_over`; None if there is nothing to go on from.
     """
 
     def __init__(self, folder, frames, header, *, video=None, overwrite=False, overlay=True, stamp=False, scores=False,
-                 threads=None):
+                 threads=None, run=None, resume=False):
         self.folder = Path(folder)
         self.masks = self.folder / "masks"
         self.scores = self.folder / "scores" if scores else None
         self.summary = self.folder / "summary.json"
         self.overlay = self.folder / "overlay.mp4" if overlay else None
         self.finished = 0
+        self.state = None
+        self._run, self._resume, self._whole = run, resume, False
         self._frames, self._header = frames, header
         self._video_id, self._overwrite, self._stamp, self._threads = video, overwrite, stamp, threads
         self._report = {}
@@ -61,14 +73,19 @@ class TrackOutput:
         return self
 
     def _begin(self):
-        """Clear the folder and open the summary."""
-        remove_earlier_results(self.folder, self._video_id, self._overwrite)
-        # From here on the folder is recognised as ours, even if the process is killed.
-        write_json(self.folder / MANIFEST, {"written_by": WRITER, "video": self._video_id})
-        self.masks.mkdir()
-        if self.scores:
-            self.scores.mkdir()
-        write_json(self.summary, {**self._header, "complete": False})
+        """Clear the folder, unless a run in it goes on, and open the summary."""
+        self.state = self._find_state() if self._resume else None
+        if self.state is None:
+            remove_earlier_results(self.folder, self._video_id, self._overwrite)
+            # From here on the folder is recognised as ours, even if the process is killed.
+            write_json(self.folder / MANIFEST, {"written_by": WRITER, "video": self._video_id, "run": self._run})
+            self.masks.mkdir()
+            if self.scores:
+                self.scores.mkdir()
+            write_json(self.summary, {**self._header, "complete": False})
+        else:
+            self._items = _read_items(self.folder / EARLIER)
+            self._item = next(self._items, None)
         self._summary_file = open(self._summary_part, "w")  # noqa: SIM115 (closed by _close_summary)
         self._json = JsonWriter(self._summary_file)
         for name, value in self._header.items():
@@ -76,6 +93,39 @@ class TrackOutput:
         self._json.begin_list("frames")
         self._files, self._drawing = Background(), Background()
         self._video = None
+
+    def _find_state(self):
+        """Return the State that an interrupted run has left, or None; keep what its summary says of the frames.
+
+        Raises InputError if that run was another one.
+        """
+        if not (_is_ours(self.folder) and (self.folder / STATE).exists()):
+            return None
+        theirs, ours = _read_manifest(self.folder).get("run") or {}, json.loads(json.dumps(self._run))
+        if theirs != ours:
+            other = [name for name in ours if theirs.get(name) != ours[name]]
+            raise InputError(f"{self.folder}: holds a run that differs in {', '.join(other)}; --resume goes on with "
+                             "what is the same: give the earlier command, or leave --resume out to begin anew")
+        state = load_state(self.folder / STATE)
+        if not (self.folder / EARLIER).exists():
+            with atomic_path(self.folder / EARLIER) as temporary:
+                shutil.copyfile(self._summary_part if self._summary_part.exists() else self.summary, temporary)
+        return state
+
+    def take_over(self, name, frame, time=None):
+        """Take one frame's results from the run that was interrupted; arguments as for `add`."""
+        ids = None
+        if self._item is not None and self._item["name"] == name:
+            ids = read_mask(self.masks / f"{name}.png")
+            self._json.append(self._item)
+            self._item = next(self._items, None)
+            self.finished += 1
+        if self.overlay:
+            self._drawing.submit(self._draw, name, frame, ids, time)
+
+    def keep(self, state):
+        """Write the core's State after the frames so far, for a run that goes on from here."""
+        self._files.submit(self._keep, state)
 
     def add(self, name, frame, ids, confidence, prob, objects, time=None):
         """Write one frame.
@@ -97,6 +147,7 @@ class TrackOutput:
         self._files.wait()
         self._drawing.wait()
         self._report = {**report, "notices": self._frames.notices}
+        self._whole = True
 
     def __exit__(self, kind, error, traceback):
         self._files.close()
@@ -111,6 +162,9 @@ class TrackOutput:
             self._close_summary(complete=failure is None and self._frames.complete)
         except OSError as problem:
             failure = failure or problem
+        if self._whole and failure is None:
+            for name in (STATE, EARLIER):
+                (self.folder / name).unlink(missing_ok=True)
         self._lock.close()
         if failure is not error:
             raise failure
@@ -123,6 +177,12 @@ class TrackOutput:
         shown = {} if time is None else {"time": round(float(time), 6)}
         self._json.append({"name": name, **shown, "objects": measure_objects(ids, confidence, objects)})
         self.finished += 1
+
+    def _keep(self, state):
+        """Write a State, once the summary of the frames before it is on disk."""
+        self._summary_file.flush()
+        (self.folder / EARLIER).unlink(missing_ok=True)
+        save_state(self.folder / STATE, state)
 
     def _draw(self, name, frame, ids, time):
         if self._video is None:
@@ -179,7 +239,7 @@ def remove_earlier_results(folder, video=None, overwrite=False):
     if ours and not overwrite and (video is None or _video_of(folder) != video):
         raise InputError(f"{folder}: holds the results of another video, or of another part of it; choose another "
                          "--output, or replace them with --overwrite")
-    for file in results:
+    for file in (*results, folder / STATE, folder / EARLIER):
         file.unlink(missing_ok=True)
     for name in ("masks", "scores"):
         if (folder / name).is_dir():
@@ -203,10 +263,26 @@ def _is_ours(folder):
 
 def _video_of(folder):
     """What the results in this folder were made from, as `TrackOutput` was told; None if it is not known."""
+    return _read_manifest(folder).get("video")
+
+
+def _read_manifest(folder):
+    """Return {name: value} of the manifest in this folder; nothing if it cannot be read."""
     try:
-        return json.loads((folder / MANIFEST).read_text()).get("video")
-    except (OSError, ValueError, AttributeError):
-        return None
+        return dict(json.loads((folder / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _read_items(path):
+    """Yield what a summary says of each frame. A killed process may have left it without an end."""
+    with open(path) as file:
+        for line in file:
+            if line.startswith("  {"):
+                try:
+                    yield json.loads(line.rstrip().rstrip(","))
+                except ValueError:
+                    return
 
 
 def measure_objects(ids, confidence, objects):

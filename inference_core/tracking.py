@@ -70,7 +70,7 @@ def name_objects(ids):
 def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None):
     """Track objects through the frames of one video, and yield a TrackedFrame for each.
 
-    core: it should be new or `reset`.
+    core: it should be new, `reset`, or restored to the state before the first of these frames.
     frames: yields (name, uint8 H×W×3 RGB), or the same and the frame's time. A thread reads a few frames ahead.
     masks: masks(name, image) returns uint8 H×W ids of the objects that appear or are corrected in this frame, or None;
         or a pair of a mask and `objects`, as `core.step` takes them.

@@ -60,6 +60,7 @@ class InferenceNetwork(nn.Module):
     """A snapshot of an RDE, which must have been trained for several objects. `take_snapshot` makes and keeps one.
 
     dtype: the dtype of weights and of all results but affinities and probabilities. The device is that of the RDE.
+    `weights` is a text that tells the RDE's weights from others.
     packed: on the CPU, lay out weights as oneDNN wants them. A network that is to be compiled needs packed=False.
     """
 
@@ -70,6 +71,7 @@ class InferenceNetwork(nn.Module):
         self.config = network.config
         self.dtype = dtype
         self.packed = packed
+        self.weights = name_weights(network)
         for name, value in zip(("mean", "std"), image_statistics(_device_of(network)), strict=True):
             self.register_buffer(name, value, persistent=False)
         copier = LayerCopier(dtype, packed)
@@ -154,6 +156,10 @@ class PlainEngine:
     def device(self):
         return _device_of(self.network)
 
+    @property
+    def weights(self):
+        return name_weights(self.network)
+
     def encode(self, image, size, padding):
         image = prepare_image(image, size, padding)
         with self._autocast():
@@ -236,6 +242,12 @@ def _compute_fingerprint(network):
     """
     return [(name, tensor.data_ptr(), None if tensor.is_inference() else tensor._version, tensor.dtype, tensor.device,
              tensor.shape, _compute_checksum(tensor)) for name, tensor in network.state_dict().items()]
+
+
+def name_weights(network):
+    """Return a text that tells a network's weights from others. It is the same in every process."""
+    sums = [(name, _compute_checksum(tensor)) for name, tensor in network.state_dict().items()]
+    return f"{zlib.crc32(repr(sums).encode()):08x}"
 
 
 def _compute_checksum(tensor):

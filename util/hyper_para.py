@@ -198,6 +198,8 @@ class VideoSettings:
     end: str | None = option(None, "last frame to track, see --start (default: the video's last)", metavar="POSITION")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
     overwrite: bool = option(False, "replace the results of another video, or of another part of it (default: refuse)")
+    resume: bool = option(False, "go on where an interrupted run of the same command stopped (default: begin with the "
+                                 "first frame)")
     stamp: bool = option(False, "write each frame's name and time into a corner of the overlay (default: only the "
                                 "objects' ids)")
     no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")

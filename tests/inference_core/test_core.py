@@ -9,7 +9,7 @@ import torch
 
 from inference_core import MODES, InferenceCore
 from inference_core.capture import can_compile
-from inference_core.memory import ObjectMemory, needs_sam
+from inference_core.memory import MemoryState, ObjectMemory, needs_sam
 from model import PRESETS
 from model.inference import PlainEngine, take_snapshot
 from tests.conftest import recipe_network
@@ -94,10 +94,13 @@ def test_waiting_for_the_first_mask_changes_nothing(tiny_network, clip):
     assert all((one == other).all() for one, other in zip(late[5:], fresh, strict=True))
 
 
-def test_corrected_object_starts_anew(tiny_network, clip):
+def test_replaced_objects_start_anew(tiny_network, clip):
     """Masks for all known objects make a fresh start: nothing of the memory that went astray is left."""
     frames, truth = clip
-    corrected = play(InferenceCore(tiny_network), frames, {0: truth[0], 7: truth[7]})
+    core = InferenceCore(tiny_network)
+    corrected = play(core, frames[:7], {0: truth[0]})
+    corrected += play(core, frames[7:8], {0: truth[7]}, replace=True) + play(core, frames[8:], {})
+    assert core.references == {1: [7], 2: [7]}
     fresh = play(InferenceCore(tiny_network), frames[7:], {0: truth[7]})
     assert all((one == other).all() for one, other in zip(corrected[7:], fresh, strict=True))
 
@@ -236,7 +239,7 @@ def test_extreme_affinities_stay_finite(tiny_network, clip):
 def test_annotated_frame_counts_twice_in_two_frames_modes():
     """The published results have this: its positions take two of the top-k places and twice the weight."""
     key = torch.zeros(1, 1, 1)
-    memory = ObjectMemory([1], "two-frames", None, key, torch.ones(1, 1, 1, 1))
+    memory = ObjectMemory("two-frames", None, MemoryState([1], {0: (key, torch.ones(1, 1, 1, 1))}))
     memory.add(key, torch.zeros(1, 1, 1, 1))
     assert memory.read(key, 40).item() == pytest.approx(2 / 3)
     assert memory.read(key, 2).item() in (0.5, 1)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from inference_core.core import InferenceCore
-from model.inference import PlainEngine
+from model.inference import PlainEngine, take_snapshot
 from tests.conftest import ROOT
 
 
@@ -76,6 +76,29 @@ def test_cores_are_made_and_stepped_at_once(tiny_network, clip):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda network: torch.stack(play(InferenceCore(network), clip)), networks))
     assert all(torch.equal(result, alone) for result in results)
+
+
+def correct(core, clip):
+    """Track with references, going back to an earlier state in between."""
+    frames, truth = clip
+    found = [core.step(frames[0], truth[0])]
+    state = core.state()
+    for masks in ({}, {2: truth[2] * (truth[2] == 1), 3: truth[3]}):
+        core.restore(state)
+        found += [core.step(frames[index], masks.get(index)) for index in range(1, 6)]
+    return torch.cat([prob[1:].flatten() for prob in found])
+
+
+def test_cores_with_references_share_one_engine_in_several_threads(tiny_network, clip):
+    """Each goes through a video of its own."""
+    engine = take_snapshot(tiny_network)
+    clips = [clip, (clip[0][::-1], clip[1][::-1]), (clip[0][5:], clip[1][5:]), (clip[0][:, ::-1], clip[1][:, ::-1])]
+    alone = [correct(InferenceCore(engine), one) for one in clips]
+    cores = [InferenceCore(engine) for _ in clips]
+    assert all(core.engine is engine for core in cores)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(correct, cores, clips))
+    assert all(torch.equal(*pair) for pair in zip(results, alone, strict=True))
 
 
 class WatchingEngine(PlainEngine):
