@@ -199,20 +199,24 @@ def read_palette(path):
 
 
 def write_mask(path, ids, palette=None):
-    """Write uint8 H×W ids as an indexed PNG, with the DAVIS palette unless told otherwise, atomically."""
+    """Write uint8 H×W ids as an indexed PNG, with the DAVIS palette unless told otherwise, atomically.
+
+    Like the other functions here that write one of many files, it leaves flushing to its caller; see
+    `util.files.flush`.
+    """
     image = Image.fromarray(ids)
     image.putpalette((davis_palette() if palette is None else palette).tobytes())
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flushed=False) as temporary:
         image.save(temporary, format="PNG")
 
 
 def write_grey(path, values):
     """Write uint8 H×W values as a grey PNG, atomically."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flushed=False) as temporary:
         Image.fromarray(values).save(temporary, format="PNG")
 
 
 def write_scores(path, prob, objects):
     """Write probabilities uint8 (objects + 1)×H×W, background first, and the objects' ids as NPZ, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, flushed=False) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, prob=prob, objects=np.array(objects, np.uint8))
