@@ -285,6 +285,22 @@ def remove_leftovers(folder):
             path.unlink()
 
 
+def remove_files(folder, names):
+    """Remove the files of these names from a folder, and the folder if nothing else is in it.
+
+    names: a set or dict. What killed runs left there is removed, too, and nothing else. Links are not followed.
+    """
+    folder = Path(folder)
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name in names and (path.is_symlink() or not path.is_dir()):
+            path.unlink()
+    remove_leftovers(folder)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _lock(descriptor, kind, folder, cure):
     """Return whether the folder is locked. It is not where the file system has no locks."""
     try:
