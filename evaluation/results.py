@@ -131,7 +131,7 @@ class Results:
             if folder:
                 (folder / video.name).mkdir(parents=True, exist_ok=True)
 
-    def write_frame(self, video, frame, ids, palette, probabilities, objects):
+    def write_frame(self, video, frame, ids, palette, probabilities=None, objects=()):
         """Write one frame's mask and, with save_scores, its probabilities.
 
         ids: uint8 H×W. palette: uint8 256×3. probabilities: uint8 (O + 1)×H×W, the background first, or None without
