@@ -25,7 +25,6 @@ is that of one large convolution, measured in the same run and precision.
 import contextlib
 import dataclasses
 import functools
-import json
 import platform
 import statistics
 import sys
@@ -52,7 +51,7 @@ from model.initialise import make_starting_network
 from model.trainer import Trainer
 from util.device import device_name, pick_device
 from util.errors import run_script
-from util.files import atomic_path
+from util.files import write_json
 from util.hyper_para import (
     BenchmarkSettings,
     DataSettings,
@@ -120,8 +119,7 @@ def main(args):
     for protocol in chosen:
         METHODS[protocol](bench)
     if args.json:
-        with atomic_path(args.json) as temporary:
-            temporary.write_text(json.dumps(bench.rows, indent=1) + "\n")
+        write_json(args.json, bench.rows)
         print(f"wrote {len(bench.rows)} rows to {args.json}")
     return 0
 

@@ -14,7 +14,7 @@ import sys
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import DAVIS_FOLDER, OptionParser, ResultSettings, TrackingSettings, settings_from
+from util.hyper_para import DAVIS_FOLDER, OptionParser, ResultSettings, TrackingSettings, settings_from, whole
 
 
 def get_args_parser():
@@ -22,7 +22,7 @@ def get_args_parser():
     parser.add_argument("--davis-path", required=True, metavar="FOLDER", help=DAVIS_FOLDER)
     parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
                         help="which videos to track (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, metavar="N",
+    parser.add_argument("--repeat", type=whole, metavar="N",
                         help="check that SAM has N squeeze-and-excitation blocks (default: as in the checkpoint)")
     parser.add_settings(ResultSettings, "results")
     parser.add_settings(TrackingSettings, "tracking")

@@ -44,11 +44,8 @@ def main(args):
     infinite = [key for key, value in state.items() if not value.isfinite().all()]
     if infinite:
         raise InputError(f"{', '.join(args.model)}: {infinite[0]} has values that float16 cannot hold")
-    try:
-        with atomic_path(args.output) as temporary:
-            torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{args.output}: cannot be written ({error})") from None
+    with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)
     parameters = sum(value.numel() for value in network.parameters())
     several = f"mean of {len(args.model)} checkpoints, " if len(args.model) > 1 else ""
     print(f"wrote {args.output}: {several}{preset_name(network.config)}, {parameters / 1e6:.2f} million parameters, "

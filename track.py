@@ -87,7 +87,7 @@ def main(args):
     masks = find_masks(job.mask, frames, _network_size(tracking, frames), notices)
     tell(list_notices(notices))
     network = open_network(tracking)
-    _refuse_to_overwrite([*job.video, *masks.values()], output)
+    _refuse_to_overwrite([*job.video, *frames.files, *masks.values()], output)
     track(tracking, job, network, frames, masks, output)
     return 0
 

@@ -100,7 +100,7 @@ def write_example(folder, size=(240, 427), length=24):
     truth.mkdir(parents=True, exist_ok=True)
     video = render_clip(data.coffee(), [data.chelsea(), data.astronaut()], size, length, seed=3)
     for number, (frame, ids) in enumerate(video):
-        with atomic_path(frames / f"{number:05d}.png") as temporary:
+        with atomic_path(frames / f"{number:05d}.png", flushed=False) as temporary:
             Image.fromarray(frame).save(temporary, format="PNG")
         write_mask(truth / f"{number:05d}.png", ids)
     return truth

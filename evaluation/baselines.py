@@ -4,7 +4,8 @@
     python evaluation/baselines.py --method flow --davis-path DAVIS/2017 --output prediction/flow --split testdev
     python evaluation/2017/evaluation_ours.py --davis-path DAVIS/2017/trainval --results prediction/flow
 
-Writes OUTPUT/VIDEO/FRAME.png, indexed PNGs like those of eval_davis.py. Replaces existing files.
+Writes OUTPUT/VIDEO/FRAME.png, indexed PNGs like those of eval_davis.py, and tracks all videos anew each time. Only with
+--overwrite it replaces what another method or a network has made.
 """
 
 import sys
@@ -16,10 +17,12 @@ import cv2
 import numpy as np
 
 from dataset.evaluation_sets import EVALUATION_SETS, list_video_notices
+from evaluation.results import Results
 from util.errors import run_script
 from util.hyper_para import DAVIS_FOLDER, OptionParser
-from util.image_io import read_image, read_mask, read_palette, write_mask
+from util.image_io import read_image, read_mask, read_palette
 from util.machine import computing_threads
+from util.notices import tell
 from util.progress import progress_bar
 
 
@@ -30,6 +33,8 @@ def get_args_parser():
     parser.add_argument("--split", choices=EVALUATION_SETS["davis17"].splits, default="val",
                         help="which videos (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for the results")
+    parser.add_argument("--overwrite", action="store_true",
+                        help="replace results of other methods or first masks (default: refuse)")
     return parser
 
 
@@ -67,20 +72,28 @@ METHODS = {"repeat": repeat_mask, "flow": move_mask}
 
 def main(args):
     cv2.setNumThreads(computing_threads())
-    videos = EVALUATION_SETS["davis17"].find(args.davis_path, args.split)
-    for line in list_video_notices(videos):
-        print(f"note: {line}", file=sys.stderr)
-    bar = progress_bar(sum(len(video.frames) for video in videos), args.method)
+    davis = EVALUATION_SETS["davis17"]
+    videos = davis.find(args.davis_path, args.split)
+    tell(list_video_notices(videos))
+    results = Results(args.output, davis, {"benchmark": davis.title, "split": args.split, "method": args.method})
+    with results.lock(alone=True):
+        results.prepare(videos, args.overwrite)
+        track_videos(videos, args.method, results)
+
+
+def track_videos(videos, method, results):
+    """Track EvaluationVideos with a method of METHODS, and write `evaluation.results.Results`."""
+    bar = progress_bar(sum(len(video.frames) for video in videos), method)
     try:
         for video in videos:
             (file,) = video.masks.values()
             palette = read_palette(file)
-            folder = args.output / video.name
-            folder.mkdir(parents=True, exist_ok=True)
-            masks = METHODS[args.method](read_mask(file, colours={}), video.frames)
+            results.begin(video)
+            masks = METHODS[method](read_mask(file, colours={}), video.frames)
             for frame, ids in zip(video.frames, masks, strict=True):
-                write_mask(folder / f"{frame.stem}.png", ids, palette)
+                results.write_frame(video, frame.stem, ids, palette)
                 bar.increment()
+            results.finish(video, [f"{frame.stem}.png" for frame in video.frames])
     finally:
         bar.finish(dirty=True)
 

@@ -11,7 +11,6 @@ folders that the server does not expect. Each finding says what is wrong and wha
 """
 
 import io
-import json
 import sys
 import zipfile
 import zlib
@@ -25,7 +24,7 @@ from PIL import Image
 
 from dataset.evaluation_sets import EVALUATION_SETS, find_lost_objects, list_video_notices
 from util.errors import InputError, pixels, run_script
-from util.files import is_hidden
+from util.files import is_hidden, read_json
 from util.hyper_para import OptionParser
 from util.image_io import image_size, natural, read_mask
 from util.notices import list_notices, tell
@@ -99,8 +98,9 @@ def read_states(path):
     states = {}
     for file in path.glob(".evaluation/*.json"):
         try:
-            states[file.stem] = "files" in json.loads(file.read_text())
-        except ValueError:
+            record = read_json(file)
+            states[file.stem] = isinstance(record, dict) and "files" in record
+        except InputError:
             states[file.stem] = False
     return states
 

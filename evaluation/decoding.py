@@ -2,15 +2,18 @@
 
 Scoring spends half its time on decoding PNG files. The usual files, indexed or grey PNGs, are decoded here: Python
 reads the chunks, and one call of inflate the pixels. Pillow reads all other files (interlaced, 16 bit, scaled grey,
-other formats). The result is always that of `util.image_io.open_mask`.
+other formats), and refuses those that claim to be larger than any mask. The result is always that of
+`util.image_io.open_mask`.
 """
 
 import struct
 import zlib
 
 import numpy as np
+from PIL import Image
 
 from util.errors import InputError
+from util.files import refuse_special_file
 from util.image_io import open_mask
 from util.mask_rule import interpret_grey, interpret_indexed
 
@@ -29,6 +32,10 @@ _USUAL_BITS = {0: (1, 8), 3: (1, 2, 4, 8)}
 _INDEXED = 3
 """The colour type of an indexed PNG."""
 
+_LARGEST_STREAM = 2**19
+"""Bytes of compressed pixels that are inflated in one go: they cannot become more than half a gigabyte. Pillow stops at
+the image's size."""
+
 _NONE, _SUB, _UP = range(3)
 """The row filters of PNG that are undone here."""
 
@@ -43,6 +50,7 @@ def read_scored_mask(path):
 
     Raises InputError for missing and damaged files, and for pictures that are no masks.
     """
+    refuse_special_file(path)
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -71,7 +79,7 @@ def _read_plain_png(data):
     width, height, bits, colour, _, _, interlaced, checksum = struct.unpack_from(">IIBBBBBI", data, 16)
     if zlib.crc32(data[12:29]) != checksum:
         raise zlib.error("wrong checksum")
-    if interlaced or bits not in _USUAL_BITS.get(colour, ()):
+    if interlaced or bits not in _USUAL_BITS.get(colour, ()) or width * height > 2 * Image.MAX_IMAGE_PIXELS:
         return None
 
     # The chunks: collect the compressed pixels.
@@ -88,6 +96,8 @@ def _read_plain_png(data):
             parts.append(data[position + 8 : end])
         position += size + 12
     stream = parts[0] if len(parts) == 1 else b"".join(parts)
+    if len(stream) > _LARGEST_STREAM:
+        return None
 
     # The pixels. Decompressing without the zlib header skips the checksum over the pixels, which would take a sixth
     # of the time; the checksums of the chunks have been compared already.

@@ -24,8 +24,9 @@ from evaluation.decoding import read_ids
 from evaluation.folders import check_predictions, list_folders, list_masks
 from evaluation.report import write_report
 from evaluation.scoring import Rules, ScoredVideo, collect_object_score, raise_problems, score_videos
+from evaluation.tables import join_csv
 from util.errors import InputError, name_a_few, run_script
-from util.files import atomic_path
+from util.files import write_text
 from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
 
 
@@ -174,17 +175,17 @@ def main(args):
     means = [(np.mean(score.j), np.mean(score.f)) for score in scores]
     j, f = (float(np.mean(values)) for values in zip(*means, strict=True))
     width = max(len(name) for name in ("Global score", *(score.sequence for score in scores)))
-    lines = [
-        f"{'sequence':{width}},obj,  J&F,    J,    F",
-        f"{'Global score':{width}},   , {', '.join(format_percent(j, f))}",
+    rows = [
+        (f"{'sequence':{width}}", "obj", "  J&F", "    J", "    F"),
+        (f"{'Global score':{width}}", "   ", *(f" {value}" for value in format_percent(j, f))),
     ]
     for score, (own_j, own_f) in zip(scores, means, strict=True):
-        values = [value.rjust(5) for value in format_percent(own_j, own_f)]
-        lines.append(f"{score.sequence:{width}},{score.label},{','.join(values)}")
+        rows.append((f"{score.sequence:{width}}", score.label,
+                     *(value.rjust(5) for value in format_percent(own_j, own_f))))
+    text = join_csv(rows)
     path = settings.results / "results.csv"
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    write_text(path, text)
+    print(text, end="")
     if settings.report:
         facts = {
             "ground truth": settings.ground_truth.resolve().name,

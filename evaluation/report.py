@@ -4,7 +4,6 @@ import base64
 import html
 import platform
 from datetime import datetime
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import __version__ as pillow_version
 
 from evaluation.decoding import read_ids
 from evaluation.measures import object_statistics
-from util.files import atomic_path
+from util.files import write_text
 from util.image_io import read_image
 
 WORST_FRAMES = 12
@@ -119,8 +118,7 @@ def write_report(path, title, scores, summary, settings, decay_rule="correct", b
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     page = f'<!DOCTYPE html>\n<html lang="en"><head>{head}{viewport}</head>\n<body>\n'
-    with atomic_path(Path(path)) as temporary:
-        temporary.write_text(page + "\n".join(body) + "\n</body></html>\n", encoding="utf-8")
+    write_text(path, page + "\n".join(body) + "\n</body></html>\n")
 
 
 def find_worst_frames(scores):

@@ -5,6 +5,7 @@ finished. `evaluation.results` lists the files that are written; in addition, th
 """
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from inference_core.annotations import find_erased
 from inference_core.tracking import name_objects
 from util.device import device_name, join_processes
 from util.errors import InputError, pixels
-from util.files import file_sha256, write_json
+from util.files import file_sha256
 from util.image_io import read_mask, read_palette
 from util.notices import list_notices, tell
 from util.pipeline import Background
@@ -94,8 +95,8 @@ class _Run:
         shares = [None]
         if self.rank == 0:
             lock.enter_context(self.results.lock(alone=True))
-            self.results.prepare(videos, self.result_settings.overwrite)
-            waiting = [video for video in videos if self.results.read_finished(video) is None]
+            self.results.prepare(videos, self.result_settings.overwrite, self.result_settings.zip)
+            waiting = [video for video in videos if self.read_finished(video) is None]
             if len(waiting) < len(videos):
                 print(f"{len(videos) - len(waiting)} of {len(videos)} videos are finished already")
             lost = list_notices(notice for video in videos for notice in find_lost_objects(video))
@@ -120,6 +121,13 @@ class _Run:
         complete = self.report(videos, memory, failures) if self.rank == 0 else not failures
         return 0 if complete else 1
 
+    def read_finished(self, video):
+        """Return the record of a video if it is finished, with all that `summarise_speed` needs, else None."""
+        record = self.results.read_finished(video) or {}
+        numbers = [record.get(name) for name in ("seconds", "width", "height", "objects")]
+        whole = all(type(number) in (int, float) and 0 < number < 1e12 for number in numbers)
+        return record if whole and Latencies().can_merge(record.get("latencies")) else None
+
     def track(self, videos):
         """Track videos one after the other; return [(video name, error message)] of those that could not be tracked."""
         failures, done = [], 0
@@ -131,6 +139,11 @@ class _Run:
                     self.track_video(video, bar.increment if bar else lambda: None)
                 except InputError as error:
                     failures.append((video.name, str(error).splitlines()[0]))
+                except OSError as error:
+                    # A name that cannot be a file's is this video's fault; a full disk is everyone's.
+                    if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):
+                        raise
+                    failures.append((video.name, f"{error.filename}: {error.strerror}"))
                 done += len(video.frames)
                 if bar:
                     bar.update(done)
@@ -203,15 +216,18 @@ class _Run:
 
         memory: {kind: megabytes}. failures: [(video name, error message)].
         """
-        records = {video.name: self.results.read_finished(video) for video in videos}
+        records = {video.name: self.read_finished(video) for video in videos}
         records = {name: record for name, record in records.items() if record}
         missing = len(videos) - len(records)
         tell(list_notices(self.notices))
         for name, message in failures:
             print(f"{name}: {message}", file=sys.stderr)
         if records:
+            # Everything is written before anything is printed: standard output may be closed, or full.
             speed = self.summarise_speed(records.values(), memory)
-            write_json(self.results.output / "speed.json", speed)
+            self.results.write_speed(speed)
+            if self.result_settings.zip and not missing:
+                archive = self.results.write_archive(records)
             network, whole = speed["network"], speed["end_to_end"]
             print(f"network {network['frames_per_second']} frames/s (p50 {network['p50_ms']} ms, p95 "
                   f"{network['p95_ms']} ms), end to end {whole['frames_per_second']} frames/s a process; "
@@ -221,7 +237,7 @@ class _Run:
         if self.result_settings.zip and missing:
             print(f"no archive: {missing} videos are not there", file=sys.stderr)
         elif self.result_settings.zip:
-            print(f"wrote {self.results.write_archive(records)}")
+            print(f"wrote {archive}")
         return not missing
 
     def summarise_speed(self, records, memory):

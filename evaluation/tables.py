@@ -1,12 +1,14 @@
 """Make the tables of scores, write them as CSV files and print them."""
 
+import csv
+import io
 import math
 import sys
 
 import numpy as np
 
 from evaluation.measures import decay, object_statistics
-from util.files import atomic_path
+from util.files import write_text
 
 GLOBAL_HEADER = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 """Columns of the table of all objects together."""
@@ -57,13 +59,19 @@ def note_decay(scores, decay_rule):
 
 def write_csv(path, header, rows):
     """Write a table as a CSV file, atomically: numbers with three decimals, NaN as an empty field."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(make_csv_text(header, rows), encoding="utf-8", newline="\n")
+    write_text(path, make_csv_text(header, rows))
 
 
 def make_csv_text(header, rows):
     """Return the text that `write_csv` writes."""
-    return "".join(",".join(map(_format_csv_field, row)) + "\n" for row in [header, *rows])
+    return join_csv([header, *(map(_format_csv_field, row) for row in rows)])
+
+
+def join_csv(rows):
+    """Return the text of a CSV file with these rows of texts; those with commas, quotes or line breaks are quoted."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _format_csv_field(value):

@@ -10,7 +10,20 @@ import numpy as np
 
 from inference_core.state import load_state, save_state
 from util.errors import InputError
-from util.files import JsonWriter, atomic_path, lock_folder, write_json
+from util.files import (
+    JsonWriter,
+    atomic_path,
+    flush,
+    is_hidden,
+    lock_folder,
+    name_errors,
+    read_json,
+    read_text,
+    remove_files,
+    temporary_path,
+    write_json,
+    write_text,
+)
 from util.image_io import read_mask, write_mask, write_scores
 from util.overlay import draw_ids, draw_overlay, draw_stamp
 from util.pipeline import Background
@@ -25,6 +38,16 @@ STATE = ".state.npz"
 EARLIER = ".summary.json.earlier"
 """The summary of the interrupted run, until the run that goes on has taken over its frames."""
 
+FRAMES = ".track_frames.txt"
+"""The file that lists, before they are written, the frames whose masks are in a folder of results: names as JSON, one
+a line."""
+
+ANNOUNCED = 1000
+"""Of frames that have numbers for names, so many are listed at once."""
+
+FLUSHED_AT_ONCE = 200
+"""So many files of frames are flushed at once."""
+
 WRITER = "track.py"
 """The name that the manifest gives as the writer."""
 
@@ -37,9 +60,10 @@ class TrackOutput:
         overlay.mp4       every frame with its objects drawn in
         summary.json      `header`, the frames' statistics, and what `finish` gives
 
-    A file gets its name only when it is whole. If the block ends with an error, the finished masks and the overlay so
-    far stay, and summary.json says `"complete": false`. Results of an earlier run on the same video are removed first;
-    the file .track.json tells that a folder holds results of ours, and of which video.
+    A file gets its name only when it is whole, and summary.json says `"complete": true` only when all files are on the
+    disk. If the block ends with an error, the finished masks and the overlay so far stay, and summary.json says
+    `"complete": false`. Results of an earlier run on the same video are removed first; the file .track.json tells that
+    a folder holds results of ours, and of which video, and .track_frames.txt of which frames.
 
     frames: what is tracked, as `util.video.open_frames` returns it. header: {name: value} for the summary. video: what
     is the same for two runs on the same frames, whatever JSON can hold; None: no other run is on these. overwrite:
@@ -62,8 +86,7 @@ class TrackOutput:
         self._frames, self._header = frames, header
         self._video_id, self._overwrite, self._stamp, self._threads = video, overwrite, stamp, threads
         self._report = {}
-        self._summary_part = self.folder / ".summary.json.part"
-        self._video_part = self.folder / ".overlay.mp4.part"
+        self._summary_part, self._video_part = temporary_path(self.summary), temporary_path(self.folder / "overlay.mp4")
 
     def __enter__(self):
         with contextlib.ExitStack() as lock:
@@ -75,18 +98,26 @@ class TrackOutput:
     def _begin(self):
         """Clear the folder, unless a run in it goes on, and open the summary."""
         self.state = self._find_state() if self._resume else None
+        self._frame_list = self.folder / FRAMES
+        self._announced_end = 0
+        self._unflushed = []
         if self.state is None:
-            remove_earlier_results(self.folder, self._video_id, self._overwrite)
-            # From here on the folder is recognised as ours, even if the process is killed.
+            earlier = find_earlier_results(self.folder, self._video_id, self._overwrite)
+            names = set(self._frames.names or ())
+            # From here on the folder is recognised as ours, with what is in it, even if the process is killed or the
+            # power fails.
+            _write_frame_list(self._frame_list, names | earlier)
             write_json(self.folder / MANIFEST, {"written_by": WRITER, "video": self._video_id, "run": self._run})
-            self.masks.mkdir()
-            if self.scores:
-                self.scores.mkdir()
             write_json(self.summary, {**self._header, "complete": False})
+            remove_earlier_results(self.folder, earlier)
+            _write_frame_list(self._frame_list, names)
         else:
             self._items = _read_items(self.folder / EARLIER)
             self._item = next(self._items, None)
-        self._summary_file = open(self._summary_part, "w")  # noqa: SIM115 (closed by _close_summary)
+        self.masks.mkdir(exist_ok=True)
+        if self.scores:
+            self.scores.mkdir(exist_ok=True)
+        self._summary_file = open(self._summary_part, "w", encoding="utf-8")  # noqa: SIM115 (closed by _close_summary)
         self._json = JsonWriter(self._summary_file)
         for name, value in self._header.items():
             self._json.add(name, value)
@@ -146,6 +177,7 @@ class TrackOutput:
         """Wait until everything is written. report: {name: value} to add to the summary."""
         self._files.wait()
         self._drawing.wait()
+        flush(self._unflushed)
         self._report = {**report, "notices": self._frames.notices}
         self._whole = True
 
@@ -171,79 +203,128 @@ class TrackOutput:
 
     def _write_frame(self, name, ids, confidence, prob, objects, time):
         """Write the files of one frame, and add it to the summary."""
+        self._announce(name)
         write_mask(self.masks / f"{name}.png", ids)
+        self._unflushed.append(self.masks / f"{name}.png")
         if prob is not None:
             write_scores(self.scores / f"{name}.npz", prob, objects)
+            self._unflushed.append(self.scores / f"{name}.npz")
+        if len(self._unflushed) >= FLUSHED_AT_ONCE:
+            flush(self._unflushed)
+            self._unflushed = []
         shown = {} if time is None else {"time": round(float(time), 6)}
-        self._json.append({"name": name, **shown, "objects": measure_objects(ids, confidence, objects)})
+        with name_errors(self.summary):
+            self._json.append({"name": name, **shown, "objects": measure_objects(ids, confidence, objects)})
         self.finished += 1
 
     def _keep(self, state):
-        """Write a State, once the summary of the frames before it is on disk."""
-        self._summary_file.flush()
+        """Write a State, once the masks and the summary of the frames before it are on disk."""
+        with name_errors(self._summary_part):
+            self._summary_file.flush()
+        flush([*self._unflushed, self._summary_part])
+        self._unflushed = []
         (self.folder / EARLIER).unlink(missing_ok=True)
         save_state(self.folder / STATE, state)
+
+    def _announce(self, name):
+        """List the frame of this name and the next ones, if it is not listed and they have numbers for names."""
+        if self._frames.names is None and int(name) >= self._announced_end:
+            first, self._announced_end = int(name), int(name) + ANNOUNCED
+            names = [self._frames.name(number) for number in range(first, self._announced_end)]
+            with name_errors(self._frame_list), open(self._frame_list, "a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(name)}\n" for name in names)
+            flush([self._frame_list])
 
     def _draw(self, name, frame, ids, time):
         if self._video is None:
             frames = self._frames
-            self._video = VideoWriter(self._video_part, frames.size, frames.rate, frames.look, self._threads)
+            with name_errors(self.overlay):
+                self._video = VideoWriter(self._video_part, frames.size, frames.rate, frames.look, self._threads)
         image = frame.copy() if ids is None else draw_overlay(frame, ids)
         if ids is not None:
             draw_ids(image, ids)
         if self._stamp:
             draw_stamp(image, name, time)
-        self._video.write(image, time)
+        with name_errors(self.overlay):
+            self._video.write(image, time)
 
     def _close_video(self):
         """Finish the overlay and give it its name."""
         if self._video is None:
             return
         try:
-            self._video.close()
-            os.replace(self._video_part, self.overlay)
+            with name_errors(self.overlay):
+                self._video.close()
+                flush([self._video_part])
+                os.replace(self._video_part, self.overlay)
         finally:
             self._video_part.unlink(missing_ok=True)
 
     def _close_summary(self, complete):
         """Finish the summary and give it its name. complete: whether every frame of the video was tracked."""
         try:
-            self._json.end_list()
-            for name, value in {**self._report, "complete": complete}.items():
-                self._json.add(name, value)
-            self._json.close()
-            self._summary_file.close()
-            os.replace(self._summary_part, self.summary)
+            with name_errors(self.summary):
+                self._json.end_list()
+                for name, value in {**self._report, "complete": complete}.items():
+                    self._json.add(name, value)
+                self._json.close()
+                self._summary_file.close()
+                flush([self._summary_part])
+                os.replace(self._summary_part, self.summary)
+                flush([self.summary])
         finally:
             with contextlib.suppress(OSError):
                 self._summary_file.close()
             self._summary_part.unlink(missing_ok=True)
 
 
-def remove_earlier_results(folder, video=None, overwrite=False):
-    """Remove what an earlier run left in `folder`.
+def find_earlier_results(folder, video=None, overwrite=False):
+    """Return the set of the names of the frames of which an earlier run may have left masks in `folder`.
 
-    video, overwrite: as in `TrackOutput`. Raises InputError, and removes nothing, if `folder` holds results that
-    track.py did not write, or those of another video, unless `overwrite` is given.
+    video, overwrite: as in `TrackOutput`. Raises InputError if `folder` holds results that track.py did not write, or
+    those of another video, unless `overwrite` is given.
     """
     ours = _is_ours(folder)
-    results = [folder / "summary.json", folder / "overlay.mp4"]
-    for file in results:
+    for file in (folder / "summary.json", folder / "overlay.mp4"):
         if file.exists() and not ours:
             raise InputError(f"{file}: track.py did not write this file; choose another --output")
-    for name in ("masks", "scores"):
-        files = list((folder / name).iterdir()) if (folder / name).is_dir() else []
-        if files and not ours:
-            raise InputError(f"{folder / name}: track.py did not write the files in it; choose another --output")
-        results += files
+    frames = _list_frames(folder) if ours else set()
+    for part, suffix in ((folder / "masks", ".png"), (folder / "scores", ".npz")):
+        if part.is_symlink():
+            raise InputError(f"{part}: a link, and results are only written into folders of their own; remove it, or "
+                             "choose another --output")
+        others = [file for file in part.iterdir() if not is_hidden(file.name)
+                  and not (file.suffix == suffix and file.stem in frames)] if part.is_dir() else []
+        if others:
+            raise InputError(f"{min(others)}: track.py did not write this file; choose another --output")
     if ours and not overwrite and (video is None or _video_of(folder) != video):
         raise InputError(f"{folder}: holds the results of another video, or of another part of it; choose another "
                          "--output, or replace them with --overwrite")
-    for file in (*results, folder / STATE, folder / EARLIER):
-        file.unlink(missing_ok=True)
-    for name in ("masks", "scores"):
-        if (folder / name).is_dir():
-            (folder / name).rmdir()
+    return frames
+
+
+def remove_earlier_results(folder, frames):
+    """Remove overlay, masks and scores that an earlier run left in `folder`. frames: the names of the masks' frames."""
+    for name in ("overlay.mp4", STATE, EARLIER):
+        (folder / name).unlink(missing_ok=True)
+    remove_files(folder / "masks", {f"{name}.png" for name in frames})
+    remove_files(folder / "scores", {f"{name}.npz" for name in frames})
+
+
+def _write_frame_list(path, names):
+    write_text(path, "".join(f"{json.dumps(name)}\n" for name in sorted(names)))
+
+
+def _list_frames(folder):
+    """Return the names of the frames that the list in a folder of results has, or in older ones the summary."""
+    try:
+        if (folder / FRAMES).exists():
+            names = [json.loads(line) for line in read_text(folder / FRAMES).splitlines()]
+        else:
+            names = [frame["name"] for frame in read_json(folder / "summary.json").get("frames", [])]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return set()
+    return {name for name in names if isinstance(name, str)}
 
 
 def _is_ours(folder):
@@ -255,8 +336,8 @@ def _is_ours(folder):
     # Earlier versions wrote no manifest. Their summary says who wrote it.
     for file in (folder / MANIFEST, summary):
         try:
-            return json.loads(file.read_text())["written_by"] == WRITER
-        except (OSError, ValueError, LookupError, TypeError):
+            return read_json(file)["written_by"] == WRITER
+        except (InputError, LookupError, TypeError):
             continue
     return False
 
@@ -269,8 +350,8 @@ def _video_of(folder):
 def _read_manifest(folder):
     """Return {name: value} of the manifest in this folder; nothing if it cannot be read."""
     try:
-        return dict(json.loads((folder / MANIFEST).read_text()))
-    except (OSError, ValueError, TypeError):
+        return dict(read_json(folder / MANIFEST))
+    except (InputError, ValueError, TypeError):
         return {}
 
 

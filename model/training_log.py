@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
-from util.files import atomic_path, write_json
+from util.files import atomic_path, name_errors, write_json
 from util.overlay import draw_overlay
 
 SHOWN = ("total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait", "val/J", "val/F", "val/J&F")
@@ -85,10 +85,11 @@ class TrainLog:
     def add_scalars(self, iteration, values):
         """Log {name: number} after this iteration."""
         if self._writer:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, iteration)
-            with open(self.folder / "log.jsonl", "a") as file:
+            with name_errors(self.folder / "log.jsonl"), open(self.folder / "log.jsonl", "a") as file:
                 file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+            with name_errors(self.folder):
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, iteration)
         self._show(iteration, [f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or
                                (name == "skipped" and value)])
 
@@ -107,12 +108,14 @@ class TrainLog:
     def add_images(self, iteration, batch, masks):
         """Log a picture of the batch's first sample: each row is a frame with the truth, and with the prediction."""
         if self._writer:
-            self._writer.add_image("truth and prediction", draw_montage(batch, masks), iteration, dataformats="HWC")
-            self._writer.flush()
+            with name_errors(self.folder):
+                self._writer.add_image("truth and prediction", draw_montage(batch, masks), iteration, dataformats="HWC")
+                self._writer.flush()
 
     def close(self):
         if self._writer:
-            self._writer.close()
+            with name_errors(self.folder):
+                self._writer.close()
 
 
 def _drop_lines_after(iteration, path):

@@ -74,11 +74,9 @@ def save(folder, iteration, trainer, skipped, network_too=True):
         files[f"model_{iteration}.pth"] = {**state["network"], **_dense(averaged)}
     files[f"model_{iteration}_checkpoint.pth"] = state
     for name, content in files.items():
-        try:
-            with atomic_path(folder / name) as temporary:
-                torch.save(content, temporary)
-        except RuntimeError as error:
-            raise InputError(f"{folder / name}: cannot be written ({str(error).splitlines()[0]})") from None
+        # Given a file instead of its path, torch says why it cannot go on writing.
+        with atomic_path(folder / name) as temporary, open(temporary, "wb") as file:
+            torch.save(content, file)
     for _, old in list_checkpoints(folder)[:-trainer.settings.running.keep]:
         old.unlink()
 

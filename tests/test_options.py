@@ -44,7 +44,7 @@ OPTIONS = {
     "download_datasets.py": "--root --only --yes",
     "download_models.py": "--root --only --yes",
     "evaluation/check.py": "--dataset --split --root --results",
-    "evaluation/baselines.py": "--method --davis-path --split --output",
+    "evaluation/baselines.py": "--method --davis-path --split --output --overwrite",
     "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
                              "--ignore-extra-ids",
     "evaluation/references.py": f"--davis-path {TRACKING}",

@@ -40,17 +40,16 @@ def run_script(parser, main, argv=None):
     kept. With RDE_TRACEBACK=1 in the
     environment the error's whole traceback comes before its line, for whoever looks for the cause in the code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a name gets it with escapes; without, hours of work would end in an error.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         args = parser.parse_args(argv)
     except SystemExit as end:
         return end.code
     previous = catch_end(signal.default_int_handler)
     try:
-        return main(args) or 0
+        code = main(args) or 0
+        _flush_output()
+        return code
     except InputError as error:
         _show_traceback()
         message = str(error).splitlines()[0]
@@ -88,6 +87,28 @@ def catch_end(handler):
     if number and signal.getsignal(number) != signal.SIG_IGN:
         previous[number] = signal.signal(number, hang_up)
     return previous
+
+
+def _prepare_streams():
+    """Let nothing that is printed stop a script: without it, hours of work would end in an error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Closed by whoever started this script (2>&-). Nobody reads what is written then.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process)
+        elif hasattr(stream, "reconfigure"):
+            # A terminal that cannot show a name gets it with escapes.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush_output():
+    """Write out what was printed. Raises OSError that names standard output if nobody takes it."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again at the end, and show a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _show_traceback():

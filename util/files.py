@@ -1,11 +1,14 @@
 """Files of results: written whole or not at all, into a folder that one run at a time may write into."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 try:
@@ -16,27 +19,108 @@ except ImportError:  # Windows
 from util.errors import InputError
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")
-"""The names that `atomic_path` gives."""
+"""The names that `temporary_path` gives."""
+
+SHOWN_OF_NAME = 50
+"""So many characters of a file's name are in that of its temporary file."""
+
+FLUSHING_THREADS = 8
+"""Threads that wait for the disk at once."""
+
+_CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+"""Errors of file systems that cannot flush a file or a folder, and of folders that may not be read."""
 
 _locks = set()
 """The descriptors of the folders that this process holds, see `lock_folder`."""
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path, flushed=True):
     """Yield a temporary path beside `path` that takes its place when the block ends without an error.
 
+    flushed: wait until the file is on the disk, so that it outlives a power cut. For one of many small files, give
+    False, and `flush` them together before anything says that they are there.
+
     No other process or thread gets the same temporary path. One that a killed process left is removed by the next run
-    that has its folder to itself, see `lock_folder`.
+    that has its folder to itself, see `lock_folder`. Errors of the operating system name `path`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with name_errors(path):
+        temporary = temporary_path(path)
+        try:
+            yield temporary
+            if flushed:
+                _flush(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        if flushed:
+            _flush_folders([path])
+
+
+def temporary_path(path):
+    """A new name beside `path`, hidden, that is no longer than file systems allow."""
+    path = Path(path)
+    # A character has up to four bytes, and a name 255.
+    return path.with_name(f".{path.name[:SHOWN_OF_NAME]}.{secrets.token_hex(4)}.part")
+
+
+@contextlib.contextmanager
+def name_errors(path):
+    """Make errors of the operating system in the block name the file that is being written, `path`."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        # An error while writing names no file, one while renaming the temporary file.
+        if error.filename is not None and not _LEFTOVER.fullmatch(Path(os.fsdecode(error.filename)).name):
+            raise
+        if error.errno is None:
+            raise InputError(f"{path}: cannot be written ({error})") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except RuntimeError as error:
+        # What torch.save raises where it cannot go on writing. Only given a path it does not know why.
+        if "inline_container" not in str(error):
+            raise
+        cause = error.__context__
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise InputError(f"{path}: cannot be written; the disk may be full") from error
+
+
+def flush(paths):
+    """Wait until files, and their names in their folders, are on the disk, so that they outlive a power cut.
+
+    Whatever says that files are there (a record, a summary) is written after this. Raises OSError, which names the
+    file, if the disk does not take it.
+    """
+    paths = [Path(path) for path in paths]
+    with ThreadPoolExecutor(FLUSHING_THREADS) as pool:
+        # A disk takes many files that wait for it at once nearly as fast as one.
+        for _ in pool.map(_flush, paths):
+            pass
+    _flush_folders(paths)
+
+
+def _flush(path):
+    try:
+        # Windows flushes only what is open for writing.
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _flush_folders(paths):
+    """Flush the names of files, and those of their folders."""
+    if os.name != "nt":
+        for folder in {parent for path in paths for parent in (path.parent, path.parent.parent)}:
+            _flush(folder)
 
 
 def file_sha256(path):
@@ -57,11 +141,23 @@ def is_hidden(name):
     return name.startswith(".") or name in SYSTEM_NAMES
 
 
+def refuse_special_file(path):
+    """Raise InputError if a pipe, a socket or a device is at `path`: whoever reads it may wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        # Whoever opens it says why he cannot.
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: a pipe, a socket or a device, a file was expected")
+
+
 def read_text(path):
     """The text of a file that somebody wrote with any editor: UTF-8, UTF-16, or else the Western code page of Windows.
 
     Byte order marks are left out. Raises InputError if the file cannot be read.
     """
+    refuse_special_file(path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -80,10 +176,27 @@ def read_text(path):
     raise AssertionError("latin-1 decodes everything")
 
 
+def read_json(path):
+    """What a JSON file holds. Raises InputError if it cannot be read, or is none."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file, or damaged ({error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not a JSON file of ours, lists in lists without end") from None
+
+
+def write_text(path, text):
+    """Write a text file, UTF-8 with line feeds on every system, atomically. What UTF-8 cannot hold is escaped."""
+    with atomic_path(path) as temporary:
+        # A name of a file need not be text. It is part of results that took hours.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
 def write_json(path, content):
     """Write `content` (whatever `json.dumps` takes) as indented JSON, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 class JsonWriter:
@@ -157,14 +270,35 @@ def lock_folder(folder, alone=True, together=False, cure="choose another --outpu
         held = [_lock(descriptor, kind, folder, cure)
                 for wanted, kind in ((alone, fcntl.LOCK_EX), (together, fcntl.LOCK_SH)) if wanted]
         if alone and all(held):
-            for path in folder.iterdir():
-                if _LEFTOVER.fullmatch(path.name):
-                    path.unlink()
+            remove_leftovers(folder)
         yield
     finally:
         if descriptor in _locks:
             _locks.remove(descriptor)
             os.close(descriptor)
+
+
+def remove_leftovers(folder):
+    """Remove the temporary files that killed runs left in a folder. Links are removed, not followed."""
+    for path in Path(folder).iterdir():
+        if _LEFTOVER.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
+            path.unlink()
+
+
+def remove_files(folder, names):
+    """Remove the files of these names from a folder, and the folder if nothing else is in it.
+
+    names: a set or dict. What killed runs left there is removed, too, and nothing else. Links are not followed.
+    """
+    folder = Path(folder)
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name in names and (path.is_symlink() or not path.is_dir()):
+            path.unlink()
+    remove_leftovers(folder)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _lock(descriptor, kind, folder, cure):

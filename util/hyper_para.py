@@ -121,19 +121,44 @@ def settings_from(settings, args):
     return settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(settings)})
 
 
+MOST = 2**31 - 1
+"""The largest whole number that options take."""
+
+LONGEST_SHOWN = 40
+"""Messages show so many characters of a value that is none."""
+
+MOST_PROCESSES = 1024
+"""The largest number of threads or processes."""
+
+
 def positive(text):
     """An argparse type: a whole number from 1."""
-    return _number(text, int, 1, None, "a whole number from 1 on")
+    return _number(text, int, 1, MOST, "a whole number from 1 on")
 
 
 def whole(text):
     """An argparse type: a whole number from 0."""
-    return _number(text, int, 0, None, "a whole number from 0 on")
+    return _number(text, int, 0, MOST, "a whole number from 0 on")
+
+
+def few(text):
+    """An argparse type: a number of threads or processes, from 1."""
+    return _number(text, int, 1, MOST_PROCESSES, f"a whole number from 1 to {MOST_PROCESSES}")
+
+
+def few_or_none(text):
+    """An argparse type: a number of threads or processes, from 0."""
+    return _number(text, int, 0, MOST_PROCESSES, f"a whole number from 0 to {MOST_PROCESSES}")
 
 
 def not_negative(text):
     """An argparse type: a number from 0."""
-    return _number(text, float, 0, None, "a number from 0 on")
+    return _number(text, float, 0, sys.float_info.max, "a number from 0 on")
+
+
+def above_zero(text):
+    """An argparse type: a number above 0."""
+    return _number(text, float, sys.float_info.min, sys.float_info.max, "a number above 0")
 
 
 def fraction(text):
@@ -141,13 +166,22 @@ def fraction(text):
     return _number(text, float, 0, 1, "a number from 0 to 1")
 
 
+def plain_name(text):
+    """An argparse type: a name that leads into no other folder."""
+    if text in ("", ".", "..") or set(text) & set("/\\\0"):
+        raise argparse.ArgumentTypeError(f"{text[:LONGEST_SHOWN]!r} was found, a name without slashes was expected")
+    return text
+
+
 def _number(text, kind, lowest, highest, wanted):
     try:
         number = kind(text)
     except ValueError:
         number = None
-    if number is None or number < lowest or (highest is not None and not number <= highest):
-        raise argparse.ArgumentTypeError(f"{text} was found, {wanted} was expected")
+    # Comparisons with NaN are all false.
+    if number is None or not lowest <= number <= highest:
+        limit = f" to {highest}" if kind is int and number is not None and number > highest == MOST else ""
+        raise argparse.ArgumentTypeError(f"{text[:LONGEST_SHOWN]} was found, {wanted}{limit} was expected")
     return number
 
 
@@ -173,7 +207,7 @@ class TrackingSettings:
     device: str = option("auto", "compute on cpu, cuda, cuda:1 or mps; auto is the fastest that there is (default: "
                                  "%(default)s)", metavar="DEVICE")
     threads: int | None = option(None, "number of CPU threads of each process (default: OMP_NUM_THREADS, else all "
-                                       "cores that it may use)", type=positive, metavar="N")
+                                       "cores that it may use)", type=few, metavar="N")
 
     def core(self):
         """The keyword arguments of `InferenceCore` that these settings stand for, `size` excepted."""
@@ -223,7 +257,7 @@ class ScoringSettings:
     """What every script that scores is told."""
 
     workers: int = option(computing_threads(), "number of processes that score (default: OMP_NUM_THREADS, else one for "
-                                               "each core, here %(default)s)", type=positive, metavar="N")
+                                               "each core, here %(default)s)", type=few, metavar="N")
     report: str | None = option(None, "also write a report as an HTML file (default: none)", metavar="HTML")
 
 
@@ -245,7 +279,7 @@ class DavisScoringSettings(DecaySettings):
     davis_path: Path = option(Path("DAVIS/2017/trainval"), f"{DAVIS_FOLDER} (default: %(default)s)", type=Path,
                               metavar="FOLDER")
     split: str = option("val", "score the sequences of ImageSets/YEAR/SPLIT.txt (default: %(default)s)",
-                        names=["split", "set"], metavar="SPLIT")
+                        names=["split", "set"], type=plain_name, metavar="SPLIT")
 
 
 def _stage_defaults(name):
@@ -283,11 +317,11 @@ class DataSettings:
                                         "published curriculum)", type=positive, metavar="N")
     workers: int | None = option(None, "number of processes that prepare samples, for each process that trains; "
                                        "there are never more than cores (default: up to 8)",
-                                 names=["workers", "num-workers"], type=whole, metavar="N")
+                                 names=["workers", "num-workers"], type=few_or_none, metavar="N")
     perturb_max: float = option(1, "highest target of the IoU between a damaged first mask and the true one (default: "
-                                   "%(default)s)", type=float, metavar="IOU")
-    perturb_min: float = option(0.85, "lowest target of this IoU, see --perturb-max (default: %(default)s)", type=float,
-                                metavar="IOU")
+                                   "%(default)s)", type=fraction, metavar="IOU")
+    perturb_min: float = option(0.85, "lowest target of this IoU, see --perturb-max (default: %(default)s)",
+                                type=fraction, metavar="IOU")
     crop: int = option(384, "side of the training images, a multiple of 16 (default: %(default)s)", type=positive,
                        metavar="PIXELS")
 
@@ -305,21 +339,22 @@ class RecipeSettings:
     iterations: int | None = option(None, f"number of steps of the whole training ({_stage_defaults('iterations')})",
                                     names=["iterations", "i"], type=positive, metavar="N")
     steps: tuple | None = option(None, f"iterations at which the learning rate drops ({_stage_defaults('steps')})",
-                                 type=int, nargs="*", metavar="N")
-    lr: float | None = option(None, f"initial learning rate ({_stage_defaults('lr')})", type=float, metavar="RATE")
-    gamma: float = option(0.1, "multiply the learning rate by this at each drop (default: %(default)s)", type=float,
-                          metavar="FACTOR")
+                                 type=whole, nargs="*", metavar="N")
+    lr: float | None = option(None, f"initial learning rate ({_stage_defaults('lr')})",
+                              type=not_negative, metavar="RATE")
+    gamma: float = option(0.1, "multiply the learning rate by this at each drop (default: %(default)s)",
+                          type=not_negative, metavar="FACTOR")
     warm_up: int = option(0, "raise the learning rate from near 0 over the first N iterations (default: %(default)s)",
                           type=whole, metavar="N")
     ema: int = option(0, "keep an average of the weights over about the last N samples, and write it as the network of "
                          "the training (default: %(default)s, no average)", type=whole, metavar="N")
     trunk_lr: float = option(1, "multiply the learning rate of the image trunk by this; 0 freezes the trunk (default: "
-                                "%(default)s)", type=float, metavar="FACTOR")
+                                "%(default)s)", type=not_negative, metavar="FACTOR")
     train: str = option("all", "what to train: all; keys, by the loss of --match-weight alone; or rest, which is all "
                                "but the keys and what SAM does with keys (default: %(default)s)",
                         choices=("all", "keys", "rest"))
-    clip: float | None = option(None, "shorten gradients to this norm if they are longer (default: do not)", type=float,
-                                metavar="NORM")
+    clip: float | None = option(None, "shorten gradients to this norm if they are longer (default: do not)",
+                                type=above_zero, metavar="NORM")
     damage: float = option(0, "stages 1 to 3: damage this share of the predicted masks, 0 to 1, before the memory "
                               "takes them: cut something off, or add something (default: %(default)s)", type=fraction,
                            metavar="SHARE")
@@ -333,23 +368,24 @@ class LossSettings:
     """Weights and schedule of the losses; the defaults are the paper's."""
 
     klloss_weight: float = option(10, "weight of the loss between the values of the first frame with its damaged and "
-                                      "with its true mask (default: %(default)s)", type=float, metavar="WEIGHT")
+                                      "with its true mask (default: %(default)s)", type=not_negative, metavar="WEIGHT")
     decoder_f2_weight: float = option(10, "weight of the loss between what frame 2 reads from the embedding and from "
-                                          "the whole memory (default: %(default)s)", type=float, metavar="WEIGHT")
+                                          "the whole memory (default: %(default)s)",
+                                      type=not_negative, metavar="WEIGHT")
     decoder_f4_weight: float = option(10, "weight of the same loss for frame 4, see --decoder-f2-weight (default: "
-                                          "%(default)s)", type=float, metavar="WEIGHT")
-    temperature: float = option(1, "temperature of the three losses above (default: %(default)s)", type=float,
+                                          "%(default)s)", type=not_negative, metavar="WEIGHT")
+    temperature: float = option(1, "temperature of the three losses above (default: %(default)s)", type=above_zero,
                                 metavar="T")
     start_warm: int = option(20000, "iteration from which on the cross entropy leaves out the easiest pixels (default: "
-                                    "%(default)s)", type=int, metavar="N")
+                                    "%(default)s)", type=whole, metavar="N")
     end_warm: int = option(70000, "iteration from which on only the hardest pixels count, a share of --top-p (default: "
-                                  "%(default)s)", type=int, metavar="N")
-    top_p: float = option(0.15, "share of the pixels that count from --end-warm on (default: %(default)s)", type=float,
-                          metavar="SHARE")
-    dice_weight: float = option(0, "weight of a Dice loss of the masks (default: %(default)s)", type=float,
+                                  "%(default)s)", type=whole, metavar="N")
+    top_p: float = option(0.15, "share of the pixels that count from --end-warm on (default: %(default)s)",
+                          type=fraction, metavar="SHARE")
+    dice_weight: float = option(0, "weight of a Dice loss of the masks (default: %(default)s)", type=not_negative,
                                 metavar="WEIGHT")
     match_weight: float = option(0, "weight of the loss of the masks that the affinity alone carries from the first "
-                                    "frame to the others (default: %(default)s)", type=float, metavar="WEIGHT")
+                                    "frame to the others (default: %(default)s)", type=not_negative, metavar="WEIGHT")
 
 
 @dataclass(frozen=True)
@@ -517,13 +553,13 @@ class BenchmarkSettings:
     device: str = option("auto", "measure on cpu, cuda or mps; auto is the fastest that there is (default: "
                                  "%(default)s)", metavar="DEVICE")
     threads: int | None = option(None, "number of CPU threads (default: OMP_NUM_THREADS, else all cores)",
-                                 type=positive, metavar="N")
+                                 type=few, metavar="N")
     static_root: str | None = option(None, "train: folder of images, to measure how long stage 0 waits for data "
                                            "(default: do not measure this)", metavar="FOLDER")
     video_root: str | None = option(None, "train: folder of videos, to measure how long stage 3 waits for data "
                                           "(default: do not measure this)", metavar="FOLDER")
     workers: int = option(8, "train: number of processes that prepare samples (default: %(default)s)",
-                          type=positive, metavar="N")
+                          type=few, metavar="N")
     crop: int = option(384, "train: side of the training images (default: %(default)s)", type=positive,
                        metavar="PIXELS")
 

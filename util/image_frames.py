@@ -44,7 +44,7 @@ class ImageFrames:
     complete = True
 
     def __init__(self, files, *, start=None, end=None, listed=False, notices=()):
-        self._files = frames_in_order(files, listed)
+        self._files = self.files = frames_in_order(files, listed)
         self.notices = list(notices)
         if listed and list(self._files) != list(files):
             self.notices.append(f"{self._files[0]} and the others are sorted by the numbers in their names")
@@ -120,6 +120,7 @@ class StackFrames:
 
     def __init__(self, path, *, start=None, end=None):
         self._path = Path(path)
+        self.files = (self._path,)
         self._image, self._pages, whole = _open_pages(path)
         self._count = len(self._pages)
         self.notices = [] if whole else [f"{path}: this file is cut short or damaged after frame {self._count - 1}"]

@@ -1,6 +1,7 @@
 """Reading images and masks, and writing masks: what each file format means is decided here."""
 
 import math
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from util.errors import InputError, pixels
-from util.files import atomic_path
+from util.files import atomic_path, refuse_special_file
 from util.mask_rule import VOID, davis_palette, interpret_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -36,8 +37,8 @@ def choose_frames(files, masks=()):
     Left out are the files `masks`, which are given as masks, files with "mask" in their names, PNGs beside an image of
     the same name, and files that are named otherwise than most, without a number if they are many.
     """
-    given = {Path(mask).resolve() for mask in masks}
-    frames = [file for file in files if file.resolve() not in given]
+    given = {os.path.realpath(mask) for mask in masks}
+    frames = [file for file in files if os.path.realpath(file) not in given]
     names = {file.stem for file in frames if file.suffix.lower() != ".png"}
     beside = [file for file in frames if file.suffix.lower() == ".png" and file.stem in names]
     called = [file for file in frames if "mask" in file.stem.lower()]
@@ -48,7 +49,7 @@ def choose_frames(files, masks=()):
     without_number = not any("#" in _without_numbers(file) for file in others)
     if "#" in usual and len(others) * (1 if without_number else 3) <= count:
         frames = [file for file in frames if file not in others]
-    left_out = sorted(set(files) - set(frames) - {file for file in files if file.resolve() in given})
+    left_out = sorted(set(files) - set(frames) - {file for file in files if os.path.realpath(file) in given})
     return frames, [(file, "beside the frames, but not taken for a frame") for file in left_out]
 
 
@@ -89,6 +90,7 @@ def check_size(size, image, title):
 
 
 def _open(path):
+    refuse_special_file(path)
     try:
         return Image.open(path)
     except FileNotFoundError:
@@ -199,20 +201,24 @@ def read_palette(path):
 
 
 def write_mask(path, ids, palette=None):
-    """Write uint8 H×W ids as an indexed PNG, with the DAVIS palette unless told otherwise, atomically."""
+    """Write uint8 H×W ids as an indexed PNG, with the DAVIS palette unless told otherwise, atomically.
+
+    Like the other functions here that write one of many files, it leaves flushing to its caller; see
+    `util.files.flush`.
+    """
     image = Image.fromarray(ids)
     image.putpalette((davis_palette() if palette is None else palette).tobytes())
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flushed=False) as temporary:
         image.save(temporary, format="PNG")
 
 
 def write_grey(path, values):
     """Write uint8 H×W values as a grey PNG, atomically."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flushed=False) as temporary:
         Image.fromarray(values).save(temporary, format="PNG")
 
 
 def write_scores(path, prob, objects):
     """Write probabilities uint8 (objects + 1)×H×W, background first, and the objects' ids as NPZ, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, flushed=False) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, prob=prob, objects=np.array(objects, np.uint8))

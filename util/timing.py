@@ -37,6 +37,16 @@ class Latencies:
         return {"count": self.count, "total": self.total,
                 "bins": {int(position): int(self._bins[position]) for position in np.flatnonzero(self._bins)}}
 
+    def can_merge(self, state):
+        """Whether this is what `state` returns, and not a damaged file's content."""
+        try:
+            bins = {int(position): times for position, times in state["bins"].items()}
+            return (type(state["count"]) is int and all(type(times) is int and times > 0 for times in bins.values())
+                    and sum(bins.values()) == state["count"] < 2**53 and 0 <= state["total"] < math.inf
+                    and set(bins) <= set(range(len(self._bins))))
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return False
+
     def merge(self, state):
         """Add the `state` of other Latencies, which may have been read from JSON."""
         self.count += state["count"]

@@ -29,6 +29,7 @@ def open_frames(paths, masks=(), *, start=None, end=None, threads=None):
         length     the number of frames, None if it is not known; a video's header says it, and may be wrong
         rate       frames per second
         look       how a player is to show them, a Look
+        files      the files that are read, as far as they are files
         names      the names of all frames; None for a video, whose frames are named after their numbers
         first      the name of the first frame
         notices    what the user should know, one sentence each; more may come with the frames
@@ -67,6 +68,7 @@ class VideoFrames:
     names = None
 
     def __init__(self, source, *, start=None, end=None, threads=None):
+        self.files = () if is_stream(source) else (source,)
         self._title = "standard input" if source == "-" else public_name(source)
         self._decoder = decoder = Decoder(source, self._title, threads)
         self._turn_notice = None

@@ -16,7 +16,7 @@ from evaluation.davis import find_davis_videos, score_semi_supervised
 from evaluation.report import write_report
 from evaluation.tables import GLOBAL_HEADER, compute_global_scores, make_csv_text, make_object_rows, note_decay
 from util.errors import run_script
-from util.files import atomic_path
+from util.files import write_text
 from util.hyper_para import DecaySettings, OptionParser, settings_from
 
 SET = "test-dev"
@@ -43,8 +43,7 @@ def main(args):
     note_decay(scores, rule)
     row = compute_global_scores(scores, rule)
     args.output.mkdir(parents=True, exist_ok=True)
-    with atomic_path(args.output / "scores.txt") as temporary:
-        temporary.write_text("".join(f"{key}: {value:f}\n" for key, value in zip(KEYS, row, strict=True)))
+    write_text(args.output / "scores.txt", "".join(f"{key}: {value:f}\n" for key, value in zip(KEYS, row, strict=True)))
     print("----------------Global results in CSV---------------")
     print(make_csv_text(GLOBAL_HEADER, [row]))
     print("\n------------Per sequence results in CSV-------------")

@@ -529,7 +529,8 @@ def test_results_of_an_earlier_version_are_replaced(inputs, tiny_checkpoint, tmp
     """It had no manifest; its summary says who wrote it, at whatever place."""
     (tmp_path / "masks").mkdir()
     shutil.copy(inputs / "first.png", tmp_path / "masks" / "old.png")
-    (tmp_path / "summary.json").write_text(json.dumps({"video": "x" * 1000, "written_by": "track.py"}))
+    summary = {"video": "x" * 1000, "written_by": "track.py", "frames": [{"name": "old"}]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
                tmp_path, "--no-overlay", "--overwrite") == 0
     assert len(names(tmp_path / "masks")) == 12

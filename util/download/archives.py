@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path, PureWindowsPath
 
 from util.errors import InputError
+from util.files import name_errors
 from util.progress import progress_bar
 
 CHUNK = 1 << 20
@@ -64,7 +65,7 @@ def _write_members(path, folder, around, count):
                 continue
             target = folder.joinpath(*parts[len(around):])
             target.parent.mkdir(parents=True, exist_ok=True)
-            with open_member() as source, open(target, "wb") as file:
+            with open_member() as source, name_errors(target), open(target, "wb") as file:
                 shutil.copyfileobj(source, file, CHUNK)
             written += 1
     finally:

@@ -21,7 +21,7 @@ from pathlib import Path
 from util.download.archives import CHUNK, amount, check_space, first_line, inside, size_of, unpack
 from util.download.resize import resize_videos
 from util.errors import InputError
-from util.files import atomic_path
+from util.files import atomic_path, flush, name_errors, write_text
 from util.progress import progress_bar
 
 TIMEOUT = 60
@@ -189,8 +189,10 @@ def _marker(part, root, step):
 
 
 def _mark(part, root, step, report):
-    with atomic_path(_marker(part, root, step)) as temporary:
-        temporary.write_text(f"{report}\n", encoding="utf-8")
+    # What the mark tells of may be a million files, too many to flush one by one.
+    if hasattr(os, "sync"):
+        os.sync()
+    write_text(_marker(part, root, step), f"{report}\n")
 
 
 def _archive(part, root):
@@ -234,6 +236,7 @@ def fetch(url, path, copies=1):
             of = f" of {total}" if total >= 0 else ""
             raise InputError(f"{url}: {have}{of} bytes came, then {problem}; run this again to go on, {by_hand}")
         time.sleep(PAUSE)
+    flush([partial])
     os.replace(partial, path)
 
 
@@ -270,7 +273,8 @@ def _transfer(url, partial, label, copies):
         try:
             with open(partial, "ab" if offset else "wb") as file:
                 while block := response.read(CHUNK):
-                    file.write(block)
+                    with name_errors(partial):
+                        file.write(block)
                     bar.increment(len(block))
         finally:
             bar.finish(dirty=True)

@@ -65,7 +65,7 @@ def _resize_folder(job):
 
 def _resize_image(source, target, side):
     image = Image.fromarray(read_image(source))
-    with atomic_path(target) as temporary:
+    with atomic_path(target, flushed=False) as temporary:
         if min(image.size) <= side:
             shutil.copyfile(source, temporary)
         else:
