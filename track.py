@@ -43,9 +43,10 @@ from inference_core.annotations import find_masks, list_given_files
 from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects
 from model.checkpoint import preset_name
+from util.cuts import CutFinder
 from util.decoding import is_stream, public_name
 from util.device import device_name
-from util.errors import InputError, run_script
+from util.errors import InputError, name_a_few, run_script
 from util.files import file_sha256
 from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, settings_from
 from util.image_frames import write_image
@@ -171,21 +172,25 @@ def track(tracking, job, network, frames, masks, folder):
 
     # Track frame by frame. Writing happens in threads.
     network_time, whole_time = Latencies(), Latencies()
+    cuts, shots = CutFinder(), []
     bar = progress_bar(frames.length, "tracking")
     try:
         with output:
             start = lap = kept = time.perf_counter()
             reading = iter(frames)
             if job.resume:
-                take_over(core, output, reading, waiting, bar)
-            for frame in track_frames(core, reading, mask_of):
-                confidence = scores = None
+                shots += take_over(core, output, reading, waiting, cuts, bar)
+            for frame in track_frames(core, reading, mask_of, cuts=cuts, across_cuts=job.across_cuts,
+                                      started=output.finished > 0):
+                confidence = totals = scores = None
                 if frame.ids is not None:
                     network_time.add(frame.seconds)
                     confidence = frame.probabilities.amax(0).cpu().numpy()
+                    totals = frame.probabilities[1:].sum((1, 2)).tolist()
                     if output.scores:
                         scores = (frame.probabilities * 255).round().byte().cpu().numpy()
-                output.add(frame.name, frame.image, frame.ids, confidence, scores, frame.objects, frame.time)
+                output.add(frame, confidence, totals, scores)
+                shots += [frame.name] if frame.cut else []
                 now = time.perf_counter()
                 whole_time.add(now - lap)
                 lap = now
@@ -194,6 +199,7 @@ def track(tracking, job, network, frames, masks, folder):
                     kept = now
                 bar.increment()
             output.finish({
+                "cuts": shots,
                 "speed": {"end_to_end": whole_time.summary(), "network": network_time.summary()},
                 "peak_memory_mb": peak_memory_mb(device),
             })
@@ -208,27 +214,38 @@ def track(tracking, job, network, frames, masks, folder):
     extra = ", overlay.mp4" if output.overlay else ""
     print(f"wrote {output.finished} masks to {output.masks}{extra} and summary.json beside it "
           f"({whole_time.count} frames, {whole_time.count / seconds:.2f} frames/s end to end)")
+    if shots:
+        carried = ("objects are tracked across it" if job.across_cuts else
+                   "objects end there; give a mask in the new shot, or track on with --across-cuts")
+        tell([f"a new shot begins with frame {name_a_few(shots)}: {carried}"])
+    if output.doubtful:
+        frames_to_see = ", ".join(f"{doubt.frame} (object {doubt.object_id}, {100 * doubt.quality:.0f} %)"
+                                  for doubt in output.doubtful)
+        print(f"worth a look: frames {frames_to_see}")
     if waiting:
         frame, mask = next(iter(waiting.items()))
         raise InputError(f"{mask}: not used, since frame {frame} is not among the {whole_time.count} frames that could "
                          f"be tracked, from {frames.first} on")
 
 
-def take_over(core, output, reading, waiting, bar):
+def take_over(core, output, reading, waiting, cuts, bar):
     """Take the frames that an interrupted run has finished from its files, and set the core to where it stopped.
 
     reading: an iterator of the frames, which is then at the next one. waiting: {frame's name: mask}, which then holds
-    the masks of the frames that follow.
+    the masks of the frames that follow. Returns the names of the frames that the CutFinder `cuts` takes for cuts.
     """
     if output.state is None:
         print(f"there is nothing to go on from in {output.folder}, so this is a new run", file=sys.stderr)
-        return
+        return []
+    shots = []
     core.restore(output.state)
     print(f"going on after {output.state.next_frame} frames", file=sys.stderr)
     for name, image, *shown in itertools.islice(reading, output.state.next_frame):
         output.take_over(name, image, *shown)
         waiting.pop(name, None)
+        shots += [name] if cuts.is_cut(image) else []
         bar.increment()
+    return shots
 
 
 def describe_inputs(header, job, masks):
@@ -248,6 +265,7 @@ def describe_run(tracking, job, network, frames, masks, size):
         "height": frames.size[1],
         "frame_rate": float(frames.rate),
         "pixel_aspect": float(frames.look.pixel_aspect),
+        "across_cuts": job.across_cuts,
         "annotated": {frame: str(file) for frame, file in masks.items()},
         "settings": {**tracking.core(), "size": size},
         "model": {"file": tracking.model, "preset": preset_name(network.config),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference_core.quality import Doubts, QualityMeter, find_overlap
 from inference_core.state import load_state, save_state
 from util.errors import InputError
 from util.files import (
@@ -34,6 +35,9 @@ MANIFEST = ".track.json"
 
 STATE = ".state.npz"
 """The core's state a few seconds ago, from which an interrupted run can go on."""
+
+UNFINISHED = ".summary.json.unfinished"
+"""The summary of a run that is under way, or was killed."""
 
 EARLIER = ".summary.json.earlier"
 """The summary of the interrupted run, until the run that goes on has taken over its frames."""
@@ -71,6 +75,8 @@ class TrackOutput:
     None for all cores. run: {name: value} of what is the same in the run that goes on from this one. resume: go on from
     an interrupted run in this folder: entering the block then sets `state` to the core's State there, and the frames
     before `state.next_frame` are to be given to `take_over`; None if there is nothing to go on from.
+
+    After `finish`, `doubtful` lists the frames that are most worth a look, see `inference_core.quality.Doubts`.
     """
 
     def __init__(self, folder, frames, header, *, video=None, overwrite=False, overlay=True, stamp=False, scores=False,
@@ -82,11 +88,13 @@ class TrackOutput:
         self.overlay = self.folder / "overlay.mp4" if overlay else None
         self.finished = 0
         self.state = None
+        self.doubtful = []
         self._run, self._resume, self._whole = run, resume, False
         self._frames, self._header = frames, header
         self._video_id, self._overwrite, self._stamp, self._threads = video, overwrite, stamp, threads
         self._report = {}
-        self._summary_part, self._video_part = temporary_path(self.summary), temporary_path(self.folder / "overlay.mp4")
+        self._summary_part, self._video_part = self.folder / UNFINISHED, temporary_path(self.folder / "overlay.mp4")
+        self._meter, self._doubts = QualityMeter(), Doubts()
 
     def __enter__(self):
         with contextlib.ExitStack() as lock:
@@ -114,10 +122,14 @@ class TrackOutput:
         else:
             self._items = _read_items(self.folder / EARLIER)
             self._item = next(self._items, None)
+            if self._frames.names is None:
+                self._announced_end = 1 + max(map(int, _list_frames(self.folder)), default=-1)
         self.masks.mkdir(exist_ok=True)
         if self.scores:
             self.scores.mkdir(exist_ok=True)
-        self._summary_file = open(self._summary_part, "w", encoding="utf-8")  # noqa: SIM115 (closed by _close_summary)
+        # It is a new file, never one that somebody else has put there, or a link.
+        self._summary_part.unlink(missing_ok=True)
+        self._summary_file = open(self._summary_part, "x", encoding="utf-8")  # noqa: SIM115 (closed by _close_summary)
         self._json = JsonWriter(self._summary_file)
         for name, value in self._header.items():
             self._json.add(name, value)
@@ -139,46 +151,52 @@ class TrackOutput:
                              "what is the same: give the earlier command, or leave --resume out to begin anew")
         state = load_state(self.folder / STATE)
         if not (self.folder / EARLIER).exists():
-            with atomic_path(self.folder / EARLIER) as temporary:
-                shutil.copyfile(self._summary_part if self._summary_part.exists() else self.summary, temporary)
+            if self._summary_part.exists():
+                os.replace(self._summary_part, self.folder / EARLIER)
+            else:
+                with atomic_path(self.folder / EARLIER) as temporary:
+                    shutil.copyfile(self.summary, temporary)
         return state
 
     def take_over(self, name, frame, time=None):
-        """Take one frame's results from the run that was interrupted; arguments as for `add`."""
-        ids = None
+        """Take one frame's results from the run that was interrupted.
+
+        name, frame, time: as `util.video.open_frames` yields them.
+        """
+        ids = quality = None
         if self._item is not None and self._item["name"] == name:
             ids = read_mask(self.masks / f"{name}.png")
-            self._json.append(self._item)
+            objects = {int(object_id): found for object_id, found in self._item["objects"].items()}
+            quality = self._list(name, time, objects, self._item.get("given", []))
             self._item = next(self._items, None)
             self.finished += 1
         if self.overlay:
-            self._drawing.submit(self._draw, name, frame, ids, time)
+            self._drawing.submit(self._draw, name, frame, ids, time, lambda: quality)
 
     def keep(self, state):
         """Write the core's State after the frames so far, for a run that goes on from here."""
         self._files.submit(self._keep, state)
 
-    def add(self, name, frame, ids, confidence, prob, objects, time=None):
+    def add(self, frame, confidence=None, totals=None, prob=None):
         """Write one frame.
 
-        frame: uint8 H×W×3.
-        ids: uint8 H×W object ids; None before the first mask.
-        confidence: float H×W, the probability of each pixel's id.
-        prob: uint8 (objects + 1)×H×W, or None.
-        objects: the object ids in the order of `prob`.
-        time: when the frame is shown, in seconds, or None.
+        frame: a TrackedFrame; where its ids are None, there is only an overlay. confidence, totals: as for
+        `measure_objects`. prob: uint8 (objects + 1)×H×W if scores are written.
         """
-        if ids is not None:
-            self._files.submit(self._write_frame, name, ids, confidence, prob, objects, time)
+        quality = None
+        if frame.ids is not None:
+            quality = self._files.submit(self._write_frame, frame, confidence, totals, prob).result
         if self.overlay:
-            self._drawing.submit(self._draw, name, frame, ids, time)
+            self._drawing.submit(self._draw, frame.name, frame.image, frame.ids, frame.time, quality)
 
     def finish(self, report):
         """Wait until everything is written. report: {name: value} to add to the summary."""
         self._files.wait()
         self._drawing.wait()
         flush(self._unflushed)
-        self._report = {**report, "notices": self._frames.notices}
+        self.doubtful = self._doubts.finish()
+        self._report = {**report, "doubtful": [doubt._asdict() for doubt in self.doubtful],
+                        "notices": self._frames.notices}
         self._whole = True
 
     def __exit__(self, kind, error, traceback):
@@ -201,21 +219,34 @@ class TrackOutput:
         if failure is not error:
             raise failure
 
-    def _write_frame(self, name, ids, confidence, prob, objects, time):
-        """Write the files of one frame, and add it to the summary."""
+    def _write_frame(self, frame, confidence, totals, prob):
+        """Write the files of one frame, and add it to the summary. Returns {object id: quality}."""
+        name = frame.name
         self._announce(name)
-        write_mask(self.masks / f"{name}.png", ids)
+        write_mask(self.masks / f"{name}.png", frame.ids)
         self._unflushed.append(self.masks / f"{name}.png")
         if prob is not None:
-            write_scores(self.scores / f"{name}.npz", prob, objects)
+            write_scores(self.scores / f"{name}.npz", prob, frame.objects)
             self._unflushed.append(self.scores / f"{name}.npz")
         if len(self._unflushed) >= FLUSHED_AT_ONCE:
             flush(self._unflushed)
             self._unflushed = []
-        shown = {} if time is None else {"time": round(float(time), 6)}
-        with name_errors(self.summary):
-            self._json.append({"name": name, **shown, "objects": measure_objects(ids, confidence, objects)})
+        quality = self._list(name, frame.time, measure_objects(frame.ids, confidence, totals, frame.objects),
+                             frame.given)
         self.finished += 1
+        return quality
+
+    def _list(self, name, time, objects, given):
+        """Add a frame to the summary, and return {object id: quality}. objects: as `measure_objects` returns them."""
+        quality = self._meter.measure(objects, given)
+        self._doubts.add(name, quality)
+        item = {"name": name, **({} if time is None else {"time": round(float(time), 6)}),
+                **({"given": given} if given else {}),
+                "objects": {str(object_id): {**found, "quality": round(quality[object_id], 3)}
+                            for object_id, found in objects.items()}}
+        with name_errors(self.summary):
+            self._json.append(item)
+        return quality
 
     def _keep(self, state):
         """Write a State, once the masks and the summary of the frames before it are on disk."""
@@ -235,14 +266,16 @@ class TrackOutput:
                 file.writelines(f"{json.dumps(name)}\n" for name in names)
             flush([self._frame_list])
 
-    def _draw(self, name, frame, ids, time):
+    def _draw(self, name, frame, ids, time, quality):
+        """Add a frame to the overlay. quality: function that returns {object id: quality}; None where ids are."""
         if self._video is None:
             frames = self._frames
             with name_errors(self.overlay):
                 self._video = VideoWriter(self._video_part, frames.size, frames.rate, frames.look, self._threads)
         image = frame.copy() if ids is None else draw_overlay(frame, ids)
         if ids is not None:
-            draw_ids(image, ids)
+            # Without a stamp there is no need to wait for the quality.
+            draw_ids(image, ids, quality() if self._stamp else None)
         if self._stamp:
             draw_stamp(image, name, time)
         with name_errors(self.overlay):
@@ -305,7 +338,7 @@ def find_earlier_results(folder, video=None, overwrite=False):
 
 def remove_earlier_results(folder, frames):
     """Remove overlay, masks and scores that an earlier run left in `folder`. frames: the names of the masks' frames."""
-    for name in ("overlay.mp4", STATE, EARLIER):
+    for name in ("overlay.mp4", STATE, EARLIER, UNFINISHED):
         (folder / name).unlink(missing_ok=True)
     remove_files(folder / "masks", {f"{name}.png" for name in frames})
     remove_files(folder / "scores", {f"{name}.npz" for name in frames})
@@ -366,21 +399,24 @@ def _read_items(path):
                     return
 
 
-def measure_objects(ids, confidence, objects):
-    """Return {id: {"area": pixels, "box": [left, top, right, bottom], "confidence": mean probability}} of one frame.
+def measure_objects(ids, confidence, totals, objects):
+    """Return {id: {"area": pixels, "box": [left, top, right, bottom], "confidence": …, "overlap": …}} of one frame.
 
-    ids uint8 H×W, confidence float H×W, objects: the ids to measure. The right and bottom ends of a box are exclusive.
-    Box and confidence are None for an object that is not in the frame.
+    ids: uint8 H×W. confidence: float H×W, the probability of each pixel's id. totals: the sum of each object's
+    probability over the image. objects: the ids to measure, in the order of `totals`. The right and bottom ends of a
+    box are exclusive. Confidence is the mean probability in the mask, for overlap see `inference_core.quality`; both,
+    and the box, are None for an object that is not in the frame.
     """
-    area = np.bincount(ids.ravel(), minlength=256)
-    certainty = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256)
+    area = np.bincount(ids.ravel(), minlength=256).tolist()
+    certainty = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256).tolist()
     statistics = {}
-    for object_id in sorted(objects):
-        box = mean = None
+    for object_id, total in sorted(zip(objects, totals, strict=True)):
+        box = mean = overlap = None
         if area[object_id]:
             here = ids == object_id
             rows, columns = np.flatnonzero(here.any(1)), np.flatnonzero(here.any(0))
             box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-            mean = round(float(certainty[object_id] / area[object_id]), 4)
-        statistics[str(object_id)] = {"area": int(area[object_id]), "box": box, "confidence": mean}
+            mean = round(certainty[object_id] / area[object_id], 4)
+            overlap = round(find_overlap(certainty[object_id], total, area[object_id]), 4)
+        statistics[object_id] = {"area": area[object_id], "box": box, "confidence": mean, "overlap": overlap}
     return statistics

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 
 from inference_core.core import InferenceCore
 from model import load_network
+from util.cuts import CutFinder
 from util.device import pick_device
 from util.hyper_para import COMPACT
 from util.machine import computing_threads, keep_freed_memory
@@ -61,13 +62,20 @@ class TrackedFrame(NamedTuple):
     time: Fraction | None = None
     """When the frame is shown, in seconds from the start of the video; None where `frames` does not say it."""
 
+    given: Sequence = ()
+    """The ids of the objects whose mask was given in this frame."""
+
+    cut: bool = False
+    """Whether a new shot begins with this frame."""
+
 
 def name_objects(ids):
     """Return the mask of a file, ids uint8 H×W, with the list of its objects: its 255 is an id, even if it is alone."""
     return ids, [object_id for object_id in np.unique(ids).tolist() if object_id]
 
 
-def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None):
+def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None, *,
+                 cuts: CutFinder | None = None, across_cuts: bool = False, started: bool = False):
     """Track objects through the frames of one video, and yield a TrackedFrame for each.
 
     core: it should be new, `reset`, or restored to the state before the first of these frames.
@@ -76,6 +84,9 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
         or a pair of a mask and `objects`, as `core.step` takes them.
     wanted: wanted(name) says whether this frame's mask is needed (default: all are). If it is not, and the memory does
         not need the frame either, nothing is computed.
+    cuts: finds the frames with which a new shot begins. There all objects end that have no mask in this frame, unless
+        across_cuts.
+    started: objects were tracked before these frames, so every frame has ids, even if no object is left.
 
     Raises what `frames`, `masks` and `core.step` raise, after the frames before it were yielded.
     """
@@ -84,10 +95,17 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
         mask, objects = given if isinstance(given, tuple) else (given, None)
         needed = wanted is None or wanted(name)
         start = time.perf_counter()
+        cut = cuts is not None and cuts.is_cut(image)
+        if cut and not across_cuts:
+            core.delete_objects(core.objects)
         prob = core.step(image, mask, objects, end=last, needs_output=needed)
         ids = None
-        if prob is not None and core.objects:
+        started = started or bool(core.objects)
+        if prob is not None and started:
             # This copy to the host waits for the device, so that the time measured is complete.
             ids = core.to_mask(prob).cpu().numpy()
         seconds = time.perf_counter() - start
-        yield TrackedFrame(name, image, ids, prob if ids is not None else None, core.objects, seconds, *shown)
+        if mask is not None and objects is None:
+            objects = np.unique(mask[mask > 0]).tolist()
+        yield TrackedFrame(name, image, ids, prob if ids is not None else None, core.objects, seconds,
+                           shown[0] if shown else None, objects or (), cut)

@@ -28,8 +28,8 @@ OPTIONS = {
         "--preset --repeat --load-network --backbone-weights "
         "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval "
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
-    "track.py": "--example --video --mask --start --end --output --overwrite --resume --stamp --no-overlay "
-                f"--save-scores {TRACKING}",
+    "track.py": "--example --video --mask --start --end --output --overwrite --resume --stamp --across-cuts "
+                f"--no-overlay --save-scores {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
     "eval_youtube.py": f"--yv-path --split --output-all {RESULTS} {TRACKING}",
@@ -48,6 +48,7 @@ OPTIONS = {
     "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
                              "--ignore-extra-ids",
     "evaluation/references.py": f"--davis-path {TRACKING}",
+    "evaluation/quality.py": f"--davis-path --video-root {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
     "evaluation/2016/evaluation.py": f"{SCORING} --official-decay --results --results-path --davis-path --split --set",
     "evaluation/2017/evaluation_ours.py": f"{SCORING} --official-decay --results --results-path --davis-path --split "

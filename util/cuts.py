@@ -49,7 +49,9 @@ def _compare(before, now):
     """
     (colours_before, grey_before), (colours, grey) = before, now
     x, y = SHIFT
-    fits = cv2.matchTemplate(grey_before, grey[y:-y, x:-x], cv2.TM_CCOEFF_NORMED)
-    # A correlation is not defined for a picture of one colour.
-    correlation = float(np.nan_to_num(fits, nan=0.0, posinf=0.0, neginf=0.0).max())
-    return 1 - float(np.minimum(colours_before, colours).sum()), 1 - correlation
+    middle = grey[y:-y, x:-x]
+    # A picture of one colour has no structure to correlate.
+    plain = [float(picture.std()) < 1 for picture in (grey_before, middle)]
+    structure = float(plain[0] != plain[1]) if any(plain) else (
+        1 - float(cv2.matchTemplate(grey_before, middle, cv2.TM_CCOEFF_NORMED).max()))
+    return 1 - float(np.minimum(colours_before, colours).sum()), structure

@@ -236,6 +236,7 @@ class VideoSettings:
                                  "first frame)")
     stamp: bool = option(False, "write each frame's name and time into a corner of the overlay (default: only the "
                                 "objects' ids)")
+    across_cuts: bool = option(False, "track objects on where a new shot begins (default: they end there)")
     no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
     save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "
                                       "masks)")

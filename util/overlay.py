@@ -42,8 +42,11 @@ def draw_overlay(frame, ids, opacity=0.45):
     return overlay
 
 
-def draw_ids(image, ids):
-    """Write each object's id into it, in place. image uint8 H×W×3 RGB, ids uint8 H×W."""
+def draw_ids(image, ids, quality=None):
+    """Write each object's id into it, in place. image uint8 H×W×3 RGB, ids uint8 H×W.
+
+    quality: {object id: number from 0 to 1} that is written beside the id, in percent.
+    """
     step = max(1, min(ids.shape) // 240)
     coarse = np.ascontiguousarray(ids[::step, ::step])
     for object_id in _find_objects(ids):
@@ -55,7 +58,8 @@ def draw_ids(image, ids):
         # Where it is thickest: the middle of a ring or of two parts is not in it.
         box = np.pad(here[top:top + height, left:left + width], 1)
         _, _, _, (x, y) = cv2.minMaxLoc(cv2.distanceTransform(box, cv2.DIST_L2, 3))
-        _write(image, str(object_id), (scale * (left + x - 1), scale * (top + y - 1)), centred=True)
+        shown = f"  {100 * quality[object_id]:.0f} %" if quality and object_id in quality else ""
+        _write(image, f"{object_id}{shown}", (scale * (left + x - 1), scale * (top + y - 1)), centred=True)
 
 
 def draw_stamp(image, name, time=None):

@@ -89,10 +89,11 @@ class Background:
         self._failed = False
 
     def submit(self, job, *args):
-        """Queue job(*args), waiting while `depth` jobs are queued."""
+        """Queue job(*args), waiting while `depth` jobs are queued. Returns its future."""
         while len(self._jobs) >= self._depth:
             self._jobs.popleft().result()
         self._jobs.append(self._pool.submit(self._run, job, args))
+        return self._jobs[-1]
 
     def wait(self):
         """Wait until every job is done."""
@@ -105,9 +106,9 @@ class Background:
 
     def _run(self, job, args):
         if self._failed:
-            return
+            return None
         try:
-            job(*args)
+            return job(*args)
         except BaseException:
             self._failed = True
             raise

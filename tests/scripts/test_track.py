@@ -747,6 +747,41 @@ def test_interrupted_run_says_what_is_finished(inputs, tiny_checkpoint, tmp_path
 
 
 @pytest.fixture
+def two_shots(tmp_path, clip):
+    """A folder of twelve frames: from the seventh on, they show something else."""
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    other = cv2.resize(np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8), (100, 72))
+    for number in range(12):
+        Image.fromarray(clip[0][number] if number < 6 else other).save(folder / f"{number:05d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_objects_end_at_a_cut_unless_told_otherwise(two_shots, inputs, tiny_checkpoint, tmp_path, capsys, across):
+    assert run("--video", two_shots, "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+               tmp_path / "o", *(["--across-cuts"] if across else [])) == 0
+    told = capsys.readouterr().err
+    assert "a new shot begins with frame 00006: objects " + ("are tracked across" if across else "end there") in told
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    frames = summary["frames"]
+    assert len(frames) == 12 and summary["cuts"] == ["00006"]
+    assert frames[5]["objects"] and bool(frames[6]["objects"]) == bool(frames[11]["objects"]) == across
+    assert across or not np.array(Image.open(tmp_path / "o" / "masks" / "00011.png")).any()
+
+
+def test_doubtful_frames_are_named(inputs, tiny_checkpoint, tmp_path, capsys):
+    assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+               tmp_path, "--stamp") == 0
+    summary, told = json.loads((tmp_path / "summary.json").read_text()), capsys.readouterr().out
+    assert all(0 <= found["quality"] <= 1 for frame in summary["frames"] for found in frame["objects"].values())
+    assert all(found["quality"] == 1 for found in summary["frames"][0]["objects"].values())
+    # The tests' network knows nothing.
+    worst = summary["doubtful"][0]
+    assert f"worth a look: frames {worst['frame']} (object {worst['object_id']}, " in told
+
+
+@pytest.fixture
 def breakable(inputs, tiny_checkpoint, monkeypatch):
     """track(folder, *options, stop, method): run track.py, and interrupt it at a call of a method, from 1.
 

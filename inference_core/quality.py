@@ -1,0 +1,104 @@
+"""How good a mask probably is: an estimate of its IoU with the true mask, from what tracking gives anyway.
+
+An object that two masks share, or that the network is not sure of, has probabilities that are spread over the image.
+The overlap of a mask with its own probabilities says how much, and errors last: what went wrong once since the last
+given mask probably still is. The constants were fitted by evaluation/quality.py; docs/QUALITY.md has the figures.
+"""
+
+import math
+from typing import NamedTuple
+
+WEIGHTS = (-2.036, -0.786, -0.746)
+"""Constant, weight of the spread, weight of the largest spread since the last given mask."""
+
+UNSEEN = 0.60
+"""The estimate for an object that is not seen: so often it is truly not there. Nothing that we tried predicts it."""
+
+DOUBTFUL = 0.7
+"""Below this a mask is worth a look."""
+
+LISTED = 5
+"""So many frames are recommended at most."""
+
+
+class QualityMeter:
+    """Estimates the IoU of each object's mask with the true one, frame by frame, in the order of tracking."""
+
+    def __init__(self):
+        self._largest = {}  # {object id: the largest spread since the last given mask}
+
+    def measure(self, objects, given=()):
+        """Return {object id: estimate, 0 to 1} for one frame.
+
+        objects: {object id: {"overlap": see `find_overlap`, None for an object that is not seen}}. given: ids of the
+        objects whose mask in this frame was given; their estimate is 1. The IoU of an object that is not seen is 1 if
+        it is truly not there, else 0.
+        """
+        estimates = dict.fromkeys(objects, UNSEEN)
+        constant, *weights = WEIGHTS
+        for object_id, features in self.find_features(objects, given).items():
+            logit = constant + sum(weight * value for weight, value in zip(weights, features, strict=True))
+            estimates[object_id] = 1 / (1 + math.exp(-logit))
+        return {**estimates, **{object_id: 1.0 for object_id in given if object_id in estimates}}
+
+    def find_features(self, objects, given=()):
+        """Return {object id: what WEIGHTS are multiplied with} of the objects that are seen; arguments as `measure`."""
+        features = {}
+        for object_id, found in objects.items():
+            if object_id in given:
+                self._largest.pop(object_id, None)
+            if found["overlap"] is not None:
+                spread = _find_spread(found["overlap"])
+                self._largest[object_id] = max(spread, self._largest.get(object_id, spread))
+                features[object_id] = spread, self._largest[object_id]
+        return features
+
+
+class Doubt(NamedTuple):
+    """A frame that is worth a look."""
+
+    frame: str
+    """Its name."""
+
+    object_id: int
+    quality: float
+
+
+class Doubts:
+    """Finds the frames that are most worth a look: the worst one of each run of doubtful frames, LISTED at most."""
+
+    def __init__(self):
+        self._run = None  # the worst Doubt of the run that goes on
+        self._worst = []  # of earlier runs
+
+    def add(self, name, quality):
+        """Take the next frame. quality: {object id: estimate}."""
+        quality, object_id = min(((value, object_id) for object_id, value in quality.items()), default=(1.0, None))
+        if quality >= DOUBTFUL:
+            self._end_run()
+        elif self._run is None or quality < self._run.quality:
+            self._run = Doubt(name, object_id, round(quality, 3))
+
+    def finish(self):
+        """Return the Doubts, the worst first."""
+        self._end_run()
+        return self._worst
+
+    def _end_run(self):
+        if self._run:
+            self._worst = sorted([*self._worst, self._run], key=lambda doubt: doubt.quality)[:LISTED]
+            self._run = None
+
+
+def find_overlap(inside, total, area):
+    """Return the IoU of a mask with its own probabilities, 0 to 1.
+
+    inside, total: sums of the object's probability over its mask and over the image. area: the mask's pixels, at least
+    one. This is the sum of the pixelwise minima of mask and probability divided by that of the maxima.
+    """
+    return inside / (area + total - inside)
+
+
+def _find_spread(overlap):
+    """Return the logarithm of what is missing from a full overlap, from -7 to 0."""
+    return math.log(min(max(1 - overlap, 1e-3), 1.0))
