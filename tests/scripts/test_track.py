@@ -774,7 +774,7 @@ def breakable(inputs, tiny_checkpoint, monkeypatch):
 
 
 def results_of(folder):
-    """What a run has written, without times, and the hidden files; two encodings of the overlay differ in a few bits."""
+    """What a run has written, without times. Of the overlay the number of frames: no two encodings are the same."""
     summary = json.loads((folder / "summary.json").read_text())
     for name in ("speed", "peak_memory_mb"):
         summary.pop(name, None)
