@@ -249,8 +249,8 @@ def take_over(core, output, reading, waiting, cuts, bar):
 
 
 def describe_inputs(header, job, masks):
-    """What must be the same in a run that goes on from another one, besides the video. header: of summary.json."""
-    return {**header, "save_scores": job.save_scores,
+    """What must be the same in a run that goes on from another one. header: of summary.json."""
+    return {**header, "save_scores": job.save_scores, "video": _identify_video(job),
             "masks": {frame: file_sha256(file) for frame, file in masks.items()}}
 
 
@@ -286,7 +286,8 @@ def _add_what_is_finished(error, output):
     """The same error with what is finished added to its message."""
     kept = f"{output.finished} finished masks are in {output.masks}"
     if isinstance(error, KeyboardInterrupt):
-        return KeyboardInterrupt(kept)
+        cure = "; the same command with --resume goes on from here" if output.can_go_on else ""
+        return KeyboardInterrupt(kept + cure)
     if isinstance(error, OSError):
         return InputError(f"{error.filename or output.folder}: {error.strerror or error}; {kept}")
     return InputError(f"{error}; {kept}")

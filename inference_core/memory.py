@@ -149,6 +149,7 @@ class ObjectMemory:
         # Values are laid out once per memory frame as N×(O·V), so that a query reads one position as one row.
         first, *further = self.references.values()
         parts = {"gt": first, **self._parts}
+        # Where a mode does not read `last`, both lists are the same, but for `stm`, whose later frames are `others`.
         names = READS[self._mode]["last" in self._parts]
         entries = [(parts[name], names.count(name)) for name in dict.fromkeys(names)]
         if further:

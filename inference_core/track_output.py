@@ -90,6 +90,7 @@ class TrackOutput:
         self.state = None
         self.doubtful = []
         self._run, self._resume, self._whole = run, resume, False
+        self._items = self._item = None
         self._frames, self._header = frames, header
         self._video_id, self._overwrite, self._stamp, self._threads = video, overwrite, stamp, threads
         self._report = {}
@@ -173,6 +174,11 @@ class TrackOutput:
         if self.overlay:
             self._drawing.submit(self._draw, name, frame, ids, time, lambda: quality)
 
+    @property
+    def can_go_on(self):
+        """Whether a later run could go on from this one, as it is on disk."""
+        return (self.folder / STATE).exists()
+
     def keep(self, state):
         """Write the core's State after the frames so far, for a run that goes on from here."""
         self._files.submit(self._keep, state)
@@ -213,8 +219,8 @@ class TrackOutput:
         except OSError as problem:
             failure = failure or problem
         if self._whole and failure is None:
-            for name in (STATE, EARLIER):
-                (self.folder / name).unlink(missing_ok=True)
+            self._drop_earlier()
+            (self.folder / STATE).unlink(missing_ok=True)
         self._lock.close()
         if failure is not error:
             raise failure
@@ -254,8 +260,14 @@ class TrackOutput:
             self._summary_file.flush()
         flush([*self._unflushed, self._summary_part])
         self._unflushed = []
-        (self.folder / EARLIER).unlink(missing_ok=True)
+        self._drop_earlier()
         save_state(self.folder / STATE, state)
+
+    def _drop_earlier(self):
+        """Remove the summary of the interrupted run, whose frames are all taken over."""
+        if self._items is not None:
+            self._items.close()
+        (self.folder / EARLIER).unlink(missing_ok=True)
 
     def _announce(self, name):
         """List the frame of this name and the next ones, if it is not listed and they have numbers for names."""

@@ -210,6 +210,14 @@ def test_strokes_of_a_new_object_are_its_mask(tracked, clip):
     assert (first == 9 * (strokes == 9)).all() and core.references == {9: [0]}
 
 
+def test_strokes_may_replace_what_the_memory_held_of_the_objects_they_touch(tracked, clip):
+    core, predicted = tracked
+    y, x = np.argwhere(predicted == 0)[0]
+    prob = core.step(clip[0][3], strokes_of((y, x, 1)), partial=True, replace=True)
+    assert core.references == {2: [0], 1: [3]} and core.objects == [2, 1] == list(prob.object_ids)
+    assert core.to_mask(prob).numpy()[y, x] == 1
+
+
 def test_strokes_that_say_nothing_change_nothing(tracked, clip):
     core, predicted = tracked
     assert (core.to_mask(core.step(clip[0][3], strokes_of(), partial=True)).numpy() == predicted).all()
