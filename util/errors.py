@@ -1,5 +1,7 @@
 """Errors that the user can mend, and the one place where scripts report them."""
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -45,7 +47,8 @@ def run_script(parser, main, argv=None):
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main(args) or 0
-        _flush_output()
+        # Here an error can still be told.
+        sys.stdout.flush()
         return code
     except InputError as error:
         _show_traceback()
@@ -54,6 +57,10 @@ def run_script(parser, main, argv=None):
         if error.filename is None and error.strerror is None:
             raise
         _show_traceback()
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EBADF):
+            # All that is written into files names them; printing does not.
+            error.filename = "standard output"
+            _drop_output()
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
@@ -76,14 +83,10 @@ def _prepare_streams():
             stream.reconfigure(errors="backslashreplace")
 
 
-def _flush_output():
-    """Write out what was printed. Raises OSError that names standard output if nobody takes it."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # Python would try again at the end, and show a traceback.
+def _drop_output():
+    """Let what is still to be written to standard output go nowhere. Python would try at the end, and show an error."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _show_traceback():
