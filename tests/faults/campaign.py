@@ -149,6 +149,15 @@ def record_flushes(log, cut_after=None):
     os.replace, os.fsync = note_name, note_flush
 
 
+def limit_files(size, log):
+    """Let this process write no file beyond `size` bytes, as if the disk were full then. log: takes what it prints."""
+    import resource
+    output = os.open(log, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def cut_power(folders, log, seed):
     """Leave below `folders` what a disk may hold after a power cut, given the log of `record_flushes`.
 

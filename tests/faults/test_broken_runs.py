@@ -117,3 +117,22 @@ def check_what_is_there(output):
                 np.load(path)["prob"]
             elif path.suffix == ".json":
                 json.loads(path.read_text())
+
+
+def test_runs_whose_disk_is_full_name_the_file_and_end_as_an_unbroken_one(case):
+    """Instead of a full disk, no file may be larger than a number of bytes: whichever file is too large is named.
+
+    The number is at least 1000, since the script's own messages go into a file as well.
+    """
+    sizes = sorted({path.stat().st_size for place in case.places(case.new_output("unbroken"))
+                    for path in [place, *place.rglob("*")] if path.is_file()} - set(range(1000)))
+    named = set()
+    for trial, size in enumerate(sizes[-2::-len(sizes) // TRIALS or -1][:TRIALS]):
+        output, log = case.new_output(f"full_{trial}"), case.folder / f"said_{trial}.txt"
+        assert case.run(output, prepare=("limit_files", size, str(log))) == 2
+        *_, last = log.read_text().splitlines()
+        assert "Traceback" not in log.read_text() and f"{output}" in last and "File too large" in last, last
+        named.add(os.path.splitext(last.split(": ")[2])[1])
+        check_what_is_there(output)
+        case.check_run_again(output)
+    assert len(named) > 1, named
