@@ -72,12 +72,12 @@ def run_script(parser, main, argv=None):
 
 
 def _prepare_streams():
-    """Let nothing that is printed stop a script: without it, hours of work would end in an error."""
+    """Let no name and no closed stream stop a script: otherwise hours of work would end in an error."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             # Closed by whoever started this script (2>&-). Nobody reads what is written then.
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process)
+            setattr(sys, name, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115 (stays open)
         elif hasattr(stream, "reconfigure"):
             # A terminal that cannot show a name gets it with escapes.
             stream.reconfigure(errors="backslashreplace")
