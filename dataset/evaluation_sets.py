@@ -110,7 +110,7 @@ def find_youtube(root, split):
     videos = []
     for name, objects in sorted(described.items()):
         # The name becomes a folder's name, so it must not lead out of the folder.
-        if name in ("", ".", "..") or "/" in name or "\\" in name:
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
             raise InputError(f"{home / 'meta.json'}: {name!r} is no name of a video")
         wanted = frozenset(frame for _, own in objects.values() for frame in own)
         if not wanted:

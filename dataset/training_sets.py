@@ -70,6 +70,7 @@ def find_pairs(root, instances=False):
     pairs = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
+        _refuse_loops(Path(folder), folders)
         repeats = max((STATIC_REPEATS.get(part, 1) for part in Path(folder).parts), default=1)
         images = [Path(folder, name) for name in sorted(files)
                   if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
@@ -88,6 +89,15 @@ def find_pairs(root, instances=False):
     if not pairs:
         raise InputError(f"{root}: no image with a mask beside it (X.jpg with X.png) in this folder or below")
     return pairs
+
+
+def _refuse_loops(folder, names):
+    """Raise InputError if one of the folders of these names in `folder` is a link that leads back above itself."""
+    for name in names:
+        if os.path.islink(folder / name):
+            target = os.path.realpath(folder / name)
+            if any(os.path.realpath(above) == target for above in (folder, *folder.parents)):
+                raise InputError(f"{folder / name}: a link to {target}, which holds it; remove the link")
 
 
 def find_davis(root):

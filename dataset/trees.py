@@ -1,10 +1,9 @@
 """Find lists and folders in the trees of the published datasets, however these were unpacked."""
 
-import json
 from pathlib import Path, PurePosixPath
 
 from util.errors import InputError
-from util.files import is_hidden, read_text
+from util.files import is_hidden, read_json, read_text
 from util.image_io import IMAGE_SUFFIXES, natural
 
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
@@ -45,7 +44,7 @@ def read_meta(path):
                 int(object_id): (entry.get("category", ""), sorted(entry["frames"], key=natural))
                 for object_id, entry in description["objects"].items()
             }
-            for video, description in json.loads(read_text(path))["videos"].items()
+            for video, description in read_json(path)["videos"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):

@@ -10,6 +10,7 @@ folders that the server does not expect. Each finding says what is wrong and wha
 1: findings, 2: nothing to check.
 """
 
+import functools
 import io
 import sys
 import zipfile
@@ -35,6 +36,10 @@ OTHER_NAMES = {"youtube18": "youtube", "youtube19": "youtube"}
 
 OWN_FILES = ("global_results-*.csv", "per-sequence_results-*.csv", "results.csv", "speed.json")
 """Files that the scripts for evaluation and scoring write beside the masks."""
+
+
+LARGEST_FILE = 2**28
+"""Bytes of the largest mask that is read from an archive: a small archive may hold files that fill the memory."""
 
 
 def get_args_parser():
@@ -84,13 +89,20 @@ def open_results(path):
             archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
             raise InputError(f"{path}: damaged archive ({error}); pack it anew with --zip") from None
-        files = {name: (lambda name=name: archive.read(name)) for name in archive.namelist()
-                 if not name.endswith("/")}
+        files = {member.filename: functools.partial(_read_member, archive, member) for member in archive.infolist()
+                 if not member.is_dir()}
     else:
         raise InputError(f"{path}: neither a folder nor a zip archive")
     if not files:
         raise InputError(f"{path}: no files in there; --results is the folder or the archive with the masks")
     return files
+
+
+def _read_member(archive, member):
+    """Return the bytes of a file in an archive. Raises BadZipFile for one that is larger than any mask."""
+    if member.file_size > LARGEST_FILE:
+        raise zipfile.BadZipFile(f"{member.file_size} bytes, larger than any mask")
+    return archive.read(member)
 
 
 def read_states(path):

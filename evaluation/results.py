@@ -19,7 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError
-from util.files import atomic_path, flush, lock_folder, read_json, read_text, remove_files, write_json, write_text
+from util.files import (
+    atomic_path,
+    flush,
+    lock_folder,
+    read_json,
+    read_text,
+    refuse_special_file,
+    remove_files,
+    write_json,
+    write_text,
+)
 from util.image_io import write_grey, write_mask, write_scores
 
 LONGEST_NAME = 255
@@ -271,8 +281,9 @@ def compute_input_digest(video):
                                         list(video.masks)]).encode())
     for file in video.masks.values():
         try:
+            refuse_special_file(file)
             digest.update(hashlib.sha256(file.read_bytes()).digest())
-        except OSError:
+        except (OSError, InputError):
             # If tracking needs the mask, it reports the error.
             continue
     return digest.hexdigest()

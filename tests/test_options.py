@@ -2,6 +2,7 @@
 
 import argparse
 import runpy
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +126,19 @@ def test_abbreviations_and_mistakes_are_told_in_one_line(parsers, arguments, cap
     assert run_script(parsers["train.py"], lambda args: 0, arguments) == 2
     error = capsys.readouterr().err
     assert arguments[0] in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e999", "x", "9" * 5000])
+def test_values_out_of_range_are_refused_by_every_option_that_takes_a_number(parsers, value, capsys):
+    """Without one exception: a learning rate that is no number once made a network of none."""
+    for script, parser in parsers.items():
+        for action in parser._actions:
+            if action.type is None or action.type in (str, Path) or action.type.__name__ == "plain_name":
+                continue
+            option = action.option_strings[-1]
+            words = [f"{option}={value}"] if action.nargs is None or action.nargs == "*" else [option, value, value]
+            with pytest.raises(SystemExit) as end:
+                parser.parse_args(words)
+            error = capsys.readouterr().err
+            assert end.value.code == 2 and error.count("\n") == 1 and len(error) < 300, (script, option, value)
+            assert option in error

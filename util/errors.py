@@ -1,6 +1,7 @@
 """Errors that the user can mend, and the one place where scripts report them."""
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -48,7 +49,8 @@ def run_script(parser, main, argv=None):
     previous = catch_end(signal.default_int_handler)
     try:
         code = main(args) or 0
-        _flush_output()
+        # Here an error can still be told.
+        sys.stdout.flush()
         return code
     except InputError as error:
         _show_traceback()
@@ -57,6 +59,10 @@ def run_script(parser, main, argv=None):
         if error.filename is None and error.strerror is None:
             raise
         _show_traceback()
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EPIPE, errno.EBADF):
+            # All that is written into files names them; printing does not.
+            error.filename = "standard output"
+            _drop_output()
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{f': {interrupt}' if interrupt.args else ''}", file=sys.stderr)
@@ -90,25 +96,21 @@ def catch_end(handler):
 
 
 def _prepare_streams():
-    """Let nothing that is printed stop a script: without it, hours of work would end in an error."""
+    """Let no name and no closed stream stop a script: otherwise hours of work would end in an error."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             # Closed by whoever started this script (2>&-). Nobody reads what is written then.
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process)
+            setattr(sys, name, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115 (stays open)
         elif hasattr(stream, "reconfigure"):
             # A terminal that cannot show a name gets it with escapes.
             stream.reconfigure(errors="backslashreplace")
 
 
-def _flush_output():
-    """Write out what was printed. Raises OSError that names standard output if nobody takes it."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # Python would try again at the end, and show a traceback.
+def _drop_output():
+    """Let what is still to be written to standard output go nowhere. Python would try at the end, and show an error."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _show_traceback():

@@ -332,7 +332,7 @@ class RecipeSettings:
     """How a stage learns."""
 
     stage: int = option(0, "0 trains on images, 1 on BL30K, 2 and 3 on DAVIS and YouTube-VOS; 1 and 3 continue from "
-                           "the network of 0, 2 from that of 1 (default: %(default)s)", type=int, choices=STAGES)
+                           "the network of 0, 2 from that of 1 (default: %(default)s)", type=whole, choices=STAGES)
     batch_size: int | None = option(None, f"samples in a batch of each process ({_stage_defaults('batch_size')})",
                                     names=["batch-size", "b"], type=positive, metavar="N")
     accumulate: int = option(1, "add up the gradients of N batches in each step, as if there were N times as many "

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import InputError
-from util.files import atomic_path
+from util.files import atomic_path, refuse_special_file
 from util.frames import Frame, FrameRange, number_name
 from util.image_io import check_size, find_numbers, frames_in_order, read_image
 from util.pipeline import read_ahead
@@ -204,6 +204,7 @@ def count_pages(path):
     """How many frames an image file holds: pages of the size of the first, or frames of an animation. 1 if unknown."""
     if Path(path).suffix.lower() not in WITH_PAGES:
         return 1
+    refuse_special_file(path)
     try:
         image, pages, whole = _open_pages(path)
     except DAMAGE:
@@ -236,6 +237,7 @@ def _open_pages(path):
 
 def has_16_bits(path):
     """Whether an image file holds whole numbers of 16 bits, one or three a pixel."""
+    refuse_special_file(path)
     try:
         with Image.open(path) as image:
             # Pillow opens 16-bit colour as 8-bit; only its decoder's arguments tell.
@@ -264,6 +266,7 @@ def to_rgb(values, bits):
 
 def _read_deep(path):
     """An image of 16 bits as uint16 H×W or H×W×3 RGB; None if it is none, or damaged."""
+    refuse_special_file(path)
     values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         return None

@@ -1,8 +1,10 @@
 """Reading images and masks, and writing masks: what each file format means is decided here."""
 
+import contextlib
 import math
 import os
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -89,18 +91,23 @@ def check_size(size, image, title):
     return image
 
 
+@contextlib.contextmanager
 def _open(path):
+    """Open an image file for the block. What Pillow raises in it, too, becomes an InputError that names the file."""
     refuse_special_file(path)
     try:
-        return Image.open(path)
+        with Image.open(path) as image:
+            yield image
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a folder where an image was expected") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a readable image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: damaged or unreadable image ({error})") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: damaged image ({error})") from None
 
 
 def read_image(path, size=None, shorter=None):
@@ -116,18 +123,15 @@ def read_image(path, size=None, shorter=None):
         deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
         if image.mode in ("I", "F") and not deep:
             raise InputError(f"{path}: values of 32 bits, an image of 8 or 16 bits was expected")
-        try:
-            if shorter is not None:
-                scale = shorter / min(image.size)
-                image.draft("RGB", tuple(math.ceil(side * scale) for side in image.size))
-            # In place, and converted only from another mode: each would copy the pixels once more.
-            ImageOps.exif_transpose(image, in_place=True)
-            if deep:
-                # Pillow would make everything above 255 white.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: damaged image ({error})") from None
+        if shorter is not None:
+            scale = shorter / min(image.size)
+            image.draft("RGB", tuple(math.ceil(side * scale) for side in image.size))
+        # In place, and converted only from another mode: each would copy the pixels once more.
+        ImageOps.exif_transpose(image, in_place=True)
+        if deep:
+            # Pillow would make everything above 255 white.
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if size is not None and values.shape[1::-1] != tuple(size):
         raise InputError(f"{path}: the frame has {pixels(values.shape[1::-1])} pixels, expected {pixels(size)}")
     return values
@@ -155,12 +159,7 @@ def open_mask(path, size=None, colours=None):
     with _open(path) as image:
         if size is not None and image.size != tuple(size):
             raise InputError(f"{path}: the mask has {pixels(image.size)} pixels, the frames {pixels(size)}")
-        try:
-            return interpret_mask(image, path, colours)
-        except InputError:
-            raise
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: damaged image ({error})") from None
+        return interpret_mask(image, path, colours)
 
 
 def read_mask(path, size=None, colours=None, notices=None):
@@ -189,12 +188,9 @@ def read_grey(path):
 def read_palette(path):
     """The colours of a mask's ids as uint8 256×3: an indexed PNG's own, or DAVIS's if its indices are not the ids."""
     with _open(path) as image:
-        try:
-            colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-            if len(colours) and (interpret_mask(image, path, {}).ids != np.asarray(image)).any():
-                return davis_palette()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: damaged image ({error})") from None
+        colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        if len(colours) and (interpret_mask(image, path, {}).ids != np.asarray(image)).any():
+            return davis_palette()
     if not len(colours):
         return davis_palette()
     return np.concatenate([colours, davis_palette()[len(colours):]])

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -200,3 +202,14 @@ def test_255_is_read_as_do_not_care_beside_ids(tmp_path, clip, write):
         write(video.mask(index), ids)
     classes = VideoDataset([video], size=64)[0]["cls_gt"]
     assert set(classes.unique().tolist()) == {0, 1, 2, 255}
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
+def test_links_that_lead_back_are_refused(tmp_path):
+    """Otherwise the walk through them would not end in a lifetime; also where only two links together lead back."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one" / "a").symlink_to(tmp_path / "two")
+    (tmp_path / "two" / "b").symlink_to(tmp_path / "one")
+    with pytest.raises(InputError, match="remove the link"):
+        find_pairs(tmp_path)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,26 @@ def test_results_can_be_scored(tree, tmp_path, run):
 def test_a_missing_tree_is_named(tmp_path, run):
     code, _, err = run("baselines", "--method", "flow", "--davis_path", tmp_path / "none", "--output", tmp_path)
     assert code == 2 and "none" in err
+
+
+def test_only_results_of_its_own_are_replaced(tree, tmp_path, run):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "00001.png").write_text("mine")
+    arguments = ["--davis_path", tree, "--output", tmp_path]
+    code, _, err = run("baselines", "--method", "repeat", *arguments)
+    assert code == 2 and "holds files that no evaluation has written" in err
+    assert (tmp_path / "one" / "00001.png").read_text() == "mine"
+    (tmp_path / "one" / "00001.png").unlink()
+    for _ in range(2):
+        assert run("baselines", "--method", "repeat", *arguments)[0] == 0
+    code, _, err = run("baselines", "--method", "flow", *arguments)
+    assert code == 2 and "--overwrite" in err
+    assert run("baselines", "--method", "flow", *arguments, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/..", "/"])
+def test_no_name_in_a_list_leads_out_of_the_results(tree, tmp_path, run, name):
+    shutil.copytree(tree, tmp_path / "tree")
+    (tmp_path / "tree" / "ImageSets" / "2017" / "val.txt").write_text(f"{name}\n")
+    code, _, err = run("baselines", "--method", "repeat", "--davis_path", tmp_path / "tree", "--output", tmp_path / "o")
+    assert code == 2 and "is no name of a video" in err

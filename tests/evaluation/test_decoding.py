@@ -1,5 +1,7 @@
+import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from evaluation import decoding
 from evaluation.decoding import read_ids
 from util.errors import InputError
-from util.image_io import davis_palette
+from util.image_io import davis_palette, read_mask
 
 
 def chunk(kind, content):
@@ -116,3 +118,27 @@ def test_ids_above_255_are_refused(tmp_path):
     Image.fromarray(np.full((2, 2), 300, np.uint16)).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match="object id 300"):
         read_ids(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("side", [2**32 - 1, 20000])
+def test_pictures_that_claim_to_be_huge_are_refused_as_everywhere(tmp_path, side):
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+                                     + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    for read in (read_ids, read_mask):
+        with pytest.raises(InputError, match=r"a\.png: damaged image"):
+            read(tmp_path / "a.png")
+
+
+def test_pixels_that_inflate_to_more_than_the_picture_are_not_inflated(tmp_path):
+    squeeze = zlib.compressobj(1)
+    bomb = b"".join(squeeze.compress(bytes(2**20)) for _ in range(200)) + squeeze.flush()
+    assert len(bomb) > 2**19
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", bomb)
+                                     + chunk(b"IEND", b""))
+    tracemalloc.start()
+    with contextlib.suppress(InputError):
+        read_ids(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()

@@ -190,7 +190,7 @@ def test_results_of_another_set_or_dataset_are_recognised(davis, run, tmp_path):
         (["--set", "none"], "sets there: val"),
         (["--davis_path", "nowhere"], "no such set"),
         (["--results_path", "nowhere"], "nowhere: no such folder"),
-        (["--workers", "0"], "a whole number from 1 on was expected"),
+        (["--workers", "0"], "a whole number from 1 to 1024 was expected"),
     ],
 )
 def test_wrong_options_are_explained(davis, run, change, message):

@@ -25,7 +25,7 @@ from evaluation.results import Results
 from evaluation.run import share_videos
 from inference_core import InferenceCore, open_network
 from tests.conftest import ROOT, SHARED
-from tests.trees import folder_bytes, lose_objects, write_sequence
+from tests.trees import folder_bytes, lose_objects, training_tree, write_sequence
 from util.errors import InputError, run_script
 from util.hyper_para import TrackingSettings, settings_from
 from util.image_io import read_mask, write_grey, write_mask
@@ -612,3 +612,81 @@ def test_scores_that_are_not_all_there_are_computed_again(davis, tiny_checkpoint
     assert run(eval_davis, *arguments, "--overwrite") == 0
     assert scores.exists() and json.loads((tmp_path / "o" / ".evaluation" / "dog.json").read_text())
     assert (tmp_path / "o" / "camel" / "00003.png").stat().st_mtime_ns == stamp
+
+
+def generic_arguments(clip, checkpoint, root, names=("ant", "bee")):
+    """Arguments of eval_generic.py for a dataset of two videos of three frames, made below `root`."""
+    training_tree(root / "G", clip, names, length=3)
+    return ["--long-video-path", root / "G", "--output", root / "out", "--model", checkpoint, "--size", 0]
+
+
+def test_finished_means_files_of_the_recorded_sizes(clip, tiny_checkpoint, tmp_path, capsys):
+    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
+    assert run(eval_generic, *arguments) == 0
+    before = folder_bytes(tmp_path / "out")
+    for number, size in enumerate((0, 40)):
+        os.truncate(tmp_path / "out" / "ant" / "00001.png", size)
+        if number:
+            # Earlier versions recorded names alone.
+            path = tmp_path / "out" / ".evaluation" / "bee.json"
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps({**record, "files": list(record["files"])}))
+        assert run(eval_generic, *arguments) == 0
+        assert "1 of 2 videos are finished already" in capsys.readouterr().out
+        assert folder_bytes(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["out.zip", "out/speed.json"])
+def test_files_of_others_beside_the_masks_are_not_replaced(clip, tiny_checkpoint, tmp_path, capsys, name):
+    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / name).write_text("mine")
+    assert run(eval_generic, *arguments, "--zip") == 2
+    assert f"{tmp_path / name}: no evaluation has written this file" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine" and not list((tmp_path / "out").rglob("*.png"))
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        assert run(eval_generic, *arguments, "--zip", "--overwrite") == 0
+
+
+def test_only_what_a_record_names_is_removed(clip, tiny_checkpoint, tmp_path):
+    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
+    assert run(eval_generic, *arguments) == 0
+    (tmp_path / "out" / "ant" / "notes.txt").write_text("mine")
+    assert run(eval_generic, *arguments, "--top", 3, "--overwrite") == 0
+    assert (tmp_path / "out" / "ant" / "notes.txt").read_text() == "mine"
+
+
+def test_folder_of_results_that_is_a_link_is_refused(clip, tiny_checkpoint, tmp_path, capsys):
+    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
+    assert run(eval_generic, *arguments) == 0
+    (tmp_path / "out" / "ant").rename(tmp_path / "elsewhere")
+    (tmp_path / "out" / "ant").symlink_to(tmp_path / "elsewhere")
+    assert run(eval_generic, *arguments, "--top", 3, "--overwrite") == 2
+    assert f"{tmp_path / 'out' / 'ant'}: a link" in capsys.readouterr().err
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 3
+
+
+def test_video_whose_name_is_too_long_does_not_stop_the_rest(clip, tiny_checkpoint, tmp_path, capsys):
+    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path, ("ant", "x" * 252))
+    assert run(eval_generic, *arguments) == 1
+    captured = capsys.readouterr()
+    assert "File name too long" in captured.err and "wrote 1 of 2 videos" in captured.out
+
+
+def test_names_that_are_no_text_are_written_but_not_packed(clip, tiny_checkpoint, tmp_path, capsys):
+    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path, ("ant", "s\udcff"))
+    assert run(eval_generic, *arguments, "--zip") == 2
+    assert "is not UTF-8; rename this video" in capsys.readouterr().err
+    assert run(eval_generic, *arguments) == 0 and len(list((tmp_path / "out" / "s\udcff").iterdir())) == 3
+
+
+@pytest.mark.parametrize("record", ["", "[]", '"x"', '{"settings": 3}', '{"settings": {}, "files": 7}', "[" * 100000,
+                                    '{"settings": {}, "files": {"../x": 1}}', "\0\1", "9" * 5000])
+def test_damaged_records_are_computed_again(clip, tiny_checkpoint, tmp_path, capsys, record):
+    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path, ("ant",))
+    assert run(eval_generic, *arguments) == 0
+    before = folder_bytes(tmp_path / "out")
+    (tmp_path / "out" / ".evaluation" / "ant.json").write_text(record)
+    assert run(eval_generic, *arguments) == 0
+    assert "finished already" not in capsys.readouterr().out and folder_bytes(tmp_path / "out") == before

@@ -890,3 +890,49 @@ def test_without_scikit_image_the_example_says_what_to_install(tmp_path, capsys,
     monkeypatch.setitem(sys.modules, "skimage", None)
     assert run("--example", "--model", tiny_checkpoint, "--output", tmp_path) == 2
     assert one_line_error(capsys, "pip install scikit-image")
+
+
+@pytest.mark.parametrize("video", ["out/m*/*.png", "out/masks", "out/masks/img_5.png"])
+def test_results_are_never_their_own_input(inputs, tiny_checkpoint, tmp_path, capsys, monkeypatch, video):
+    """A glob, too: it once passed, and the frames were removed before they were read."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output", "out", "--no-overlay"]
+    assert run("--video", inputs / "frames", *arguments) == 0
+    assert run("--video", video, *arguments, "--overwrite") == 2
+    assert one_line_error(capsys, "is written anew; choose another --output")
+    assert len(names(tmp_path / "out" / "masks")) == 12
+
+
+def test_masks_that_are_a_link_are_refused(inputs, tiny_checkpoint, tmp_path, capsys):
+    arguments = ["--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+                 tmp_path / "out", "--no-overlay"]
+    assert run(*arguments) == 0
+    (tmp_path / "out" / "masks").rename(tmp_path / "elsewhere")
+    (tmp_path / "out" / "masks").symlink_to(tmp_path / "elsewhere")
+    assert run(*arguments) == 2
+    assert one_line_error(capsys, tmp_path / "out" / "masks", "a link")
+    assert len(names(tmp_path / "elsewhere")) == 12
+
+
+def test_what_no_run_has_listed_is_not_removed(inputs, tiny_checkpoint, tmp_path, capsys):
+    arguments = ["--video", inputs / "clip.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+                 tmp_path, "--no-overlay"]
+    assert run(*arguments) == 0
+    (tmp_path / "masks" / "notes.txt").write_text("mine")
+    assert run(*arguments, "--overwrite") == 2
+    assert one_line_error(capsys, tmp_path / "masks" / "notes.txt", "did not write this file")
+    assert len(names(tmp_path / "masks")) == 13
+    (tmp_path / "masks" / "notes.txt").unlink()
+    assert run(*arguments) == 0
+
+
+def test_masks_of_a_run_that_was_killed_are_replaced(inputs, tiny_checkpoint, tmp_path):
+    """Its summary names no frames, but the list of frames does."""
+    arguments = ["--video", inputs / "clip.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+                 tmp_path, "--no-overlay"]
+    assert run(*arguments) == 0
+    before = [path.read_bytes() for path in sorted((tmp_path / "masks").iterdir())]
+    (tmp_path / "summary.json").write_text('{"complete": false}')
+    (tmp_path / "masks" / ".00003.png.01234567.part").write_text("half")
+    assert run(*arguments) == 0
+    assert [path.read_bytes() for path in sorted((tmp_path / "masks").iterdir())] == before
