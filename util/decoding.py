@@ -133,7 +133,7 @@ class PacketsFrom:
         try:
             self._container.seek(target.seek, stream=self._stream)
             # The first packets of a stream without an index may be the ends of longer ones.
-            for packet in itertools.islice(self._container.demux(self._stream), MOST_UNKNOWN):
+            for packet in itertools.islice(self._demux(), MOST_UNKNOWN):
                 place = self._index.place(packet, point.place)
                 if place is not None:
                     self._waiting, self._place = packet, place
@@ -142,9 +142,13 @@ class PacketsFrom:
             pass
         return False
 
+    def _demux(self):
+        # Of all streams: which ones there are may change on the way.
+        return (packet for packet in self._container.demux() if packet.stream is self._stream)
+
     def __iter__(self):
         first, self._waiting = self._waiting, None
-        for packet in itertools.chain([first] if first else [], self._container.demux(self._stream)):
+        for packet in itertools.chain([first] if first else [], self._demux()):
             if packet.size:
                 if not self._index.is_at(packet, self._place):
                     raise SeekError
@@ -245,6 +249,11 @@ class Decoder:
     def begins_anywhere(self):
         """Whether the file may begin between key frames."""
         return self._container.format.name in BEGIN_ANYWHERE
+
+    @property
+    def has_tables(self):
+        """Whether the container tells apart from the packets where each of them lies, so that damage costs none."""
+        return "mp4" in self._container.format.name
 
     @property
     def complete(self):

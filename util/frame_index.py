@@ -15,6 +15,9 @@ FROM_KEY_FRAMES = (*INDEPENDENT, "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp
 """Formats in which the frames from a key frame's time on need nothing from before it. Those that are stored behind the
 key frame but shown before it (an open group) do. H.264 and HEVC are asked packet by packet."""
 
+MOSTLY = 0.9
+"""Where such a share of the frames follow one another without a gap, a gap means lost frames, not a varying rate."""
+
 SMALL_PACKET = 16
 """An MPEG-4 packet of no more bytes may stand for no frame."""
 
@@ -42,6 +45,7 @@ class FrameIndex:
     points       the Points, in the order of the file
     beginning    the first packet as a Point
     decoded      whether every frame was decoded to make this index, so that it holds no frame that cannot be
+    suspect      the Points behind which packets may be missing
     cut          how the file is cut short, as `Decoder` says it
     """
 
@@ -52,9 +56,10 @@ class FrameIndex:
         self.packet_sizes = np.array(packets.sizes, np.int32)
         self.beginning = packets.beginning
         self.points = packets.points
+        self._places = [point.place for point in self.points]
         self._order = np.argsort(np.where(packets.shown, self.packet_times, np.iinfo(np.int64).max), kind="stable")
         self._order = self._order[:np.count_nonzero(packets.shown)].astype(np.int32)
-        self._places = [point.place for point in self.points]
+        self.suspect = {self._point_for(time) for time in packets.gaps}
 
     def __len__(self):
         return len(self.times)
@@ -71,7 +76,9 @@ class FrameIndex:
 
     def point_before(self, position):
         """The last Point from which the frame at this position can be decoded; None: from the file's beginning."""
-        time = self.times[position]
+        return self._point_for(self.times[position])
+
+    def _point_for(self, time):
         stored = self._order[max(0, np.searchsorted(self.packet_times[self._order], time, "right") - 1)]
         for point in reversed(self.points[:int(np.searchsorted(self._places, stored, "right"))]):
             if point.pts <= time:
@@ -111,7 +118,7 @@ class _Packets:
         self.times, self.sizes, self.shown, self.points = [], [], [], []
         self.beginning = None
         self.first_key_time = None
-        self.doubt = False
+        self.doubt, self.gaps = False, []
         self.untimed = False
 
 
@@ -189,7 +196,11 @@ def _read_packets(decoder):
     times, durations = np.array(packets.times, np.int64)[shown], np.array(durations, np.int64)[shown]
     order = np.argsort(times, kind="stable")
     # The second field of a frame, stored apart, comes half a frame after the first one.
-    packets.doubt |= bool((np.diff(times[order]) * 2 <= durations[order][:-1]).any()) or decoder.cut is not None
+    steps, durations = np.diff(times[order]), durations[order][:-1]
+    packets.doubt |= bool((steps * 2 <= durations).any()) or decoder.cut is not None
+    if not decoder.has_tables and np.mean(steps <= 1.5 * durations) > MOSTLY:
+        packets.gaps = times[order][:-1][steps > 1.5 * durations].tolist()
+        packets.doubt |= len(packets.gaps) > 0
     return packets
 
 

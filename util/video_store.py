@@ -10,6 +10,11 @@ CAN_SKIP = ("h264", "mpeg4", "mpeg1video", "mpeg2video")
 """Formats that say of a frame that no other one needs it, so that it need not be decoded on the way to another one."""
 
 
+CLEAN_BEFORE = 2
+"""So many undamaged key frames lie between the one where careful decoding begins and a damaged frame: what stands in
+for damaged parts comes from frames that were decoded before."""
+
+
 class VideoStore:
     """Some of a video file's frames for `util.seekable.SeekableFrames`, decoded when they are asked for.
 
@@ -26,7 +31,7 @@ class VideoStore:
         self._file = source, title, threads
         self._index, self._positions, self._convert, self._name, self._lost = index, positions, convert, name, lost
         self._quick = self._careful = self._input = None
-        self._spoilt, self._clean = set(), {None: True}
+        self._spoilt, self._clean = set(index.suspect), {None: True}
         self.title, self.count, self.frame_bytes = title, len(positions), frame_bytes
         self.times = index.seconds[positions.start:positions.stop]
 
@@ -75,7 +80,11 @@ class VideoStore:
 
     def _load_carefully(self, first, last, point):
         """{position: av.VideoFrame}, without those that cannot be decoded."""
-        while not self._is_clean(point):
+        found_clean = 0
+        while point is not None:
+            found_clean += self._is_clean(point)
+            if found_clean > CLEAN_BEFORE:
+                break
             point = self._index.previous_point(point)
         if self._careful is None or not _reaches(self._careful, self._index, first, point):
             while True:
