@@ -176,7 +176,7 @@ def _read_packets(decoder):
             break
         if packet.pts is None:
             packets.untimed = True
-            break
+            return packets
         if packet.is_keyframe and not key_seen:
             key_seen, packets.first_key_time = True, packet.pts
         gives_frame, begins = _look_into(packet, name, units)
