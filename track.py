@@ -5,6 +5,7 @@
     python track.py clip.mp4 mask.png                            # the same as --video clip.mp4 --mask mask.png
     python track.py --video clip.mp4 --mask mask.png --start 1:30 --end 1:45.5 --output out/part
     python track.py --video frames/ --mask masks/ --output out/mine --size 480
+    python track.py clip.mp4 120:mask.png --backward --output out/before
     python track.py --video clip.mp4 --mask mask.png 120:corrected.png --model model_s012_final.pth
     ffmpeg -i clip.mp4 -vf yadif -c:v ffv1 -f matroska - | python track.py - mask.png
 
@@ -15,6 +16,10 @@ black and white is one object, and one in a few flat colours has an object for e
 lost, give masks of later frames, too: a folder of PNGs named after their frames, FRAME:PNG, or FRAME:PNG:ID, which
 gives the only object of a mask an id. FRAME is a frame's name, or the number in it; frames of a video file, and those
 with more than a number in their names, are counted from 0. The output for a frame with a mask is this mask.
+
+With --backward, objects are tracked towards the beginning of the video, from the last frame that has a mask; a mask
+without FRAME is then that of the last frame. The overlay shows the frames in their order, and is drawn at the end.
+This needs a file or images, whose frames can be read in any order.
 
 With --start, the mask is that of the frame there, and frames keep the numbers of the whole video. Without a mask, the
 script writes that frame to first.png in the folder of --output, says how to go on, and ends with exit code 2.
@@ -82,14 +87,17 @@ def main(args):
         print(f"reading up to {job.start}", file=sys.stderr)
     frames = open_frames(job.video, list_given_files(job.mask or []), start=job.start, end=job.end,
                          threads=tracking.threads)
+    seekable = frames.seekable() if job.backward else None
+    last = next(seekable.backwards()) if job.backward else None
     if not job.mask:
-        _write_first_frame(frames, output / "first.png", job.overwrite)
+        frame, name = (last, "last.png") if job.backward else (next(iter(frames)), "first.png")
+        _write_frame_to_draw_on(frame, output / name, job.overwrite)
     notices = []
-    masks = find_masks(job.mask, frames, _network_size(tracking, frames), notices)
+    masks = find_masks(job.mask, frames, _network_size(tracking, frames), notices, last and last.name)
     tell(list_notices(notices))
     network = open_network(tracking)
     _refuse_to_overwrite([*job.video, *frames.files, *masks.values()], output)
-    track(tracking, job, network, frames, masks, output)
+    track(tracking, job, network, frames, masks, output, seekable)
     return 0
 
 
@@ -107,20 +115,19 @@ def _video_settings(args):
         raise InputError("--mask needs a --video, too; neither of them runs the built-in example")
     if args.example and job.video:
         raise InputError("--example renders its own video and mask; leave out --video and --mask")
-    if not job.video and (job.start or job.end):
-        raise InputError("--start and --end need a --video")
+    if not job.video and (job.start or job.end or job.backward):
+        raise InputError("--start, --end and --backward need a --video")
     return job
 
 
-def _write_first_frame(frames, path, overwrite):
+def _write_frame_to_draw_on(frame, path, overwrite):
     """Write the frame that needs a mask, and raise the InputError that says how to go on."""
-    image = next(iter(frames)).image
-    if not overwrite and path.exists() and not np.array_equal(read_image(path), image):
-        raise InputError(f"no --mask is given, and {path} is there already and is not frame {frames.first}: if it is "
+    if not overwrite and path.exists() and not np.array_equal(read_image(path), frame.image):
+        raise InputError(f"no --mask is given, and {path} is there already and is not frame {frame.name}: if it is "
                          f"the mask, give --mask {path}, else --overwrite")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, image)
-    raise InputError(f"no --mask is given; frame {frames.first} is now in {path}: make everything black in it but the "
+    write_image(path, frame.image)
+    raise InputError(f"no --mask is given; frame {frame.name} is now in {path}: make everything black in it but the "
                      "objects, each in one flat colour of its own, save this as mask.png, and give the same command "
                      "with --mask mask.png")
 
@@ -148,9 +155,10 @@ def run_example(tracking, job):
     return 0
 
 
-def track(tracking, job, network, frames, masks, folder):
+def track(tracking, job, network, frames, masks, folder, seekable=None):
     """Track the objects of `masks` (find_masks) through `frames` (open_frames) and write all into `folder`.
 
+    seekable: these frames as SeekableFrames, to track them backwards; None: forwards.
     tracking, job: the TrackingSettings and VideoSettings of util.hyper_para. Raises InputError if a frame cannot be
     used or a file cannot be written; finished masks stay.
     """
@@ -161,7 +169,10 @@ def track(tracking, job, network, frames, masks, folder):
     header = describe_run(tracking, job, network, frames, masks, size)
     output = TrackOutput(folder, frames, header, video=_identify_video(job), overwrite=job.overwrite,
                          overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads,
-                         run=describe_inputs(header, job, masks), resume=job.resume)
+                         run=describe_inputs(header, job, masks), resume=job.resume, draw_later=seekable is not None)
+    length, reading = frames.length, iter(frames)
+    if seekable is not None:
+        length, reading = _read_backwards(seekable, masks)
     told = tell(frames.notices)
 
     # Masks are read when their frames come.
@@ -173,11 +184,10 @@ def track(tracking, job, network, frames, masks, folder):
     # Track frame by frame. Writing happens in threads.
     network_time, whole_time = Latencies(), Latencies()
     cuts, shots = CutFinder(), []
-    bar = progress_bar(frames.length, "tracking")
+    bar = progress_bar(length, "tracking")
     try:
         with output:
             start = lap = kept = time.perf_counter()
-            reading = iter(frames)
             if job.resume:
                 shots += take_over(core, output, reading, waiting, cuts, bar)
             for frame in track_frames(core, reading, mask_of, cuts=cuts, across_cuts=job.across_cuts,
@@ -198,6 +208,8 @@ def track(tracking, job, network, frames, masks, folder):
                     output.keep(core.state())
                     kept = now
                 bar.increment()
+            if seekable is not None:
+                output.draw(seekable.forwards())
             output.finish({
                 "cuts": shots,
                 "speed": {"end_to_end": whole_time.summary(), "network": network_time.summary()},
@@ -224,8 +236,23 @@ def track(tracking, job, network, frames, masks, folder):
         print(f"worth a look: frames {frames_to_see}")
     if waiting:
         frame, mask = next(iter(waiting.items()))
+        first = frames.first if seekable is None else next(iter(masks))
         raise InputError(f"{mask}: not used, since frame {frame} is not among the {whole_time.count} frames that could "
-                         f"be tracked, from {frames.first} on")
+                         f"be tracked, from {first} on")
+
+
+def _read_backwards(seekable, masks):
+    """How many frames there are from the first of `masks` to the beginning of the video, and these frames.
+
+    Raises InputError if there is no such frame.
+    """
+    name, mask = next(iter(masks.items()))
+    try:
+        position = seekable.position(name)
+    except KeyError:
+        raise InputError(f"{mask}: no frame {name} can be tracked; the last is "
+                         f"{seekable.name(len(seekable) - 1)}") from None
+    return position + 1, seekable.backwards(position)
 
 
 def take_over(core, output, reading, waiting, cuts, bar):
@@ -261,6 +288,7 @@ def describe_run(tracking, job, network, frames, masks, size):
         "video": [public_name(video) for video in job.video],
         "start": job.start,
         "end": job.end,
+        "backward": job.backward,
         "width": frames.size[0],
         "height": frames.size[1],
         "frame_rate": float(frames.rate),
@@ -279,7 +307,8 @@ def _identify_video(job):
     """What two runs on the same frames have in common; None where the source gives other frames each time."""
     if any(is_stream(video) for video in job.video):
         return None
-    return {"files": [str(Path(video).resolve()) for video in job.video], "start": job.start, "end": job.end}
+    return {"files": [str(Path(video).resolve()) for video in job.video], "start": job.start, "end": job.end,
+            **({"backward": True} if job.backward else {})}
 
 
 def _add_what_is_finished(error, output):

@@ -48,12 +48,13 @@ class GivenMask:
         return mask._replace(ids=(mask.ids > 0) * np.uint8(self.object_id), numbered=True)
 
 
-def find_masks(values, frames, shorter=None, notices=None):
-    """Return {frame's name: GivenMask} for the values of --mask, in the order of the frames.
+def find_masks(values, frames, shorter=None, notices=None, last=None):
+    """Return {frame's name: GivenMask} for the values of --mask, in the order in which the frames are tracked.
 
     values: each is a mask file (for the first frame), a folder of mask files named after their frames, FRAME:PNG or
     FRAME:PNG:ID. frames: as `util.video.open_frames` returns them. shorter: the shorter side to which frames are
-    reduced, None for none. notices: a list that gets (file, sentence) for what may not be as it was meant.
+    reduced, None for none. notices: a list that gets (file, sentence) for what may not be as it was meant. last: if
+    frames are tracked backwards, the name of the last one, to which a mask file alone then belongs; None: forwards.
 
     An empty mask in a folder gives nothing new, and is left out. Raises InputError if a mask cannot be read, does not
     have the frames' size, holds no object, or belongs to no frame.
@@ -63,14 +64,18 @@ def find_masks(values, frames, shorter=None, notices=None):
     for value in values:
         pairs, from_folder = _split_value(value)
         for key, file, object_id in pairs:
-            frame, notice = _find_frame(key, file, frames, from_folder)
+            if key is None and last is not None:
+                frame, notice = last, f"taken for the mask of frame {last}, the last one, since no frame is given"
+            else:
+                frame, notice = _find_frame(key, file, frames, from_folder)
             if frame in masks:
                 raise InputError(f"{file}: frame {frame} already has a mask, {masks[frame]}")
             masks[frame] = GivenMask(file, object_id, colours)
             in_folders |= {frame} if from_folder else set()
             notices += [(file, notice)] if notice else []
     places = {name: place for place, name in enumerate(frames.names or ())}
-    masks = dict(sorted(masks.items(), key=lambda item: places[item[0]] if places else int(item[0])))
+    masks = dict(sorted(masks.items(), key=lambda item: places[item[0]] if places else int(item[0]),
+                        reverse=last is not None))
 
     # The masks are only checked here and read again with their frames: those of a long video may not fit into memory.
     known = set()

@@ -74,13 +74,14 @@ class TrackOutput:
     replace results of another video, too. stamp: write names and times into the overlay. threads: how many encode it,
     None for all cores. run: {name: value} of what is the same in the run that goes on from this one. resume: go on from
     an interrupted run in this folder: entering the block then sets `state` to the core's State there, and the frames
-    before `state.next_frame` are to be given to `take_over`; None if there is nothing to go on from.
+    before `state.next_frame` are to be given to `take_over`; None if there is nothing to go on from. draw_later: the
+    frames do not come in their order, and the overlay is drawn by `draw`.
 
     After `finish`, `doubtful` lists the frames that are most worth a look, see `inference_core.quality.Doubts`.
     """
 
     def __init__(self, folder, frames, header, *, video=None, overwrite=False, overlay=True, stamp=False, scores=False,
-                 threads=None, run=None, resume=False):
+                 threads=None, run=None, resume=False, draw_later=False):
         self.folder = Path(folder)
         self.masks = self.folder / "masks"
         self.scores = self.folder / "scores" if scores else None
@@ -91,6 +92,7 @@ class TrackOutput:
         self.doubtful = []
         self._run, self._resume, self._whole = run, resume, False
         self._items = self._item = None
+        self._draw_at_once = overlay and not draw_later
         self._frames, self._header = frames, header
         self._video_id, self._overwrite, self._stamp, self._threads = video, overwrite, stamp, threads
         self._report = {}
@@ -108,7 +110,7 @@ class TrackOutput:
         """Clear the folder, unless a run in it goes on, and open the summary."""
         self.state = self._find_state() if self._resume else None
         self._frame_list = self.folder / FRAMES
-        self._announced_end = 0
+        self._announced = set()
         self._unflushed = []
         if self.state is None:
             earlier = find_earlier_results(self.folder, self._video_id, self._overwrite)
@@ -124,7 +126,7 @@ class TrackOutput:
             self._items = _read_items(self.folder / EARLIER)
             self._item = next(self._items, None)
             if self._frames.names is None:
-                self._announced_end = 1 + max(map(int, _list_frames(self.folder)), default=-1)
+                self._announced = {int(name) // ANNOUNCED for name in _list_frames(self.folder)}
         self.masks.mkdir(exist_ok=True)
         if self.scores:
             self.scores.mkdir(exist_ok=True)
@@ -171,7 +173,7 @@ class TrackOutput:
             quality = self._list(name, time, objects, self._item.get("given", []))
             self._item = next(self._items, None)
             self.finished += 1
-        if self.overlay:
+        if self._draw_at_once:
             self._drawing.submit(self._draw, name, frame, ids, time, lambda: quality)
 
     @property
@@ -192,8 +194,18 @@ class TrackOutput:
         quality = None
         if frame.ids is not None:
             quality = self._files.submit(self._write_frame, frame, confidence, totals, prob).result
-        if self.overlay:
+        if self._draw_at_once:
             self._drawing.submit(self._draw, frame.name, frame.image, frame.ids, frame.time, quality)
+
+    def draw(self, frames):
+        """Draw the overlay of these frames with the masks that are written. frames: yields (name, image, time)."""
+        if not self.overlay:
+            return
+        self._files.wait()
+        for name, image, time in frames:
+            file = self.masks / f"{name}.png"
+            ids = read_mask(file) if file.exists() else None
+            self._drawing.submit(self._draw, name, image, ids, time, lambda: None)
 
     def finish(self, report):
         """Wait until everything is written. report: {name: value} to add to the summary."""
@@ -271,9 +283,10 @@ class TrackOutput:
 
     def _announce(self, name):
         """List the frame of this name and the next ones, if it is not listed and they have numbers for names."""
-        if self._frames.names is None and int(name) >= self._announced_end:
-            first, self._announced_end = int(name), int(name) + ANNOUNCED
-            names = [self._frames.name(number) for number in range(first, self._announced_end)]
+        if self._frames.names is None and int(name) // ANNOUNCED not in self._announced:
+            block = int(name) // ANNOUNCED
+            self._announced.add(block)
+            names = [self._frames.name(number) for number in range(block * ANNOUNCED, (block + 1) * ANNOUNCED)]
             with name_errors(self._frame_list), open(self._frame_list, "a", encoding="utf-8") as file:
                 file.writelines(f"{json.dumps(name)}\n" for name in names)
             flush([self._frame_list])

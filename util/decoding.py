@@ -1,6 +1,7 @@
 """Decode a video file, a camera or a stream with FFmpeg, as far as it can be decoded, and find out what is missing."""
 
 import heapq
+import itertools
 import re
 import sys
 from collections import deque
@@ -25,6 +26,12 @@ ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1")
 
 BEGIN_ANYWHERE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "rtsp", "rtp", "sdp")
 """Containers that are recorded from the middle of a broadcast, so that they may not begin with a key frame."""
+
+MOST_SEEKS = 4
+"""So many times a container is asked to seek, each time further back."""
+
+MOST_UNKNOWN = 50
+"""So many packets that the index does not know may come after seeking."""
 
 NAMED_FRAMES = 5
 """So many numbers of lost frames a notice names."""
@@ -70,6 +77,17 @@ def open_container(text):
         raise InputError(f"{name}: not a readable video ({reason})") from None
 
 
+def find_stream(container, title):
+    """The video stream of a container that a player would show. Raises InputError if there is none."""
+    # Not the first one: that may be a cover picture, or the still image of an AVIF sequence.
+    stream = container.streams.best("video")
+    if stream is None or stream.codec_context is None:
+        raise InputError(f"{title}: no video in this file")
+    if stream.disposition & av.stream.Disposition.attached_pic:
+        raise InputError(f"{title}: no video in this file, only a cover picture")
+    return stream
+
+
 def _camera(text):
     """What `av.open` takes for a camera: (file, keyword arguments)."""
     name = text.removeprefix("camera:")
@@ -80,10 +98,71 @@ def _camera(text):
     return f"/dev/video{name}" if name.isdecimal() else name, {"format": "video4linux2,v4l2"}
 
 
+def lost_notice(title, lost):
+    """What to tell the user about the frames that are lost, given their numbers."""
+    names = ", ".join(map(str, sorted(lost)[:NAMED_FRAMES]))
+    more = len(lost) - NAMED_FRAMES
+    frames = f"frame {names} is" if len(lost) == 1 else f"frames {names}{f' and {more} more' if more > 0 else ''} are"
+    return f"{title}: {frames} damaged and left out, {len(lost)} in all"
+
+
+class SeekError(Exception):
+    """A container does not give the packets that its FrameIndex says."""
+
+
+class PacketsFrom:
+    """A stream's packets with data, from a Point of its FrameIndex on. Iterating again goes on where it was left.
+
+    Each packet is compared with the index. Raises SeekError if the container cannot seek there, or gives other packets.
+    """
+
+    def __init__(self, container, stream, index, point):
+        self._container, self._stream, self._index, self._begin = container, stream, index, point.place
+        self._waiting = None
+        earlier = point
+        for _ in range(MOST_SEEKS):
+            # Where containers count other times than those that their packets have, the packet found may be too late.
+            if earlier is None or self._seek(earlier, point):
+                break
+            earlier = index.previous_point(earlier)
+        if self._waiting is None:
+            raise SeekError
+
+    def _seek(self, target, point):
+        """Seek to a Point. Returns whether the next packet is known and not behind `point`."""
+        try:
+            self._container.seek(target.seek, stream=self._stream)
+            # The first packets of a stream without an index may be the ends of longer ones.
+            for packet in itertools.islice(self._demux(), MOST_UNKNOWN):
+                place = self._index.place(packet, point.place)
+                if place is not None:
+                    self._waiting, self._place = packet, place
+                    return True
+        except av.error.FFmpegError:
+            pass
+        return False
+
+    def _demux(self):
+        # Of all streams: which ones there are may change on the way.
+        return (packet for packet in self._container.demux() if packet.stream is self._stream)
+
+    def __iter__(self):
+        first, self._waiting = self._waiting, None
+        for packet in itertools.chain([first] if first else [], self._demux()):
+            if packet.size:
+                if not self._index.is_at(packet, self._place):
+                    raise SeekError
+                self._place += 1
+                if self._place > self._begin:
+                    yield packet
+
+
 class Decoder:
     """The frames of a video's main stream in the order in which they are shown. It can be iterated once.
 
     source: a value of --video. title: its name in messages. threads: how many decode, None for all cores.
+
+    begin: (FrameIndex, Point), to begin there instead of at the beginning of the file.
 
     Yields (number, time, av.VideoFrame): the frame's number in the file, from 0, in which frames that cannot be decoded
     count, and its time in seconds from the start of the file, a Fraction.
@@ -93,14 +172,17 @@ class Decoder:
         timecode   of the first frame, as text; None if the file has none
         notices    what the user should know, one sentence each; more may come with the frames
         complete   False as soon as a frame is known to be missing
+        lost       the numbers of the frames that are known to be missing, a set
+        cut        how the file is cut short, as a part of a sentence; None if it is not, or its end was not yet read
 
-    Raises InputError if the source cannot be opened, holds no video, or is damaged over a long stretch.
+    Raises InputError if the source cannot be opened, holds no video, or is damaged over a long stretch; SeekError if it
+    cannot begin where it should.
     """
 
-    def __init__(self, source, title, threads=None):
+    def __init__(self, source, title, threads=None, begin=None):
         self._source, self._title = source, title
         self._container = open_container(source)
-        self._stream = stream = self._find_stream()
+        self._stream = stream = find_stream(self._container, title)
         # A frame that fails must be known at once, so that it has its number; FFmpeg's threads that decode several
         # frames at a time report it late or not at all.
         stream.thread_type = "SLICE"
@@ -126,25 +208,23 @@ class Decoder:
         self._shown_until = 0  # the middle of the latest frame, in the stream's unit
         self._longest_wait = Fraction(0)
         self._last_time = None
-        self._lost_numbers = []
-        self._lost_count = self._damaged_count = 0
+        self.lost = set()
+        self._damaged_count = 0
         self._packets = 0
         self._end = self._others_end = Fraction(0)
-        self._cut = None
+        self.cut = None
+        self._packets_from = self._begin_time = None
+        if begin is not None:
+            self._packets_from = PacketsFrom(self._container, stream, *begin)
+            self._number, self._begin_time = begin[0].number_at(begin[1]), begin[1].pts
         others = [other for other in self._container.streams.video if other is not stream and other.frames != 1
                   and not other.disposition & av.stream.Disposition.attached_pic]
         self._remarks = [f"{title}: stream {stream.index} is taken, of {len(others) + 1} videos in this file"] \
             if others else []
 
-    def _find_stream(self):
-        """The stream that a player would show."""
-        # Not the first one: that may be a cover picture, or the still image of an AVIF sequence.
-        stream = self._container.streams.best("video")
-        if stream is None or stream.codec_context is None:
-            raise InputError(f"{self._title}: no video in this file")
-        if stream.disposition & av.stream.Disposition.attached_pic:
-            raise InputError(f"{self._title}: no video in this file, only a cover picture")
-        return stream
+    def seconds(self, pts):
+        """A time in the stream's unit as seconds from the start of the file, a Fraction."""
+        return pts * self.time_base - self._start
 
     def holds(self, number):
         """Whether there may be a frame with this number: False only if it is sure that there is none."""
@@ -156,30 +236,46 @@ class Decoder:
             return number < sum(packet.size > 0 for packet in container.demux(stream))
 
     @property
+    def codec(self):
+        """The av.codec.Codec of the stream."""
+        return self._stream.codec_context.codec
+
+    @property
+    def extradata(self):
+        """What the file says of the stream as a whole, in the codec's own form; None if it says nothing."""
+        return self._stream.codec_context.extradata
+
+    @property
+    def begins_anywhere(self):
+        """Whether the file may begin between key frames."""
+        return self._container.format.name in BEGIN_ANYWHERE
+
+    @property
+    def has_tables(self):
+        """Whether the container tells apart from the packets where each of them lies, so that damage costs none."""
+        return "mp4" in self._container.format.name
+
+    @property
     def complete(self):
-        return not (self._lost_count or self._cut)
+        return not (self.lost or self.cut)
 
     @property
     def notices(self):
         notices = list(self._remarks)
-        if self._lost_count:
-            names = ", ".join(map(str, self._lost_numbers))
-            more = self._lost_count - len(self._lost_numbers)
-            frames = f"frame {names} is" if self._lost_count == 1 else \
-                f"frames {names}{f' and {more} more' if more else ''} are"
-            notices.append(f"{self._title}: {frames} damaged and left out, {self._lost_count} in all")
+        if self.lost:
+            notices.append(lost_notice(self._title, self.lost))
         if self._damaged_count:
             frames = "1 frame is" if self._damaged_count == 1 else f"{self._damaged_count} frames are"
             notices.append(f"{self._title}: {frames} damaged in part")
-        if self._cut:
-            notices.append(f"{self._title}: this file is cut short, {self._cut}")
+        if self.cut:
+            notices.append(f"{self._title}: this file is cut short, {self.cut}")
         return notices
 
     def __iter__(self):
         decode = self._stream.codec_context.decode
         reason, in_a_row = None, 0
-        key_seen = self._container.format.name not in BEGIN_ANYWHERE
-        for packet in self._read_packets():
+        key_seen = not self.begins_anywhere
+        for packet in self.read_packets():
             key_seen = key_seen or (packet is not None and packet.is_keyframe)
             failed = False
             try:
@@ -188,13 +284,15 @@ class Decoder:
                 frames, failed, reason = [], True, error.strerror
                 in_a_row += 1
             # What a recording holds before its first key frame needs frames from before its start.
-            if packet is not None and key_seen and not packet.is_discard:
+            if packet is not None and key_seen and not packet.is_discard and not self._is_too_early(packet):
                 self._await_frame(packet, failed)
             if in_a_row > MOST_DAMAGED:
                 where = f"damaged after frame {self._number - 1}" if self._number else "no frame could be decoded"
                 raise InputError(f"{self._title}: {where}, {in_a_row} frames in a row ({reason})")
             for frame in frames:
                 in_a_row = 0
+                if self._is_too_early(frame):
+                    continue
                 number, time = self._place(frame)
                 if number is not None:
                     self._damaged_count += bool(frame.is_corrupt)
@@ -203,12 +301,12 @@ class Decoder:
             raise InputError(f"{self._title}: no frame could be decoded ({reason})")
         self._count_lost(None)
 
-    def _read_packets(self):
+    def read_packets(self):
         """Yield the stream's packets, then None, and note how far the file goes."""
         failures = 0
         while failures < MOST_READ_ERRORS:
             try:
-                for packet in self._container.demux():
+                for packet in self._packets_from or self._container.demux():
                     if packet.stream is not self._stream:
                         self._others_end = max(self._others_end, self._packet_end(packet))
                         continue
@@ -223,9 +321,14 @@ class Decoder:
                 # The demuxer goes on behind what it could not read.
                 failures += 1
                 if failures == MOST_READ_ERRORS:
-                    self._cut = f"reading it failed ({error.strerror})"
-        self._cut = self._cut or self._find_cut()
+                    self.cut = f"reading it failed ({error.strerror})"
+        if not self._packets_from:
+            self.cut = self.cut or self._find_cut()
         yield None
+
+    def _is_too_early(self, item):
+        """Whether a packet or frame is shown before the place where decoding began, and so cannot be decoded."""
+        return self._begin_time is not None and item.pts is not None and item.pts < self._begin_time
 
     def _packet_end(self, packet):
         """When what a packet holds has been shown, in seconds from the start of the file."""
@@ -251,14 +354,14 @@ class Decoder:
             # After damage, decoders give single frames when later ones are already shown.
             return None, None
         else:
-            lost = self._lost_count
+            lost = len(self.lost)
             self._count_lost(frame.pts)
-            time = frame.pts * self.time_base - self._start
+            time = self.seconds(frame.pts)
             if self._last_time is not None:
                 wait = time - self._last_time
-                if self._cut and self._longest_wait * self.rate < 1.5:
+                if self.cut and self._longest_wait * self.rate < 1.5:
                     # A frame may be stored behind those that are shown after it, and so behind the cut.
-                    for _ in range(round(wait * self.rate) - 1 - (self._lost_count - lost)):
+                    for _ in range(round(wait * self.rate) - 1 - (len(self.lost) - lost)):
                         self._lose_frame()
                 self._longest_wait = max(self._longest_wait, wait)
             number = self._number
@@ -281,9 +384,7 @@ class Decoder:
                 self._lose_frame()
 
     def _lose_frame(self):
-        if len(self._lost_numbers) < NAMED_FRAMES:
-            self._lost_numbers.append(self._number)
-        self._lost_count += 1
+        self.lost.add(self._number)
         self._number += 1
 
     def _find_cut(self):

@@ -230,6 +230,8 @@ class VideoSettings:
                                      "minutes (1:30.5) or an editor's timecode (00:01:30:12) (default: the video's "
                                      "first)", metavar="POSITION")
     end: str | None = option(None, "last frame to track, see --start (default: the video's last)", metavar="POSITION")
+    backward: bool = option(False, "track towards the beginning, from the last frame that has a mask; a mask without "
+                                   "FRAME is that of the last frame (default: towards the end)")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
     overwrite: bool = option(False, "replace the results of another video, or of another part of it (default: refuse)")
     resume: bool = option(False, "go on where an interrupted run of the same command stopped (default: begin with the "

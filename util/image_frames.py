@@ -14,6 +14,7 @@ from util.files import atomic_path, refuse_special_file
 from util.frames import Frame, FrameRange, number_name
 from util.image_io import check_size, find_numbers, frames_in_order, read_image
 from util.pipeline import read_ahead
+from util.seekable import SeekableFrames
 from util.video_writer import Look
 
 DECODING_THREADS = 2
@@ -71,6 +72,10 @@ class ImageFrames:
         for file, image in zip(self._files[1:], read_ahead(self._read, self._files[1:], DECODING_THREADS), strict=True):
             yield Frame(file.stem, check_size(self.size, image, file))
 
+    def seekable(self):
+        """These frames in any order, as SeekableFrames."""
+        return SeekableFrames(lambda: _FileStore(self._files, self.names, self.size, self._read))
+
     def find(self, key, title, counts=True):
         """Return the name of the frame that `key` means, and a notice or None; for the parameters see `_find_name`.
 
@@ -119,7 +124,7 @@ class StackFrames:
     names = None
 
     def __init__(self, path, *, start=None, end=None):
-        self._path = Path(path)
+        self._path, self.title = Path(path), str(path)
         self.files = (self._path,)
         self._image, self._pages, whole = _open_pages(path)
         self._count = len(self._pages)
@@ -127,13 +132,14 @@ class StackFrames:
         self.complete = whole
         self._bits = 16
         if self._image.mode.startswith("I;16"):
-            self._bits = bits_of(np.asarray(page).max() for page in map(self._load, self._pages) if page is not None)
+            self._bits = bits_of(np.asarray(image).max() for image in
+                                 (_load_page(self._image, page) for page in self._pages) if image is not None)
             if self._bits < 16:
                 self.notices.append(f"{path}: {scaling_notice(self._bits)}")
         self._timed = self._image.format != "TIFF"
         self.rate, self.look = IMAGE_RATE, Look()
-        if self._timed and self._load(self._pages[0]):
-            self.rate, self.look = 1 / self._duration(), Look(time_base=Fraction(1, 1000))
+        if self._timed and _load_page(self._image, self._pages[0]):
+            self.rate, self.look = 1 / _duration(self._image), Look(time_base=Fraction(1, 1000))
         self._range = FrameRange(start, end, path, self.rate, timed=self._timed)
         self.length = self._range.count(self._count)
         self._frames = self._range.select(self._read())
@@ -157,47 +163,142 @@ class StackFrames:
     def __iter__(self):
         yield self._first
         self._first = None
-        for number, time, image in self._frames:
-            yield Frame(self.name(number), check_size(self.size, image, f"{self._path}, frame {number}"), time)
+        for number, time, values in self._frames:
+            yield self.show(number, time, values)
 
-    def _load(self, page):
-        """The image at this page, decoded; None if it is damaged."""
-        try:
-            self._image.seek(page)
-            self._image.load()
-        except DAMAGE:
-            return None
-        return self._image
+    def seekable(self):
+        """These frames in any order, as SeekableFrames. An animation is decoded once, to find out its frames' times."""
+        numbers, times = list(range(self._count)), None
+        if self._timed:
+            times = [Fraction(0)]
+            image, pages, _ = _open_pages(self._path)
+            while len(times) <= len(pages) and _load_page(image, pages[len(times) - 1]):
+                times.append(times[-1] + _duration(image))
+            numbers = numbers[:len(times) - 1]
+        wanted = [number for number in numbers if number >= self._first_number and
+                  not self._range.is_after(number, times and times[number])]
+        return SeekableFrames(lambda: _PageStore(self, wanted, times and times[wanted[0]:]))
 
-    def _duration(self):
-        """How many seconds the frame that was decoded last is shown."""
-        # Browsers show a frame that says 0 for a tenth of a second, too.
-        return Fraction(self._image.info.get("duration") or 100).limit_denominator(1000) / 1000
+    def open_pages(self):
+        """Open the file anew: (image, its frames' pages)."""
+        return _open_pages(self._path)[:2]
+
+    def show(self, number, time, values):
+        """The values of a page as a Frame."""
+        return Frame(self.name(number), check_size(self.size, values, f"{self._path}, frame {number}"), time)
+
+    def values(self, image):
+        """A page that is loaded as uint8 H×W×3 RGB."""
+        if image.mode in ("I", "F"):
+            raise InputError(f"{self._path}: values of 32 bits, an image of 8 or 16 bits was expected")
+        deep = image.mode.startswith("I;16")
+        return to_rgb(np.asarray(image), self._bits) if deep else np.asarray(image.convert("RGB"))
 
     def _read(self):
         """Yield (number, time, image)."""
         time = Fraction(0)
         for number, page in enumerate(self._pages):
-            image = self._load(page)
+            image = _load_page(self._image, page)
             if image is None:
-                self._report_damage(number)
+                self.report_damage(number)
                 if self._timed:
                     # Each frame of an animation is drawn upon the one before.
                     return
                 continue
-            if image.mode in ("I", "F"):
-                raise InputError(f"{self._path}: values of 32 bits, an image of 8 or 16 bits was expected")
-            deep = image.mode.startswith("I;16")
-            values = to_rgb(np.asarray(image), self._bits) if deep else np.asarray(image.convert("RGB"))
-            shown = self._duration()
+            values, shown = self.values(image), _duration(image)
             yield number, time if self._timed else None, values
             time += shown
 
-    def _report_damage(self, number):
+    def report_damage(self, number):
+        """Note that the frame with this number is damaged."""
         self.complete = False
         what = f"damaged from frame {number} on, of {self._count}" if self._timed else \
             f"frame {number} is damaged and left out"
-        self.notices.append(f"{self._path}: {what}")
+        if f"{self._path}: {what}" not in self.notices:
+            self.notices.append(f"{self._path}: {what}")
+
+
+class _FileStore:
+    """Image files for `util.seekable.SeekableFrames`. read: reads one."""
+
+    times = None
+
+    def __init__(self, files, names, size, read):
+        self._files, self._names, self._size, self._read = files, names, size, read
+        self.count, self.frame_bytes = len(files), 3 * size[0] * size[1]
+
+    def name(self, position):
+        return self._names[position]
+
+    def position(self, name):
+        return self._names.index(name) if name in self._names else None
+
+    def begin(self, position):
+        return position
+
+    def load(self, first, last):
+        images = read_ahead(self._read, self._files[first:last + 1], DECODING_THREADS)
+        return dict(zip(range(first, last + 1), images, strict=True))
+
+    def frame(self, position, image):
+        return Frame(self._names[position], check_size(self._size, image, self._files[position]))
+
+
+class _PageStore:
+    """The pages of a StackFrames for `util.seekable.SeekableFrames`.
+
+    numbers: those of the wanted frames, in a row. times: of these frames, Fractions; None for a stack, whose pages can
+    be read one by one.
+    """
+
+    def __init__(self, stack, numbers, times):
+        self._stack, self._numbers, self._times = stack, numbers, times
+        self._image, self._pages = stack.open_pages()
+        self.count, self.frame_bytes = len(numbers), 3 * stack.size[0] * stack.size[1]
+        self.times = None if times is None else np.array(times[:self.count], float)
+
+    def name(self, position):
+        return self._stack.name(self._numbers[position])
+
+    def position(self, name):
+        number = int(name) if name.isdecimal() else -1
+        return self._numbers.index(number) if number in self._numbers else None
+
+    def begin(self, position):
+        return position if self._times is None else 0
+
+    def load(self, first, last):
+        found = {}
+        for position in range(first, last + 1):
+            image = _load_page(self._image, self._pages[self._numbers[position]])
+            if image is None:
+                self._stack.report_damage(self._numbers[position])
+            else:
+                found[position] = self._stack.values(image)
+        return found
+
+    def frame(self, position, values):
+        time = None if self._times is None else self._times[position]
+        return self._stack.show(self._numbers[position], time, values)
+
+    def damaged(self, position):
+        return InputError(f"{self._stack.title}: frame {self.name(position)} is damaged")
+
+
+def _load_page(image, page):
+    """An image file at this page, decoded; None if the page is damaged."""
+    try:
+        image.seek(page)
+        image.load()
+    except DAMAGE:
+        return None
+    return image
+
+
+def _duration(image):
+    """How many seconds the frame that was decoded last is shown."""
+    # Browsers show a frame that says 0 for a tenth of a second, too.
+    return Fraction(image.info.get("duration") or 100).limit_denominator(1000) / 1000
 
 
 def count_pages(path):

@@ -1,16 +1,20 @@
 """Frames of a video file, a camera, a stream or images, one at a time."""
 
 import glob
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from util.decoding import Decoder, is_stream, public_name
 from util.errors import InputError
+from util.frame_index import build_index
 from util.frames import Frame, FrameRange, number_name
 from util.image_frames import ImageFrames, StackFrames, count_pages
 from util.image_io import IMAGE_SUFFIXES, check_size, choose_frames, is_image
 from util.notices import list_notices
+from util.seekable import SeekableFrames
+from util.video_store import VideoStore
 from util.video_writer import UNSPECIFIED, Look
 
 LARGEST_SLANT = 2
@@ -70,8 +74,9 @@ class VideoFrames:
     def __init__(self, source, *, start=None, end=None, threads=None):
         self.files = () if is_stream(source) else (source,)
         self._title = "standard input" if source == "-" else public_name(source)
+        self._source, self._threads = source, threads
         self._decoder = decoder = Decoder(source, self._title, threads)
-        self._turn_notice = None
+        self._turn_notice = self._cut = None
         self.rate = decoder.rate
         self._digits_of = decoder.length
         self._range = FrameRange(start, end, self._title, decoder.rate, decoder.timecode)
@@ -81,6 +86,7 @@ class VideoFrames:
         if frame is None:
             raise InputError(f"{self._title}: no frame could be decoded")
         self._first_number = number
+        self._frame_bytes = sum(plane.buffer_size for plane in frame.planes)
         image = self._turn(frame)
         self._first = Frame(self.name(number), image, time)
         self.first = self._first.name
@@ -98,11 +104,14 @@ class VideoFrames:
 
     @property
     def notices(self):
-        return self._decoder.notices + ([self._turn_notice] if self._turn_notice else [])
+        notices = self._decoder.notices + ([self._turn_notice] if self._turn_notice else [])
+        if self._cut and not self._decoder.cut:
+            notices.append(f"{self._title}: this file is cut short, {self._cut}")
+        return notices
 
     @property
     def complete(self):
-        return self._decoder.complete
+        return self._decoder.complete and not self._cut
 
     def name(self, number):
         """The name of the frame with this number, from 0."""
@@ -115,9 +124,33 @@ class VideoFrames:
     def __iter__(self):
         yield self._first
         self._first = None
-        for number, time, frame in self._frames:
-            image = check_size(self.size, self._turn(frame), f"{self._title}, frame {number}")
-            yield Frame(self.name(number), image, time)
+        for number, _, frame in self._frames:
+            yield self._show(number, frame)
+
+    def seekable(self):
+        """These frames in any order, as SeekableFrames. This reads the file's packets once, see `build_index`.
+
+        Frames that turn out to be damaged are told in `notices`. Raises InputError if the frames of this video can only
+        be read in their order.
+        """
+        index = build_index(self._source, self._title, self._threads)
+        first = index.position_of(self._first_number)
+        last = len(index) - 1
+        while self._range.is_after(int(index.numbers[last]), self._decoder.seconds(int(index.times[last]))):
+            last -= 1
+        if index.decoded:
+            known = set(index.numbers.tolist())
+            self._decoder.lost |= set(range(self._first_number, int(index.numbers[last]))) - known
+            self._cut = index.cut if last == len(index) - 1 else None
+        return SeekableFrames(lambda: VideoStore(
+            self._source, self._title, self._threads, index, range(first, last + 1), self._frame_bytes, self._show,
+            self.name, self._decoder.lost))
+
+    def _show(self, number, frame):
+        """A decoded frame as a Frame."""
+        time = number / Fraction(self.rate) if frame.pts is None else self._decoder.seconds(frame.pts)
+        image = check_size(self.size, self._turn(frame), f"{self._title}, frame {number}")
+        return Frame(self.name(number), image, time)
 
     def _turn(self, frame):
         """A decoded frame as uint8 H×W×3, turned and mirrored as its file says."""
