@@ -5,10 +5,11 @@ import runpy
 
 import pytest
 
+from exporting.formats import FORMATS
 from model import PRESETS
 from tests.conftest import ROOT
 from util.errors import run_script
-from util.hyper_para import PRESET_NAMES, OptionParser
+from util.hyper_para import EXPORT_FORMATS, PRESET_NAMES, OptionParser
 
 TRACKING = "--model --mode --mem-every --include-last --top --size --amp --compile --device --threads"
 RESULTS = "--output --save-scores --zip --overwrite"
@@ -29,7 +30,7 @@ OPTIONS = {
         "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval "
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
     "track.py": "--example --video --mask --start --end --output --overwrite --stamp --no-overlay --save-scores "
-                f"{TRACKING}",
+                f"--export {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
     "eval_youtube.py": f"--yv-path --split --output-all {RESULTS} {TRACKING}",
@@ -37,6 +38,8 @@ OPTIONS = {
     "benchmark.py":
         "--protocol --model --preset --mode --mem-every --top --precision --compile --reference --objects --size "
         "--frames --device --threads --static-root --video-root --workers --crop --json",
+    "export_masks.py": "--format --video --output --overwrite --names --objects --hold --largest --fill-holes --grow "
+                       "--feather --soft",
     "export_model.py": "--output",
     "make_pack.py": "--static-root --video-root --exclude --output",
     "gpu_check.py": "--rehearse --minutes --davis-path --json",
@@ -109,6 +112,10 @@ def test_stages_defaults_are_in_the_help(parsers):
 
 def test_presets_are_named_without_loading_them():
     assert tuple(PRESETS) == PRESET_NAMES
+
+
+def test_formats_are_named_without_their_writers():
+    assert tuple(FORMATS) == EXPORT_FORMATS
 
 
 def test_spellings(parsers):
