@@ -23,6 +23,9 @@ The script writes masks/NAME.png (indexed, with the DAVIS palette), overlay.mp4 
 --output, and with --save-scores scores/NAME.npz. It handles one frame after another, so a long video needs no more
 memory than a short one. Frames that cannot be decoded are left out; where frames are missing, or the file is cut short,
 a notice says so at the end, and summary.json says "complete": false. The exit code is 0 then, too.
+
+--export FORMAT … exports the masks at the end, into the folder export in that of --output. export_masks.py does so
+later, and has more options.
 """
 
 import dataclasses
@@ -36,6 +39,7 @@ import torch
 
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
+from exporting.run import check_formats, export_folder, export_targets, list_exports, refuse_targets
 from inference_core import InferenceCore, open_network, track_frames
 from inference_core.annotations import find_masks, list_given_files
 from inference_core.track_output import TrackOutput
@@ -43,9 +47,9 @@ from inference_core.tracking import name_objects
 from model.checkpoint import preset_name
 from util.decoding import is_stream, public_name
 from util.device import device_name
-from util.errors import InputError, run_script
+from util.errors import InputError, name_a_few, run_script
 from util.files import file_sha256
-from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, settings_from
+from util.hyper_para import ExportSettings, OptionParser, TrackingSettings, VideoSettings, settings_from
 from util.image_frames import write_image
 from util.image_io import read_image, read_mask
 from util.notices import list_notices, tell
@@ -83,8 +87,28 @@ def main(args):
     tell(list_notices(notices))
     network = open_network(tracking)
     _refuse_to_overwrite([*job.video, *masks.values()], output)
+    _check_export(job, output)
     track(tracking, job, network, frames, masks, output)
+    export(job, output)
     return 0
+
+
+def _check_export(job, output):
+    """Raise InputError if the masks could not be exported at the end."""
+    once = next((f"{public_name(video)} gives them only once, and --export comes after tracking; save it as a file"
+                 for video in job.video if is_stream(video)), "")
+    check_formats(job.export, once)
+    refuse_targets(output / "export", ExportSettings(format=job.export, overwrite=True))
+
+
+def export(job, output):
+    """Export the masks in `output` as --export says, and name earlier exports that do not show these masks."""
+    exports = output / "export"
+    old = [str(path) for path in list_exports(exports)]
+    if job.export:
+        export_folder(output, ExportSettings(format=job.export, overwrite=True))
+        old = [path for path in old if Path(path) not in export_targets(exports, job.export)]
+    tell([f"{name_a_few(old)}: exported from earlier masks, not from these"] if old else [])
 
 
 def _video_settings(args):
@@ -129,7 +153,9 @@ def run_example(tracking, job):
     frames = open_frames([str(output / "input" / "frames")])
     first = truth / f"{frames.names[0]}.png"
     job = dataclasses.replace(job, video=[str(output / "input" / "frames")])
+    _check_export(job, output)
     track(tracking, job, network, frames, find_masks([str(first)], frames), output)
+    export(job, output)
 
     pairs = [(read_mask(truth / f"{name}.png"), read_mask(output / "masks" / f"{name}.png"))
              for name in frames.names[1:]]

@@ -45,13 +45,22 @@ def check_formats(names, missing):
 
 def refuse_targets(output, settings):
     """Raise InputError if an export is there already, and may not be replaced."""
-    ours = _read_manifest(output)
-    for name in settings.format:
-        path = output / FORMATS[name].target
-        if path.exists() and FORMATS[name].target not in ours:
+    ours = list_exports(output)
+    for path in export_targets(output, settings.format):
+        if path.exists() and path not in ours:
             raise InputError(f"{path}: not written by an export; choose another --output")
         if path.exists() and not settings.overwrite:
             raise InputError(f"{path}: is there already; choose another --output, or replace it with --overwrite")
+
+
+def export_targets(output, names):
+    """The paths that exports to formats of these names have in a folder."""
+    return [output / FORMATS[name].target for name in names]
+
+
+def list_exports(output):
+    """The paths of the exports that are in a folder."""
+    return [output / target for target in _read_manifest(output) if (output / target).exists()]
 
 
 def export_video(source, output, settings):
