@@ -41,6 +41,7 @@ OPTIONS = {
     "export_masks.py": "--format --video --output --overwrite --names --objects --hold --largest --fill-holes --grow "
                        "--feather --soft",
     "export_model.py": "--output",
+    "import_masks.py": "--output --video --overwrite",
     "make_pack.py": "--static-root --video-root --exclude --output",
     "gpu_check.py": "--rehearse --minutes --davis-path --json",
     "download_bl30k.py": "--root --only --yes",
