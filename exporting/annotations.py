@@ -72,8 +72,8 @@ def write_yolo(path, video):
             parts += len(outer) - 1
             points = max(outer, key=cv2.contourArea)[:, 0]
             points = np.concatenate([points, np.repeat(points[-1:], max(0, 3 - len(points)), 0)])
-            # The middle of a pixel: whether readers round down or to the nearest, they find this pixel.
-            points = (points + np.array([mask.left + 0.5, mask.top + 0.5])) / video.size
+            # A quarter of a pixel on: whether readers round down or to the nearest, they find this pixel.
+            points = (points + np.array([mask.left + 0.25, mask.top + 0.25])) / video.size
             rows.append(f"{video.kind(mask.object_id)} {' '.join(f'{value:.6f}' for value in points.ravel())}\n")
         (labels / f"{frame.name}.txt").write_text("".join(rows))
         _write_jpeg(images / f"{frame.name}.jpg", frame)
@@ -138,7 +138,8 @@ def write_mot(path, video):
                 file.write(f"{last},{mask.object_id},{box},1,{video.kind(mask.object_id) + 1},1\n")
     (path / "gt" / "labels.txt").write_text("".join(f"{kind}\n" for kind in video.kinds), encoding="utf-8")
     width, height = video.size
-    (path / "seqinfo.ini").write_text(f"[Sequence]\nname={video.name}\nimDir=img1\nframeRate={float(video.rate):g}\n"
+    rate = max(1, round(video.rate))  # some readers want a whole number
+    (path / "seqinfo.ini").write_text(f"[Sequence]\nname={video.name}\nimDir=img1\nframeRate={rate}\n"
                                       f"seqLength={last}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n",
                                       encoding="utf-8")
     return []

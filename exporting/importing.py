@@ -1,6 +1,7 @@
 """Read masks that other programs have written, and write them as PNGs that track.py --mask takes.
 
-Each reader yields Shapes. What they have in common, which object gets which id, is decided in `import_masks`.
+Each reader yields Shapes. `notices` is a list that gets (file, sentence) for what it leaves out, or has guessed. What
+the readers have in common, which object gets which id, is decided in `import_masks`.
 """
 
 import base64
@@ -20,7 +21,7 @@ from util.errors import InputError, name_a_few, pixels
 from util.files import lock_folder, read_text, write_json
 from util.frames import number_name
 from util.image_io import is_image, mask_files, natural, open_mask, read_grey, read_mask, write_mask
-from util.notices import tell
+from util.notices import list_notices, tell
 from util.progress import progress_bar
 from util.video import open_frames
 
@@ -47,7 +48,7 @@ class Shape(NamedTuple):
     """uint8 H×W, 1 for the object."""
 
 
-def read_coco(path):
+def read_coco(path, notices):
     """COCO: instances with polygons or run lengths; `track_id` says which object it is."""
     content = json.loads(read_text(path))
     images = {image["id"]: image for image in content["images"]}
@@ -65,7 +66,7 @@ def read_coco(path):
         yield Shape(Path(image["file_name"]).stem, key, kinds.get(annotation.get("category_id"), ""), mask)
 
 
-def read_sa_v(path):
+def read_sa_v(path, notices):
     """SA-V: masklet[frame][object]. Where not every frame is annotated, they are evenly spread."""
     content = json.loads(read_text(path))
     masklet = content["masklet"]
@@ -77,7 +78,7 @@ def read_sa_v(path):
             yield Shape(number * step, key, "", decode_coco(code))
 
 
-def read_labelme(path):
+def read_labelme(path, notices):
     """LabelMe: one file, or all in a folder; masks, polygons and rectangles. `group_id` says which object it is."""
     for file in [path] if path.is_file() else sorted(path.glob("*.json"), key=lambda file: natural(file.name)):
         content = json.loads(read_text(file))
@@ -96,29 +97,37 @@ def read_labelme(path):
             elif shape["shape_type"] == "polygon":
                 mask = fill_polygon(points, size)
             else:
-                raise InputError(f"{file}: a shape of the type {shape['shape_type']}; masks, polygons and rectangles "
-                                 "can be read")
+                notices.append((file, f"a shape of the type {shape['shape_type']} is left out; masks, polygons and "
+                                      "rectangles can be read"))
+                continue
             yield Shape(file.stem, shape.get("group_id"), shape.get("label") or "", mask)
 
 
-def read_cvat(path):
+def read_cvat(path, notices):
     """CVAT 1.1, for video and for images; masks and polygons. A track is an object, or else a group."""
     root = ElementTree.parse(path).getroot()
     size = root.find(".//original_size")
     size = size is not None and (int(size.findtext("height")), int(size.findtext("width")))
     for track in root.iter("track"):
-        shapes = [shape for shape in track if shape.get("keyframe") == "1" and shape.get("outside") != "1"]
         key = track.get("group_id", "0")
         key = int(key) if key not in ("", "0") else f"track {track.get('id')}"
-        for shape in shapes:
-            yield Shape(int(shape.get("frame")), key, track.get("label", ""), _draw_cvat(shape, size, path))
+        for shape in track:
+            if shape.get("keyframe") == "1" and shape.get("outside") != "1" and _is_drawn(shape, path, notices):
+                yield Shape(int(shape.get("frame")), key, track.get("label", ""), _draw_cvat(shape, size, path))
     for image in root.iter("image"):
         for shape in image:
-            if shape.tag in ("mask", "polygon", "box"):
+            if _is_drawn(shape, path, notices):
                 group = shape.get("group_id", "0")
                 yield Shape(Path(image.get("name")).stem, None if group in ("", "0") else int(group),
                             shape.get("label", ""),
                             _draw_cvat(shape, (int(image.get("height")), int(image.get("width"))), path))
+
+
+def _is_drawn(shape, path, notices):
+    """Whether an element of CVAT's XML says which pixels an object has."""
+    if shape.tag not in ("mask", "polygon"):
+        notices.append((path, f"a {shape.tag} is left out; masks and polygons can be read"))
+    return shape.tag in ("mask", "polygon")
 
 
 def _draw_cvat(shape, size, path):
@@ -127,8 +136,6 @@ def _draw_cvat(shape, size, path):
         raise InputError(f"{path}: does not say how large the frames are (original_size)")
     if shape.tag == "polygon":
         return fill_polygon(np.array([point.split(",") for point in shape.get("points").split(";")], float), size)
-    if shape.tag != "mask":
-        raise InputError(f"{path}: a {shape.tag} of {shape.get('label')}; masks and polygons can be read")
     left, top, width, height = (int(shape.get(name)) for name in ("left", "top", "width", "height"))
     mask = np.zeros(size, np.uint8)
     runs = [int(run) for run in shape.get("rle").split(",")]
@@ -136,16 +143,18 @@ def _draw_cvat(shape, size, path):
     return mask
 
 
-def read_pictures(path):
+def read_pictures(path, notices):
     """A folder of mask pictures, in which each colour is an object; indexed and grey ones as well."""
     colours = {}
     for name, file in mask_files(path).items():
-        ids = open_mask(file, colours=colours).ids
+        mask = open_mask(file, colours=colours)
+        notices += [(file, notice) for notice in mask.notices]
+        ids = mask.ids
         for object_id in np.unique(ids[ids > 0]).tolist():
             yield Shape(name, object_id, "", (ids == object_id).view(np.uint8))
 
 
-def read_mattes(path):
+def read_mattes(path, notices):
     """A folder of folders, OBJECT/NAME.png: mattes, and SA-V's form with one PNG for each object and frame."""
     folders = sorted((folder for folder in path.iterdir() if folder.name.isdecimal()), key=lambda folder: folder.name)
     # SA-V counts objects from 0.
@@ -214,7 +223,7 @@ def import_masks(path, output, video=None, overwrite=False):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            names, overlaps = _write(path, frames, temporary)
+            names, notices = _write(path, frames, temporary)
             files = sorted(temporary.iterdir(), key=lambda file: natural(file.name))
             written = [file.name for file in files]
             write_json(output / MANIFEST, sorted({*earlier, *written}))
@@ -228,17 +237,17 @@ def import_masks(path, output, video=None, overwrite=False):
     shown = ", ".join(f"{object_id} {names[object_id]}".strip() for object_id in sorted(names))
     print(f"wrote {len(masks)} masks of frames {Path(masks[0]).stem} to {Path(masks[-1]).stem} to {output} (objects: "
           f"{shown}); give them to track.py with --mask {output}")
-    tell([f"{overlaps} objects lie partly over others; the later one is seen"] if overlaps else [])
+    tell(list_notices(notices))
 
 
 def _write(path, frames, folder):
-    """Write the masks at `path`, and names.json; return ({object id: its kind}, how many lie over others)."""
+    """Write the masks at `path`, and names.json; return ({object id: its kind}, what to tell)."""
     try:
-        number_object = _ObjectIds(find_reader(path), path)
-        names, overlaps = {}, 0
+        reader, names, notices = find_reader(path), {}, []
+        number_object = _ObjectIds(reader(path, notices), path)
         bar = progress_bar(None, f"importing {path.name}")
         try:
-            for shape in number_object.reader(path):
+            for shape in reader(path, []):
                 file = folder / f"{_find_frame(shape.frame, path, frames)}.png"
                 object_id = number_object(shape)
                 names[object_id] = shape.kind
@@ -248,7 +257,8 @@ def _write(path, frames, folder):
                                      f"{pixels(frames.size)}")
                 ids = read_mask(file, size) if file.exists() else np.zeros(size[::-1], np.uint8)
                 here = shape.mask > 0
-                overlaps += bool(ids[here].any() and (ids[here] != object_id).any())
+                if (ids[here] > 0).any() and (ids[here][ids[here] > 0] != object_id).any():
+                    notices.append((path, "objects lie partly over others; the later one is seen"))
                 ids[here] = object_id
                 write_mask(file, ids)
                 bar.increment()
@@ -263,15 +273,15 @@ def _write(path, frames, folder):
     kinds = {str(object_id): kind for object_id, kind in sorted(names.items()) if kind}
     if kinds:
         write_json(folder / "names.json", kinds)
-    return names, overlaps
+    return names, notices
 
 
 class _ObjectIds:
-    """Says which id the object of a Shape has: that of the file, or else the next that is free."""
+    """Says which id the object of a Shape has: that of the file, or else the next that is free. It sees all first."""
 
-    def __init__(self, reader, path):
-        self.reader, self._path = reader, path
-        counts = Counter((shape.frame, self._own_key(shape)) for shape in reader(path))
+    def __init__(self, shapes, path):
+        self._path = path
+        counts = Counter((shape.frame, self._own_key(shape)) for shape in shapes)
         self._several_frames = len({frame for frame, _ in counts}) > 1
         self._twice = {key for (_, key), count in counts.items() if count > 1}
         given = [key for _, key in counts if isinstance(key, int) and 1 <= key <= 255]
