@@ -95,8 +95,8 @@ def main(args):
 
 def _check_export(job, output):
     """Raise InputError if the masks could not be exported at the end."""
-    once = next((f"{public_name(video)} gives them only once, and --export comes after tracking; save it as a file"
-                 for video in job.video if is_stream(video)), "")
+    streams = ["standard input" if video == "-" else public_name(video) for video in job.video if is_stream(video)]
+    once = f"{streams[0]} gives them only once, and --export comes after tracking; save it as a file" if streams else ""
     check_formats(job.export, once)
     refuse_targets(output / "export", ExportSettings(format=job.export, overwrite=True))
 

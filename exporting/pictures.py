@@ -113,11 +113,13 @@ def _open(path, video, encoding):
 
 
 def _to_palette(image, shown):
-    """An av.VideoFrame of 255 colours that are chosen for what is shown (bool H×W) of uint8 H×W×3, and a clear one."""
-    quantized = Image.fromarray(image * shown[..., None]).quantize(255, method=Image.Quantize.MEDIANCUT,
-                                                                  dither=Image.Dither.NONE)
-    colours = np.zeros((256, 4), np.uint8)
-    table = np.array(quantized.getpalette("RGB"), np.uint8).reshape(-1, 3)[:255]
-    colours[:len(table)] = np.concatenate([np.full((len(table), 1), 255, np.uint8), table], 1)
-    places = np.where(shown, np.asarray(quantized), 255).astype(np.uint8)
+    """An av.VideoFrame of up to 255 colours, chosen for what is shown (bool H×W) of uint8 H×W×3, and a clear one."""
+    places, colours = np.full(shown.shape, 255, np.uint8), np.zeros((256, 4), np.uint8)
+    left, top, width, height = cv2.boundingRect(shown.view(np.uint8))
+    if width:
+        box = np.s_[top:top + height, left:left + width]
+        quantized = Image.fromarray(image[box] * shown[box][..., None]).quantize(255, dither=Image.Dither.NONE)
+        table = np.array(quantized.getpalette("RGB"), np.uint8).reshape(-1, 3)[:255]
+        colours[:len(table), 0], colours[:len(table), 1:] = 255, table
+        places[box] = np.where(shown[box], np.asarray(quantized), 255)
     return av.VideoFrame.from_ndarray((places, colours), format="pal8")
