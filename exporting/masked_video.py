@@ -15,11 +15,17 @@ from util.errors import InputError, name_a_few
 from util.files import is_hidden, read_text
 from util.image_frames import IMAGE_RATE
 from util.image_io import find_numbers, is_image, mask_files, mask_size, natural, read_mask
-from util.video import open_frames
+from util.video import VideoFrames, open_frames
 from util.video_writer import Look
+
+RGB, BT_709 = 0, 1
+"""FFmpeg's numbers of colours that are no YUV, and of those that pictures and most videos have."""
 
 OBJECT = "object"
 """What an object is called that nobody has named."""
+
+MANIFEST = ".exports.json"
+"""The file that says which files and folders of an output folder are exports."""
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 """Which files of a folder of videos are looked for."""
@@ -71,9 +77,7 @@ def find_sources(folder, video=None):
         found = [video] if video else _find_frames(folder)
         return [_source(folder, folder, found, "give its video or the folder of its frames with --video")]
     masks = [folder / name for name in ("Annotations", "masks") if (folder / name).is_dir()] or [folder]
-    places = sorted((path for path in masks[0].rglob("*") if path.is_dir() and _holds_masks(path)
-                     and not any(is_hidden(part) for part in path.relative_to(folder).parts)),
-                    key=lambda path: natural(str(path)))
+    places = sorted(_list_mask_folders(masks[0]), key=lambda path: natural(str(path)))
     if not places:
         raise InputError(f"{folder}: no masks here: the folder of a track.py run, an evaluation's output, or a folder "
                          "of PNGs was expected")
@@ -90,6 +94,15 @@ def _source(home, masks, video, cure):
     name = place.parent.name if place.name in ("masks", "Annotations") else place.name
     return Source(name, masks, tuple(map(str, video)), home=home,
                   missing="" if video else f"the frames of {masks} are not known: {cure}")
+
+
+def _list_mask_folders(folder):
+    """Yield the folders below this one that hold masks; exports are none."""
+    for path in folder.iterdir():
+        if path.is_dir() and not is_hidden(path.name) and not (path / MANIFEST).exists():
+            if _holds_masks(path):
+                yield path
+            yield from _list_mask_folders(path)
 
 
 def _holds_masks(folder):
@@ -302,6 +315,9 @@ class MaskedVideo:
             self._files = _match(self._files, whole)
             self._numbers = whole.names and {name: number for number, name in enumerate(whole.names)}
             self.rate, self.look, self.size = whole.rate, whole.look, whole.size
+            if not isinstance(whole, VideoFrames) or self.look.matrix == RGB:
+                # Programs take a video that says nothing for BT.709 or BT.601, depending on its size.
+                self.look = self.look._replace(matrix=BT_709, primaries=BT_709, transfer=BT_709, full_range=False)
         elif source.summary:
             self.rate = Fraction(read_header(source.summary).get("frame_rate", IMAGE_RATE))
         if self.has_frames:

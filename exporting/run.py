@@ -6,15 +6,12 @@ import shutil
 from pathlib import Path
 
 from exporting.formats import FORMATS
-from exporting.masked_video import MaskedVideo, find_sources, read_names
+from exporting.masked_video import MANIFEST, MaskedVideo, find_sources, read_names
 from util.errors import InputError
 from util.files import lock_folder, read_text, write_json
 from util.notices import tell
 from util.pipeline import prefetch
 from util.progress import progress_bar
-
-MANIFEST = ".exports.json"
-"""The file that says which files and folders of an output folder are exports."""
 
 TEMPORARY = ".exports.part"
 """The folder in which exports are written until they are whole."""

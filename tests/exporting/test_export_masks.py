@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -98,6 +99,14 @@ def test_evaluations_and_davis_trees(davis, tmp_path):
     assert (tmp_path / "b" / "bear" / "cutout.gif").exists()
     assert export(home / "Annotations" / "480p" / "dog", "--format", "gif", "--output", tmp_path / "c") == 0
     assert (tmp_path / "c" / "cutout.gif").exists()
+
+
+def test_exports_are_not_taken_for_masks(davis, tmp_path):
+    masks = tmp_path / "prediction"
+    shutil.copytree(davis / "trainval" / "Annotations" / "480p", masks)
+    for _ in range(2):
+        assert export(masks, "--format", "indexed-png", "mattes", "--output", masks / "export", "--overwrite") == 0
+    assert sorted(path.name for path in (masks / "export").iterdir()) == ["bear", "camel", "dog"]
 
 
 def test_output_beside_a_plain_folder_of_masks(inputs, tmp_path):

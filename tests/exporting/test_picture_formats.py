@@ -127,6 +127,22 @@ def test_gif_plays_for_ever_at_the_source_s_times(exports, inputs, images):
     assert durations[:-1] == np.diff(TIMES).tolist()
 
 
+def test_pictures_become_videos_that_say_which_colours_they_have(tmp_path):
+    """Without a tag, each program would guess by the size."""
+    colours = np.array([(220, 30, 40), (20, 200, 60), (30, 60, 230), (128, 128, 128)], np.uint8)
+    image = colours.repeat(16, 0)[None].repeat(48, 0)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(image).save(tmp_path / "frames" / "0.png")
+    write_mask(tmp_path / "masks" / "0.png", np.ones(image.shape[:2], np.uint8))
+    assert export(tmp_path / "masks", "--video", tmp_path / "frames", "--output", tmp_path / "out", "--format",
+                  "prores", "webm-alpha") == 0
+    for name, codec in (("prores.mov", None), ("alpha.webm", "libvpx-vp9")):
+        frame = decode(tmp_path / "out" / name, codec)[0]
+        assert frame.colorspace == 1
+        assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - image)[:, 4::16].max() < 8
+
+
 def test_turned_videos_are_exported_upright(inputs, tmp_path):
     video = tmp_path / "clip.mp4"
     video.write_bytes(inputs.video.read_bytes())
