@@ -304,6 +304,7 @@ class MaskedVideo:
         self.name, self.source, self.settings, self.names = source.name, source, settings, names
         self.count, self.remarks = 0, []
         self._colours, self._seen = {}, set()
+        self._notices = {}  # {sentence about a mask: the first file that it is about}
         self._without_mask = 0
         self._files = mask_files(source.masks)
         whole = open_frames(list(source.video), list(self._files.values())) if source.video else None
@@ -362,7 +363,10 @@ class MaskedVideo:
             unused.discard(name)
             masks = []
             if file:
-                ids = read_mask(file, self.size, self._colours)
+                notices = []
+                ids = read_mask(file, self.size, self._colours, notices)
+                for file, notice in notices:
+                    self._notices.setdefault(notice, file)
                 masks = split_ids(ids, self.settings.objects)
                 self._seen |= {mask.object_id for mask in masks}
             masks = hold.add(masks)
@@ -402,6 +406,7 @@ class MaskedVideo:
         missing = sorted(set(self.settings.objects or ()) - self._seen)
         if missing:
             raise InputError(f"{self.source.masks}: --objects {missing[0]}: no mask shows this object")
+        self.remarks += [f"{file}: {notice}" for notice, file in self._notices.items()]
         if self._frames:
             self.remarks += self._frames.notices
         if self._without_mask:

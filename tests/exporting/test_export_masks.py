@@ -187,6 +187,17 @@ def test_masks_without_a_frame(inputs, tmp_path, capsys):
     assert refused(capsys, "00005.png", "no frame", "5 frames") and files(tmp_path / "a") == []
 
 
+def test_masks_that_were_guessed_are_said(tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    for number in range(3):
+        image = np.zeros((40, 40, 3), np.uint8)
+        image[5:15, 5:15], image[20:30, 20:30] = (250, 10, 90), (10, 200, 30)
+        Image.fromarray(image).save(tmp_path / "masks" / f"{number}.png")
+    assert export(tmp_path / "masks", "--format", "coco") == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and "0.png" in notes[0] and "#fa0a5a is object" in notes[0]
+
+
 def test_objects_that_are_in_no_mask(inputs, tmp_path, capsys):
     assert export(inputs.masks, "--format", "coco", "--objects", "1", "2", "--output", tmp_path / "a") == 2
     assert refused(capsys, "--objects 2") and files(tmp_path / "a") == []
