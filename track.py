@@ -29,6 +29,9 @@ The script writes masks/NAME.png (indexed, with the DAVIS palette), overlay.mp4 
 memory than a short one. After an interruption, the same command with --resume goes on from there, and ends with the
 same files. Frames that cannot be decoded are left out; where frames are missing, or the file is cut short, a notice
 says so at the end, and summary.json says "complete": false. The exit code is 0 then, too.
+
+--export FORMAT … exports the masks at the end, into the folder export in that of --output. export_masks.py does so
+later, and has more options.
 """
 
 import dataclasses
@@ -43,6 +46,7 @@ import torch
 
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
+from exporting.run import check_formats, export_folder, export_targets, list_exports, refuse_targets
 from inference_core import InferenceCore, open_network, track_frames
 from inference_core.annotations import find_masks, list_given_files
 from inference_core.track_output import TrackOutput
@@ -53,7 +57,7 @@ from util.decoding import is_stream, public_name
 from util.device import device_name
 from util.errors import InputError, name_a_few, run_script
 from util.files import file_sha256
-from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, settings_from
+from util.hyper_para import ExportSettings, OptionParser, TrackingSettings, VideoSettings, settings_from
 from util.image_frames import write_image
 from util.image_io import read_image, read_mask
 from util.notices import list_notices, tell
@@ -97,8 +101,28 @@ def main(args):
     tell(list_notices(notices))
     network = open_network(tracking)
     _refuse_to_overwrite([*job.video, *frames.files, *masks.values()], output)
+    _check_export(job, output)
     track(tracking, job, network, frames, masks, output, seekable)
+    export(job, output)
     return 0
+
+
+def _check_export(job, output):
+    """Raise InputError if the masks could not be exported at the end."""
+    streams = ["standard input" if video == "-" else public_name(video) for video in job.video if is_stream(video)]
+    once = f"{streams[0]} gives them only once, and --export comes after tracking; save it as a file" if streams else ""
+    check_formats(job.export, once)
+    refuse_targets(output / "export", ExportSettings(format=job.export, overwrite=True))
+
+
+def export(job, output):
+    """Export the masks in `output` as --export says, and name earlier exports that do not show these masks."""
+    exports = output / "export"
+    old = [str(path) for path in list_exports(exports)]
+    if job.export:
+        export_folder(output, ExportSettings(format=job.export, overwrite=True))
+        old = [path for path in old if Path(path) not in export_targets(exports, job.export)]
+    tell([f"{name_a_few(old)}: exported from earlier masks, not from these"] if old else [])
 
 
 def _video_settings(args):
@@ -145,7 +169,9 @@ def run_example(tracking, job):
     frames = open_frames([str(output / "input" / "frames")])
     first = truth / f"{frames.names[0]}.png"
     job = dataclasses.replace(job, video=[str(output / "input" / "frames")])
+    _check_export(job, output)
     track(tracking, job, network, frames, find_masks([str(first)], frames), output)
+    export(job, output)
 
     pairs = [(read_mask(truth / f"{name}.png"), read_mask(output / "masks" / f"{name}.png"))
              for name in frames.names[1:]]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from exporting.formats import FORMATS
 from model import PRESETS
 from tests.conftest import ROOT
 from util.errors import run_script
-from util.hyper_para import PRESET_NAMES, OptionParser
+from util.hyper_para import EXPORT_FORMATS, PRESET_NAMES, OptionParser
 
 TRACKING = "--model --mode --mem-every --include-last --top --size --amp --compile --device --threads"
 RESULTS = "--output --save-scores --zip --overwrite"
@@ -30,7 +31,7 @@ OPTIONS = {
         "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval "
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
     "track.py": "--example --video --mask --start --end --backward --output --overwrite --resume --stamp "
-                f"--across-cuts --no-overlay --save-scores {TRACKING}",
+                f"--across-cuts --no-overlay --save-scores --export {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
     "eval_youtube.py": f"--yv-path --split --output-all {RESULTS} {TRACKING}",
@@ -38,7 +39,10 @@ OPTIONS = {
     "benchmark.py":
         "--protocol --model --preset --mode --mem-every --top --precision --compile --reference --objects --size "
         "--frames --device --threads --static-root --video-root --workers --crop --json",
+    "export_masks.py": "--format --video --output --overwrite --names --objects --hold --largest --fill-holes --grow "
+                       "--feather --soft",
     "export_model.py": "--output",
+    "import_masks.py": "--output --video --overwrite",
     "make_pack.py": "--static-root --video-root --exclude --output",
     "gpu_check.py": "--rehearse --minutes --davis-path --json",
     "download_bl30k.py": "--root --only --yes",
@@ -114,6 +118,10 @@ def test_presets_are_named_without_loading_them():
     assert tuple(PRESETS) == PRESET_NAMES
 
 
+def test_formats_are_named_without_their_writers():
+    assert tuple(FORMATS) == EXPORT_FORMATS
+
+
 def test_spellings(parsers):
     parse = parsers["train.py"].parse_args
     assert vars(parse(["--num_workers", "3"])) == vars(parse(["--workers=3"]))
@@ -136,6 +144,8 @@ def test_values_out_of_range_are_refused_by_every_option_that_takes_a_number(par
             if action.type is None or action.type in (str, Path) or action.type.__name__ == "plain_name":
                 continue
             option = action.option_strings[-1]
+            if (option, value) == ("--grow", "-1"):
+                continue
             words = [f"{option}={value}"] if action.nargs is None or action.nargs == "*" else [option, value, value]
             with pytest.raises(SystemExit) as end:
                 parser.parse_args(words)

@@ -27,6 +27,10 @@ MODES = ("stm", "gt", "last", "two-frames", "compress", "gt-compress", "last-com
 PRESET_NAMES = ("base", "compact", "tiny")
 """Names of the networks; `model.PRESETS` says what each is."""
 
+EXPORT_FORMATS = ("coco", "yolo", "cvat", "mot", "mots", "labelme", "sa-v", "boxes-csv", "indexed-png", "images",
+                  "mattes", "matte-video", "prores", "webm-alpha", "cutout-png", "gif")
+"""Names of what masks are exported to; `exporting.formats` says what writes each."""
+
 NO_RUN = "NULL"
 """The --id of a training that writes nothing."""
 
@@ -127,6 +131,9 @@ MOST = 2**31 - 1
 LONGEST_SHOWN = 40
 """Messages show so many characters of a value that is none."""
 
+MOST_PIXELS = 1000
+"""The largest distance by which an edge moves."""
+
 MOST_PROCESSES = 1024
 """The largest number of threads or processes."""
 
@@ -139,6 +146,16 @@ def positive(text):
 def whole(text):
     """An argparse type: a whole number from 0."""
     return _number(text, int, 0, MOST, "a whole number from 0 on")
+
+
+def few_pixels(text):
+    """An argparse type: how far an edge reaches, from 0."""
+    return _number(text, int, 0, MOST_PIXELS, f"a whole number from 0 to {MOST_PIXELS}")
+
+
+def some_pixels(text):
+    """An argparse type: how far an edge moves, outwards or, if negative, inwards."""
+    return _number(text, int, -MOST_PIXELS, MOST_PIXELS, f"a whole number from -{MOST_PIXELS} to {MOST_PIXELS}")
 
 
 def few(text):
@@ -242,6 +259,48 @@ class VideoSettings:
     no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
     save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "
                                       "masks)")
+    export: list = option((), f"also export the masks, when all are there, into OUTPUT/export: "
+                              f"{', '.join(EXPORT_FORMATS)}; export_masks.py has more options (default: do not)",
+                          nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """To which formats masks are exported, and what is done to them before."""
+
+    format: list = option((), f"what to write, one or several: {', '.join(EXPORT_FORMATS)}; docs/EXPORTS.md says who "
+                              "reads which", nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT", required=True)
+    video: str | None = option(None, "the video, the folder of its frames, or for several videos the folder that holds "
+                                     "those (default: as summary.json says, or JPEGImages beside Annotations)",
+                               metavar="VIDEO")
+    output: str | None = option(None, "folder for the exports (default: FOLDER/export for a folder of track.py, else "
+                                      "FOLDER_export)", metavar="FOLDER")
+    overwrite: bool = option(False, "replace earlier exports to the same formats (default: refuse)")
+    names: list | None = option(None, "what objects are, like 1=dog 2=woman (default: as names.json in FOLDER says, "
+                                      "else object)", nargs="+", metavar="ID=NAME")
+    objects: list | None = option(None, "export only these objects (default: all)", nargs="+", type=positive,
+                                  metavar="ID")
+    hold: int = option(0, "keep the mask of an object that vanishes for so many frames (default: %(default)s)",
+                       type=whole, metavar="N")
+    largest: bool = option(False, "keep only the largest part of each object (default: all)")
+    fill_holes: bool = option(False, "fill the holes of each object (default: keep them)")
+    grow: int = option(0, "move the edges of each object outwards by so many pixels, or inwards if negative (default: "
+                          "%(default)s)", type=some_pixels, metavar="PIXELS")
+    feather: int = option(0, "make edges so many pixels wide, in formats that can hold this (default: %(default)s)",
+                          type=few_pixels, metavar="PIXELS")
+    soft: bool = option(False, "take soft edges from the probabilities that track.py --save-scores has written, in "
+                               "formats that can hold them (default: hard edges)")
+
+
+def export_settings(args):
+    """The ExportSettings that arguments stand for. Raises InputError for options that do not go together."""
+    settings = settings_from(ExportSettings, args)
+    changes = {"--hold": settings.hold, "--largest": settings.largest, "--fill-holes": settings.fill_holes,
+               "--grow": settings.grow, "--feather": settings.feather}
+    chosen = [name for name, value in changes.items() if value]
+    if settings.soft and chosen:
+        raise InputError(f"--soft takes the probabilities as they are; leave out {chosen[0]}")
+    return settings
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ class VideoFrames:
     def _turn(self, frame):
         """A decoded frame as uint8 H×W×3, turned and mirrored as its file says."""
         matrix = display_matrix(frame)
-        image = frame.to_ndarray(format="rgb24")
+        # Converted by several threads, some formats come out differently from time to time.
+        image = frame.to_ndarray(format="rgb24", threads=1)
         if matrix is None:
             return image
         turned, off = apply_display_matrix(image, matrix)

@@ -936,3 +936,31 @@ def test_masks_of_a_run_that_was_killed_are_replaced(inputs, tiny_checkpoint, tm
     (tmp_path / "masks" / ".00003.png.01234567.part").write_text("half")
     assert run(*arguments) == 0
     assert [path.read_bytes() for path in sorted((tmp_path / "masks").iterdir())] == before
+
+
+def test_exports_are_made_at_the_end(inputs, tiny_checkpoint, tmp_path, capsys):
+    command = ("--video", inputs / "clip.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out", "--no-overlay", "--export")
+    assert run(*command, "coco", "prores") == 0
+    assert names(tmp_path / "out" / "export") == ["coco.json", "prores.mov"]
+    assert len(json.loads((tmp_path / "out" / "export" / "coco.json").read_text())["images"]) == 12
+    assert f"as prores to {tmp_path / 'out' / 'export' / 'prores.mov'}" in capsys.readouterr().out
+    # A second run replaces its own exports, and names those that are of the masks before.
+    assert run(*command, "coco") == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "earlier masks" in line]
+    assert len(notes) == 1 and "prores.mov" in notes[0] and "coco.json" not in notes[0]
+
+
+def test_exports_that_cannot_be_made_are_refused_before_tracking(inputs, tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "out" / "export").mkdir(parents=True)
+    (tmp_path / "out" / "export" / "coco.json").write_text("mine")
+    assert run("--video", inputs / "clip.mp4", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out", "--export", "coco") == 2
+    assert one_line_error(capsys, "coco.json", "not written by an export")
+    assert names(tmp_path / "out") == ["export"]
+    video = (inputs / "clip.mp4").read_bytes()
+    done = subprocess.run([sys.executable, "track.py", "-", str(inputs / "first.png"), "--model", str(tiny_checkpoint),
+                           "--output", str(tmp_path / "b"), "--export", "gif"], input=video, cwd=ROOT, check=False,
+                          capture_output=True)
+    assert done.returncode == 2 and b"gif needs the video's frames; standard input gives" in done.stderr
+    assert not (tmp_path / "b").exists()

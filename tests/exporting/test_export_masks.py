@@ -1,0 +1,274 @@
+"""export_masks.py: what folders it takes, what it refuses, and that it leaves nothing half-written."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exporting import formats
+from tests.conftest import ROOT
+from tests.exporting.conftest import LOOK, SIZE, TIMES, draw_masks, export, write_clip, write_summary
+from util.image_io import write_mask
+from util.video_writer import VideoWriter
+
+
+@pytest.fixture
+def tracked(inputs, tmp_path):
+    """A folder like track.py's."""
+    folder = tmp_path / "tracked"
+    folder.mkdir()
+    (folder / "masks").symlink_to(inputs.masks)
+    write_summary(folder / "summary.json", [inputs.video], inputs.ids)
+    return folder
+
+
+def refused(capsys, *parts):
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if "error:" in line]
+    assert len(errors) == 1 and all(str(part) in errors[0] for part in parts), lines
+    return True
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def frame_count(path):
+    return len(json.loads(path.read_text())["images"])
+
+
+def test_a_tracked_folder_knows_its_video(tracked, capsys):
+    assert export(tracked, "--format", "coco", "prores") == 0
+    assert files(tracked / "export") == [".exports.json", "coco.json", "prores.mov"]
+    written = capsys.readouterr().out.splitlines()
+    assert written == [f"wrote 8 frames of tracked as coco to {tracked / 'export' / 'coco.json'}",
+                       f"wrote 8 frames of tracked as prores to {tracked / 'export' / 'prores.mov'}"]
+
+
+def test_a_part_of_a_video_keeps_its_numbers_and_begins_at_its_start(inputs, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for number in range(2, 6):
+        write_mask(tmp_path / "masks" / f"{number:05d}.png", inputs.ids[number])
+    write_summary(tmp_path / "summary.json", [inputs.video], [], start="2", end="5")
+    assert export(tmp_path, "--format", "mot", "images", "boxes-csv") == 0
+    rows = (tmp_path / "export" / "mot" / "gt" / "gt.txt").read_text().splitlines()
+    assert sorted({int(row.split(",")[0]) for row in rows}) == [3, 4, 5, 6]
+    assert len(list((tmp_path / "export" / "images").iterdir())) == 4
+
+
+def test_times_come_from_the_summary_where_no_frames_are_read(tracked):
+    assert export(tracked, "--format", "boxes-csv") == 0
+    rows = [line.split(",") for line in (tracked / "export" / "boxes.csv").read_text().splitlines()[1:]]
+    assert all(float(row[2]) == TIMES[int(row[0])] / 1000 for row in rows) and len(rows) == 14
+
+
+def test_names_are_in_a_file_or_given(tracked):
+    (tracked / "names.json").write_text('{"1": "dog", "3": "cat"}')
+    assert export(tracked, "--format", "coco", "--names", "3=lynx") == 0
+    content = json.loads((tracked / "export" / "coco.json").read_text())
+    assert [kind["name"] for kind in content["categories"]] == ["dog", "lynx", "object"]
+
+
+@pytest.mark.parametrize("names", ["1", "0=dog", "256=dog", "x=dog", "1="])
+def test_bad_names(tracked, names, capsys):
+    assert export(tracked, "--format", "coco", "--names", names) == 2
+    assert refused(capsys, "--names")
+
+
+@pytest.mark.parametrize("content", ['["dog"]', '{"1": 3}', '{"0": "dog"}', "{"])
+def test_bad_names_in_the_file(tracked, content, capsys):
+    (tracked / "names.json").write_text(content)
+    assert export(tracked, "--format", "coco") == 2
+    assert refused(capsys, "names.json") and not (tracked / "export").exists()
+
+
+def test_evaluations_and_davis_trees(davis, tmp_path):
+    home = davis / "trainval"
+    assert export(home, "--format", "coco", "cutout-png", "--output", tmp_path / "a") == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["bear", "camel", "dog"]
+    assert frame_count(tmp_path / "a" / "dog" / "coco.json") == 6
+    # An evaluation's output holds masks alone.
+    assert export(home / "Annotations" / "480p", "--video", home / "JPEGImages" / "480p", "--format", "gif",
+                  "--output", tmp_path / "b") == 0
+    assert (tmp_path / "b" / "bear" / "cutout.gif").exists()
+    assert export(home / "Annotations" / "480p" / "dog", "--format", "gif", "--output", tmp_path / "c") == 0
+    assert (tmp_path / "c" / "cutout.gif").exists()
+
+
+def test_exports_are_not_taken_for_masks(davis, tmp_path):
+    masks = tmp_path / "prediction"
+    shutil.copytree(davis / "trainval" / "Annotations" / "480p", masks)
+    for _ in range(2):
+        assert export(masks, "--format", "indexed-png", "mattes", "--output", masks / "export", "--overwrite") == 0
+    assert sorted(path.name for path in (masks / "export").iterdir()) == ["bear", "camel", "dog"]
+
+
+def test_output_beside_a_plain_folder_of_masks(inputs, tmp_path):
+    (tmp_path / "masks").symlink_to(inputs.masks)
+    assert export(tmp_path / "masks", "--format", "coco") == 0
+    assert (tmp_path / "masks_export" / "coco.json").exists()
+
+
+def test_frames_without_masks(youtube, tmp_path, capsys):
+    """Every fifth frame has a mask: annotations have those, pictures have all frames."""
+    valid, every = youtube / "valid", youtube / "all_frames" / "valid_all_frames" / "JPEGImages"
+    masks = valid / "Annotations" / "00f88c4f0a"
+    assert export(masks, "--video", every / "00f88c4f0a", "--format", "coco", "mattes", "--output", tmp_path) == 0
+    assert frame_count(tmp_path / "coco.json") == 2
+    assert len(list((tmp_path / "mattes" / "009").iterdir())) == 16
+    assert "14 of 16 frames have no mask" in capsys.readouterr().err
+
+
+def test_masks_of_images_are_found_by_number(inputs, tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "masks").mkdir()
+    for number in range(8, 12):
+        Image.new("RGB", SIZE).save(tmp_path / "frames" / f"img_{number}.jpg")
+    write_mask(tmp_path / "masks" / "00010.png", inputs.ids[0])
+    assert export(tmp_path / "masks", "--video", tmp_path / "frames", "--format", "mot", "coco", "--output",
+                  tmp_path / "out") == 0
+    assert (tmp_path / "out" / "mot" / "gt" / "gt.txt").read_text().startswith("3,1,")
+    assert json.loads((tmp_path / "out" / "coco.json").read_text())["images"][0]["file_name"] == "img_10.jpg"
+
+
+def test_no_video_where_one_is_needed(inputs, tracked, tmp_path, capsys):
+    assert export(inputs.masks, "--format", "prores", "--output", tmp_path / "a") == 2
+    assert refused(capsys, "prores needs", "--video") and not (tmp_path / "a").exists()
+    write_summary(tracked / "summary.json", ["gone.mp4"], inputs.ids)
+    assert export(tracked, "--format", "coco", "gif") == 2
+    assert refused(capsys, "gif needs", "gone.mp4 is not there", "--video") and not (tracked / "export").exists()
+    assert export(tracked, "--format", "coco", "labelme") == 0
+    assert "labelme: without the images" in capsys.readouterr().err
+
+
+def test_wrong_folders(tmp_path, inputs, tracked, capsys):
+    assert export(tmp_path / "nothing", "--format", "coco") == 2
+    assert refused(capsys, "no such folder")
+    assert export(inputs.video, "--format", "coco") == 2
+    assert refused(capsys, "a file")
+    (tmp_path / "empty").mkdir()
+    assert export(tmp_path / "empty", "--format", "coco") == 2
+    assert refused(capsys, "no masks here")
+    assert export(inputs.masks, "--video", tmp_path / "gone.mp4", "--format", "coco") == 2
+    assert refused(capsys, "gone.mp4", "no such video")
+    (tracked / "summary.json").write_text("{}")
+    assert export(tracked, "--format", "coco") == 2
+    assert refused(capsys, "not written by track.py")
+    (tracked / "summary.json").write_text("{")
+    assert export(tracked, "--format", "coco") == 2
+    assert refused(capsys, "damaged")
+
+
+def test_interrupted_tracking(tracked, inputs, capsys):
+    write_summary(tracked / "summary.json", [inputs.video], inputs.ids[:3], finished=False)
+    assert export(tracked, "--format", "coco") == 2
+    assert refused(capsys, "interrupted", f"export_masks.py {tracked / 'masks'} --video")
+
+
+def test_sizes_that_do_not_agree(inputs, tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    for number, ids in enumerate(inputs.ids):
+        write_mask(tmp_path / "masks" / f"{number:05d}.png", ids[:, :100] if number == 5 else ids)
+    assert export(tmp_path / "masks", "--video", inputs.video, "--format", "coco", "images",
+                  "--output", tmp_path / "a") == 2
+    assert refused(capsys, "00005.png", "100×120", "160×120") and files(tmp_path / "a") == []
+
+
+def test_masks_without_a_frame(inputs, tmp_path, capsys):
+    write_clip(tmp_path / "short.mp4", 5)
+    assert export(inputs.masks, "--video", tmp_path / "short.mp4", "--format", "images", "coco",
+                  "--output", tmp_path / "a") == 2
+    assert refused(capsys, "00005.png", "no frame", "5 frames") and files(tmp_path / "a") == []
+
+
+def test_masks_that_were_guessed_are_said(tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    for number in range(3):
+        image = np.zeros((40, 40, 3), np.uint8)
+        image[5:15, 5:15], image[20:30, 20:30] = (250, 10, 90), (10, 200, 30)
+        Image.fromarray(image).save(tmp_path / "masks" / f"{number}.png")
+    assert export(tmp_path / "masks", "--format", "coco") == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and "0.png" in notes[0] and "#fa0a5a is object" in notes[0]
+
+
+def test_objects_that_are_in_no_mask(inputs, tmp_path, capsys):
+    assert export(inputs.masks, "--format", "coco", "--objects", "1", "2", "--output", tmp_path / "a") == 2
+    assert refused(capsys, "--objects 2") and files(tmp_path / "a") == []
+
+
+def test_earlier_exports_and_files_of_others(inputs, tmp_path, capsys):
+    command = (inputs.masks, "--format", "coco", "indexed-png", "--output", tmp_path / "a")
+    assert export(*command) == 0
+    before = (tmp_path / "a" / "coco.json").read_bytes()
+    capsys.readouterr()
+    assert export(*command) == 2
+    assert refused(capsys, "coco.json", "--overwrite")
+    assert export(*command, "--overwrite", "--objects", "3") == 0
+    assert (tmp_path / "a" / "coco.json").read_bytes() != before
+    (tmp_path / "b" / "masks").mkdir(parents=True)
+    (tmp_path / "b" / "masks" / "mine.png").write_text("mine")
+    capsys.readouterr()
+    assert export(inputs.masks, "--format", "indexed-png", "--output", tmp_path / "b", "--overwrite") == 2
+    assert refused(capsys, "not written by an export") and files(tmp_path / "b") == ["masks/mine.png"]
+
+
+def test_an_error_leaves_earlier_exports_as_they_were(inputs, tmp_path, monkeypatch):
+    command = (inputs.masks, "--format", "coco", "indexed-png", "--output", tmp_path / "a")
+    assert export(*command) == 0
+    before = {name: (tmp_path / "a" / name).read_bytes() for name in files(tmp_path / "a")}
+
+    def write(path, video):
+        path.mkdir()
+        (path / "half.txt").write_text("half")
+        yield
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setitem(formats.FORMATS, "mot", formats.FORMATS["mot"]._replace(write=write))
+    assert export(*command, "mot", "--overwrite") == 2
+    assert {name: (tmp_path / "a" / name).read_bytes() for name in files(tmp_path / "a")} == before
+
+
+def test_a_video_that_cannot_be_encoded(tmp_path, capsys):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (20000, 16)).save(tmp_path / "frames" / "0.png")
+    write_mask(tmp_path / "masks" / "0.png", np.ones((16, 20000), np.uint8))
+    assert export(tmp_path / "masks", "--video", tmp_path / "frames", "--format", "matte-video",
+                  "--output", tmp_path / "a") == 2
+    assert refused(capsys, "20000×16", "leave this format out") and files(tmp_path / "a") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(formats.FORMATS))
+def test_memory_does_not_grow_with_the_video(name, tmp_path):
+    peaks = []
+    for count in (300, 1500):
+        folder = tmp_path / str(count)
+        (folder / "masks").mkdir(parents=True)
+        writer = VideoWriter(folder / "clip.mp4", SIZE, 25, LOOK)
+        ids = draw_masks()
+        for number in range(count):
+            writer.write(np.full((*SIZE[::-1], 3), number % 256, np.uint8))
+            write_mask(folder / "masks" / f"{number:05d}.png", ids[number % len(ids)])
+        writer.close()
+        command = [sys.executable, str(ROOT / "export_masks.py"), str(folder / "masks"), "--video",
+                   str(folder / "clip.mp4"), "--format", name]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+        error = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, error
+        peaks.append(usage.ru_maxrss / 1024)
+    # 1200 frames of 58 kB would be 69 MB.
+    assert peaks[1] - peaks[0] < 30, peaks
+
+
+def test_the_document_has_a_row_for_each_format():
+    text = (ROOT / "docs" / "EXPORTS.md").read_text()
+    assert re.findall(r"^\| `([^`]+)`", text, re.M)[:len(formats.FORMATS)] == list(formats.FORMATS)
