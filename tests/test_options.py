@@ -55,6 +55,7 @@ OPTIONS = {
     "evaluation/references.py": f"--davis-path {TRACKING}",
     "evaluation/quality.py": f"--davis-path --video-root {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
+    "evaluation/seek_speed.py": "--folder --rounds",
     "evaluation/2016/evaluation.py": f"{SCORING} --official-decay --results --results-path --davis-path --split --set",
     "evaluation/2017/evaluation_ours.py": f"{SCORING} --official-decay --results --results-path --davis-path --split "
                                           "--set --task --show",

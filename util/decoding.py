@@ -211,7 +211,7 @@ class Decoder:
         self.lost = set()
         self._damaged_count = 0
         self._packets = 0
-        self._end = self._others_end = Fraction(0)
+        self._ends = {}  # of each stream: when its last packet has been shown, and the unit of this time
         self.cut = None
         self._packets_from = self._begin_time = None
         if begin is not None:
@@ -307,13 +307,12 @@ class Decoder:
         while failures < MOST_READ_ERRORS:
             try:
                 for packet in self._packets_from or self._container.demux():
+                    self._note_end(packet)
                     if packet.stream is not self._stream:
-                        self._others_end = max(self._others_end, self._packet_end(packet))
                         continue
                     failures = 0
                     # One without data repeats a frame, or is the end; a decoder would take both for the end.
                     self._packets += packet.dts is not None
-                    self._end = max(self._end, self._packet_end(packet))
                     if packet.size:
                         yield packet
                 break
@@ -330,13 +329,20 @@ class Decoder:
         """Whether a packet or frame is shown before the place where decoding began, and so cannot be decoded."""
         return self._begin_time is not None and item.pts is not None and item.pts < self._begin_time
 
-    def _packet_end(self, packet):
-        """When what a packet holds has been shown, in seconds from the start of the file."""
+    def _note_end(self, packet):
+        """Note when what a packet holds has been shown."""
         if packet.pts is None or packet.time_base is None:
-            return Fraction(0)
-        duration = packet.duration * packet.time_base if packet.duration else \
-            1 / Fraction(self.rate) if packet.stream is self._stream else 0
-        return packet.pts * packet.time_base + duration - self._start
+            return
+        duration = packet.duration
+        if not duration and packet.stream is self._stream:
+            duration = 1 / (Fraction(self.rate) * packet.time_base)
+        end, (latest, _) = packet.pts + (duration or 0), self._ends.get(packet.stream_index, (None, None))
+        if latest is None or end > latest:
+            self._ends[packet.stream_index] = end, packet.time_base
+
+    def _end(self, *streams):
+        """When the last packet of these streams has been shown, in seconds from the start of the file."""
+        return max([end * unit - self._start for stream, (end, unit) in self._ends.items() if stream in streams] + [0])
 
     def _await_frame(self, packet, failed):
         """Expect the frame of this packet, or if decoding it failed, those after it."""
@@ -396,7 +402,8 @@ class Decoder:
         if self.length and self._packets < self.length:
             # MP4 files that were trimmed without encoding hold fewer frames than they count, but end when they should.
             promised = ((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base - self._start
-            if "mp4" not in container.format.name or not stream.duration or self._end < promised - allowed:
+            reached = self._end(stream.index)
+            if "mp4" not in container.format.name or not stream.duration or reached < promised - allowed:
                 return f"its header promises {self.length} frames and it holds {self._packets}"
         elif container.format.name == "gif" and Path(container.name).is_file():
             with open(container.name, "rb") as file:
@@ -407,10 +414,10 @@ class Decoder:
             tag = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
             if tag:
                 promised = (int(tag[1]) * 60 + int(tag[2])) * 60 + Fraction(tag[3])
-                reached = self._end + self._start
+                reached = self._end(stream.index) + self._start
             else:
                 promised = Fraction(container.duration or 0, av.time_base)
-                reached = max(self._end, self._others_end) + self._start
+                reached = self._end(*self._ends) + self._start
                 allowed += len(container.streams) > 1 and Fraction(1, 10)
             if reached < promised - allowed:
                 return f"its header promises {float(promised):.2f} s and it holds {float(reached):.2f} s"

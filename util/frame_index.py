@@ -51,7 +51,7 @@ class FrameIndex:
 
     def __init__(self, times, numbers, packets, decoder, decoded):
         self.times, self.numbers, self.decoded, self.cut = times, numbers, decoded, decoder.cut
-        self.seconds = np.array([float(decoder.seconds(time)) for time in times.tolist()])
+        self.seconds = (times - float(decoder.seconds(0) / -decoder.time_base)) * float(decoder.time_base)
         self.packet_times = np.array(packets.times, np.int64)
         self.packet_sizes = np.array(packets.sizes, np.int32)
         self.beginning = packets.beginning
