@@ -369,7 +369,8 @@ class Decoder:
                     # A frame may be stored behind those that are shown after it, and so behind the cut.
                     for _ in range(round(wait * self.rate) - 1 - (len(self.lost) - lost)):
                         self._lose_frame()
-                self._longest_wait = max(self._longest_wait, wait)
+                if len(self.lost) == lost:
+                    self._longest_wait = max(self._longest_wait, wait)
             number = self._number
             self._last_time = time
             duration = frame.duration or round(1 / (Fraction(self.rate) * self.time_base))
