@@ -38,6 +38,7 @@ def open_frames(paths, masks=(), *, start=None, end=None, threads=None):
         first      the name of the first frame
         notices    what the user should know, one sentence each; more may come with the frames
         complete   False as soon as a frame is known to be missing
+        seekable() the same frames in any order, a `util.seekable.SeekableFrames`
     Raises InputError if nothing can be read.
     """
     listed, notices = len(paths) > 1, []
