@@ -110,3 +110,25 @@ def test_a_stream_cannot_be_tracked_backwards(inputs, tiny_checkpoint, tmp_path,
     error = capsys.readouterr().err
     assert "a.h264: its frames can only be read in their order, since not every frame has a time" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_run_backwards_goes_on(inputs, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(track, "KEEP_SECONDS", 0)
+    options = [inputs / "clip.mp4", inputs / "last.png", "--backward", "--model", tiny_checkpoint, "--output"]
+    assert run(*options, tmp_path / "whole") == 0
+    step, calls = InferenceCore.step, []
+
+    def interrupted(self, *arguments, **given):
+        calls.append(0)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InferenceCore, "step", interrupted)
+        assert run(*options, tmp_path / "part") == 130
+    assert run(*options, tmp_path / "part", "--resume") == 0
+    for name in (*(f"masks/{number:05d}.png" for number in range(COUNT)), "overlay.mp4"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    frames = [json.loads((tmp_path / name / "summary.json").read_text())["frames"] for name in ("part", "whole")]
+    assert frames[0] == frames[1] and len(frames[0]) == COUNT
