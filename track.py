@@ -17,6 +17,9 @@ lost, give masks of later frames, too: a folder of PNGs named after their frames
 gives the only object of a mask an id. FRAME is a frame's name, or the number in it; frames of a video file, and those
 with more than a number in their names, are counted from 0. The output for a frame with a mask is this mask.
 
+With --both-ways, objects are tracked from their masks to the beginning and to the end, and between two masks from both;
+the two results are merged.
+
 With --backward, objects are tracked towards the beginning of the video, from the last frame that has a mask; a mask
 without FRAME is then that of the last frame. The overlay shows the frames in their order, and is drawn at the end.
 This needs a file or images, whose frames can be read in any order.
@@ -49,6 +52,7 @@ from evaluation.measures import jaccard
 from exporting.run import check_formats, export_folder, export_targets, list_exports, refuse_targets
 from inference_core import InferenceCore, open_network, track_frames
 from inference_core.annotations import find_masks, list_given_files
+from inference_core.both_ways import track_both_ways
 from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects
 from model.checkpoint import preset_name
@@ -91,7 +95,7 @@ def main(args):
         print(f"reading up to {job.start}", file=sys.stderr)
     frames = open_frames(job.video, list_given_files(job.mask or []), start=job.start, end=job.end,
                          threads=tracking.threads)
-    seekable = frames.seekable() if job.backward else None
+    seekable = frames.seekable() if job.backward or job.both_ways else None
     last = next(seekable.backwards()) if job.backward else None
     if not job.mask:
         frame, name = (last, "last.png") if job.backward else (next(iter(frames)), "first.png")
@@ -139,8 +143,11 @@ def _video_settings(args):
         raise InputError("--mask needs a --video, too; neither of them runs the built-in example")
     if args.example and job.video:
         raise InputError("--example renders its own video and mask; leave out --video and --mask")
-    if not job.video and (job.start or job.end or job.backward):
-        raise InputError("--start, --end and --backward need a --video")
+    if not job.video and (job.start or job.end or job.backward or job.both_ways):
+        raise InputError("--start, --end, --backward and --both-ways need a --video")
+    if job.both_ways and (job.backward or job.resume):
+        raise InputError(f"--both-ways goes {'backwards, too' if job.backward else 'through the video twice'}; leave "
+                         f"out {'--backward' if job.backward else '--resume'}")
     return job
 
 
@@ -184,7 +191,7 @@ def run_example(tracking, job):
 def track(tracking, job, network, frames, masks, folder, seekable=None):
     """Track the objects of `masks` (find_masks) through `frames` (open_frames) and write all into `folder`.
 
-    seekable: these frames as SeekableFrames, to track them backwards; None: forwards.
+    seekable: these frames as SeekableFrames, to track them backwards or both ways; None: forwards.
     tracking, job: the TrackingSettings and VideoSettings of util.hyper_para. Raises InputError if a frame cannot be
     used or a file cannot be written; finished masks stay.
     """
@@ -197,27 +204,37 @@ def track(tracking, job, network, frames, masks, folder, seekable=None):
                          overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads,
                          run=describe_inputs(header, job, masks), resume=job.resume, draw_later=seekable is not None)
     length, reading = frames.length, iter(frames)
-    if seekable is not None:
-        length, reading = _read_backwards(seekable, masks)
+    positions = [_find_position(seekable, *given) for given in masks.items()] if job.both_ways else []
+    if job.both_ways:
+        # Frames between masks are tracked twice.
+        length = len(seekable) + max(positions) - min(positions) + 1
+    elif job.backward:
+        last = _find_position(seekable, *next(iter(masks.items())))
+        length, reading = last + 1, seekable.backwards(last)
     told = tell(frames.notices)
 
     # Masks are read when their frames come.
-    waiting = dict(masks)
+    waiting = {} if job.both_ways else dict(masks)
 
     def mask_of(name, image):
         return name_objects(waiting.pop(name).read(frames.size)) if name in waiting else None
 
     # Track frame by frame. Writing happens in threads.
     network_time, whole_time = Latencies(), Latencies()
-    cuts, shots = CutFinder(), []
+    cuts, shots, before = CutFinder(), [], None
     bar = progress_bar(length, "tracking")
     try:
         with output:
             start = lap = kept = time.perf_counter()
             if job.resume:
                 shots += take_over(core, output, reading, waiting, cuts, bar)
-            for frame in track_frames(core, reading, mask_of, cuts=cuts, across_cuts=job.across_cuts,
-                                      started=output.finished > 0):
+            if job.both_ways:
+                tracked = track_both_ways(core, seekable, masks, folder, make_cuts=CutFinder,
+                                          across_cuts=job.across_cuts, kept=bar.increment)
+            else:
+                tracked = track_frames(core, reading, mask_of, cuts=cuts, across_cuts=job.across_cuts,
+                                       started=output.finished > 0)
+            for frame in tracked:
                 confidence = totals = scores = None
                 if frame.ids is not None:
                     network_time.add(frame.seconds)
@@ -226,11 +243,14 @@ def track(tracking, job, network, frames, masks, folder, seekable=None):
                     if output.scores:
                         scores = (frame.probabilities * 255).round().byte().cpu().numpy()
                 output.add(frame, confidence, totals, scores)
-                shots += [frame.name] if frame.cut else []
+                if frame.cut:
+                    back = seekable is not None and seekable.position(before) > seekable.position(frame.name)
+                    shots.append(before if back else frame.name)
+                before = frame.name
                 now = time.perf_counter()
                 whole_time.add(now - lap)
                 lap = now
-                if now - kept >= KEEP_SECONDS:
+                if now - kept >= KEEP_SECONDS and not job.both_ways:
                     output.keep(core.state())
                     kept = now
                 bar.increment()
@@ -267,18 +287,13 @@ def track(tracking, job, network, frames, masks, folder, seekable=None):
                          f"be tracked, from {first} on")
 
 
-def _read_backwards(seekable, masks):
-    """How many frames there are from the first of `masks` to the beginning of the video, and these frames.
-
-    Raises InputError if there is no such frame.
-    """
-    name, mask = next(iter(masks.items()))
+def _find_position(seekable, name, mask):
+    """The position of the frame of this name. Raises InputError, naming its mask, if there is no such frame."""
     try:
-        position = seekable.position(name)
+        return seekable.position(name)
     except KeyError:
         raise InputError(f"{mask}: no frame {name} can be tracked; the last is "
                          f"{seekable.name(len(seekable) - 1)}") from None
-    return position + 1, seekable.backwards(position)
 
 
 def take_over(core, output, reading, waiting, cuts, bar):
@@ -315,6 +330,7 @@ def describe_run(tracking, job, network, frames, masks, size):
         "start": job.start,
         "end": job.end,
         "backward": job.backward,
+        "both_ways": job.both_ways,
         "width": frames.size[0],
         "height": frames.size[1],
         "frame_rate": float(frames.rate),
@@ -334,7 +350,7 @@ def _identify_video(job):
     if any(is_stream(video) for video in job.video):
         return None
     return {"files": [str(Path(video).resolve()) for video in job.video], "start": job.start, "end": job.end,
-            **({"backward": True} if job.backward else {})}
+            **({"backward": True} if job.backward else {}), **({"both_ways": True} if job.both_ways else {})}
 
 
 def _add_what_is_finished(error, output):

@@ -75,7 +75,8 @@ def name_objects(ids):
 
 
 def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted: Callable | None = None, *,
-                 cuts: CutFinder | None = None, across_cuts: bool = False, started: bool = False):
+                 cuts: CutFinder | None = None, across_cuts: bool = False, started: bool = False,
+                 number: Callable | None = None):
     """Track objects through the frames of one video, and yield a TrackedFrame for each.
 
     core: it should be new, `reset`, or restored to the state before the first of these frames.
@@ -86,6 +87,7 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
         not need the frame either, nothing is computed.
     cuts: finds the frames with which a new shot begins. There all objects end that have no mask in this frame, unless
         across_cuts.
+    number: number(name) is a frame's index in the video, where they do not come in their order from 0.
     started: objects were tracked before these frames, so every frame has ids, even if no object is left.
 
     Raises what `frames`, `masks` and `core.step` raise, after the frames before it were yielded.
@@ -98,7 +100,8 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
         cut = cuts is not None and cuts.is_cut(image)
         if cut and not across_cuts:
             core.delete_objects(core.objects)
-        prob = core.step(image, mask, objects, end=last, needs_output=needed)
+        index = None if number is None else number(name)
+        prob = core.step(image, mask, objects, frame=index, end=last, needs_output=needed)
         ids = None
         started = started or bool(core.objects)
         if prob is not None and started:

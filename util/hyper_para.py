@@ -249,6 +249,8 @@ class VideoSettings:
     end: str | None = option(None, "last frame to track, see --start (default: the video's last)", metavar="POSITION")
     backward: bool = option(False, "track towards the beginning, from the last frame that has a mask; a mask without "
                                    "FRAME is that of the last frame (default: towards the end)")
+    both_ways: bool = option(False, "track from the given masks to both ends of the video, and frames between two "
+                                    "masks from both (default: towards the end)")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
     overwrite: bool = option(False, "replace the results of another video, or of another part of it (default: refuse)")
     resume: bool = option(False, "go on where an interrupted run of the same command stopped (default: begin with the "
