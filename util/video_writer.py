@@ -121,12 +121,12 @@ class VideoWriter:
         if any(self._padding):
             image = np.pad(image, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(image, format="rgb24" if image.shape[2] == 3 else "rgba")
-        # In one thread: where lines are not padded, FFmpeg writes beyond their ends, which in several threads destroys
-        # the beginning of another thread's first line.
+        # Converted by several threads, some formats come out differently from time to time.
         frame = frame.reformat(format=self._encoding.pixel_format, dst_colorspace=self._matrix,
                                dst_color_range=2 if self._look.full_range else 1, threads=1)
-        # ProRes takes these from the frame. Given to `reformat`, they would change the colours.
-        frame.color_primaries, frame.color_trc = self._look.primaries, self._look.transfer
+        if hasattr(frame, "color_primaries"):
+            # ProRes takes these from the frame. Older versions of PyAV do not know them.
+            frame.color_primaries, frame.color_trc = self._look.primaries, self._look.transfer
         self.write_encoded(frame, time)
 
     def write_encoded(self, frame, time=None):
