@@ -11,6 +11,7 @@ from tests.exporting.conftest import LOOK, SIZE, TIMES, export, iou, write_summa
 from tests.util.test_decoding import QUARTER, rotated
 from util.image_io import write_mask, write_scores
 from util.video import open_frames
+from util.video_writer import PRORES_4444, VideoWriter
 
 FORMATS = ("mattes", "matte-video", "prores", "webm-alpha", "cutout-png", "gif")
 
@@ -84,6 +85,19 @@ def test_prores_keeps_opacity_colours_and_times(exports, inputs, images):
         assert np.array_equal(picture[..., 3] > 127, ids > 0) and set(np.unique(picture[..., 3])) <= {0, 255}
         if ids.any():
             assert np.abs(picture[..., :3].astype(int) - image)[ids > 0].mean() < 3
+
+
+def test_prores_is_exact_at_widths_that_ffmpeg_s_threads_damage(tmp_path):
+    """At a width like 120, converting colours in several threads destroys the first pixels of some lines."""
+    image = np.full((160, 120, 4), 90, np.uint8)
+    image[..., 3] = np.arange(160)[:, None] // 2 % 2 * 255
+    writer = VideoWriter(tmp_path / "a.mov", (120, 160), 25, encoding=PRORES_4444)
+    for _ in range(40):
+        writer.write(image)
+    writer.close()
+    for frame in decode(tmp_path / "a.mov"):
+        plane = np.frombuffer(bytes(frame.planes[3]), np.uint16).reshape(160, -1)[:, :120]
+        assert np.array_equal(plane > 2000, image[..., 3] > 0)
 
 
 def test_webm_has_opacity_for_the_decoders_that_know_it(exports, inputs, images):
