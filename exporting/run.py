@@ -1,14 +1,13 @@
 """Export masks: one pass over a video's masks and frames for all formats."""
 
 import contextlib
-import json
 import shutil
 from pathlib import Path
 
 from exporting.formats import FORMATS
 from exporting.masked_video import MANIFEST, MaskedVideo, find_sources, read_names
 from util.errors import InputError
-from util.files import lock_folder, read_text, write_json
+from util.files import flush, lock_folder, read_json, read_text, write_json, write_text
 from util.notices import tell
 from util.pipeline import prefetch
 from util.progress import progress_bar
@@ -48,6 +47,11 @@ def refuse_targets(output, settings):
             raise InputError(f"{path}: not written by an export; choose another --output")
         if path.exists() and not settings.overwrite:
             raise InputError(f"{path}: is there already; choose another --output, or replace it with --overwrite")
+        if path.is_dir():
+            others = sorted(set(_list_files(path)) - set(_read_listing(path)))
+            if others:
+                raise InputError(f"{path / others[0]}: not written by an export; move it away, or choose another "
+                                 "--output")
 
 
 def export_targets(output, names):
@@ -116,15 +120,47 @@ def _move(source, formats, temporary, output):
     # Before: after a kill in between, the next run still knows what it may replace.
     write_json(output / MANIFEST, {**_read_manifest(output), **{target: str(source.masks) for target in targets}})
     for target in targets:
-        path = output / target
+        path, new = output / target, temporary / target
+        if new.is_dir():
+            files = _list_files(new)
+            flush(new / file for file in files)
+        else:
+            flush([new])
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        (temporary / target).replace(path)
+            _remove_folder(path)
+        if new.is_dir():
+            write_text(_listing_of(path), "".join(f"{file}\n" for file in files))
+        new.replace(path)
+
+
+def _list_files(folder):
+    """The files in a folder and the folders in it, as paths from it."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return [str(path.relative_to(folder)) for path in paths]
+
+
+def _listing_of(folder):
+    """The file beside an export that is a folder that lists its files, one a line."""
+    return folder.with_name(f".{folder.name}.files")
+
+
+def _read_listing(folder):
+    listing = _listing_of(folder)
+    return read_text(listing).splitlines() if listing.exists() else []
+
+
+def _remove_folder(folder):
+    """Remove an earlier export that is a folder: the files that it has listed, and the folders that are then empty."""
+    for name in _read_listing(folder):
+        (folder / name).unlink(missing_ok=True)
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        path.rmdir()
+    folder.rmdir()
 
 
 def _read_manifest(output):
     """{target: the folder of masks it was made from} of the exports in a folder."""
     try:
-        return dict(json.loads(read_text(output / MANIFEST)))
+        return dict(read_json(output / MANIFEST))
     except (InputError, ValueError, TypeError):
         return {}

@@ -124,9 +124,8 @@ class VideoWriter:
         # Converted by several threads, some formats come out differently from time to time.
         frame = frame.reformat(format=self._encoding.pixel_format, dst_colorspace=self._matrix,
                                dst_color_range=2 if self._look.full_range else 1, threads=1)
-        if hasattr(frame, "color_primaries"):
-            # ProRes takes these from the frame. Older versions of PyAV do not know them.
-            frame.color_primaries, frame.color_trc = self._look.primaries, self._look.transfer
+        # ProRes takes these from the frame.
+        frame.color_primaries, frame.color_trc = self._look.primaries, self._look.transfer
         self.write_encoded(frame, time)
 
     def write_encoded(self, frame, time=None):

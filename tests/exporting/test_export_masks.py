@@ -212,6 +212,10 @@ def test_earlier_exports_and_files_of_others(inputs, tmp_path, capsys):
     assert refused(capsys, "coco.json", "--overwrite")
     assert export(*command, "--overwrite", "--objects", "3") == 0
     assert (tmp_path / "a" / "coco.json").read_bytes() != before
+    (tmp_path / "a" / "masks" / "mine.txt").write_text("mine")
+    capsys.readouterr()
+    assert export(*command, "--overwrite") == 2
+    assert refused(capsys, "mine.txt: not written by an export")
     (tmp_path / "b" / "masks").mkdir(parents=True)
     (tmp_path / "b" / "masks" / "mine.png").write_text("mine")
     capsys.readouterr()
