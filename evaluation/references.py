@@ -5,10 +5,13 @@
 The masks are those of the first frame alone; of the first and the middle one; of the first and the last one; of all
 three. They are given before tracking begins, the first frame's at last. Scored are the frames in between, and always
 the same: all but these three. Where an object is not in such a frame, the nearest frame with all objects is taken.
+With --both-ways, videos are tracked as `track.py --both-ways` does it.
 """
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -18,10 +21,13 @@ from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.measures import boundary_f, jaccard
 from evaluation.tables import print_table
 from inference_core import InferenceCore, open_network
+from inference_core.both_ways import track_both_ways
+from util.cuts import CutFinder
 from util.errors import run_script
 from util.hyper_para import DAVIS_FOLDER, OptionParser, TrackingSettings, settings_from
 from util.image_io import read_image, read_mask
 from util.progress import progress_bar
+from util.video import ImageFrames
 
 GIVEN = {"first": (), "first, middle": (0.5,), "first, last": (1,), "all three": (0.5, 1)}
 """{name: where the frames lie whose masks are given besides the first one's, 1 is the last frame}."""
@@ -30,6 +36,8 @@ GIVEN = {"first": (), "first, middle": (0.5,), "first, last": (1,), "all three":
 def get_args_parser():
     parser = OptionParser("references.py", __doc__)
     parser.add_argument("--davis-path", required=True, metavar="FOLDER", help=DAVIS_FOLDER)
+    parser.add_argument("--both-ways", action="store_true",
+                        help="track between two masks from both (default: towards the end)")
     parser.add_settings(TrackingSettings, "tracking")
     return parser
 
@@ -43,7 +51,7 @@ def main(args):
     for video in videos:
         found = {}
         for name, shares in GIVEN.items():
-            objects = score_video(core, video, shares)
+            objects = score_video(core, video, shares, args.both_ways)
             scores[name] += objects
             found[name] = f"{np.mean(objects):.1f}"
             bar.increment()
@@ -53,7 +61,7 @@ def main(args):
     print_table(["video", *GIVEN], rows)
 
 
-def score_video(core, video, shares):
+def score_video(core, video, shares, both_ways=False):
     """Return [J&F in percent] with one mean for each object. shares: as in GIVEN."""
     folder = next(iter(video.masks.values())).parent
     truth = [read_mask(folder / f"{frame.stem}.png") for frame in video.frames]
@@ -64,19 +72,42 @@ def score_video(core, video, shares):
         return min(whole, key=lambda index: abs(index - round(share * (len(truth) - 1))))
 
     core.reset()
-    given = {0, *map(find_frame, shares)}
-    for index in sorted(given - {0}, reverse=True):
-        core.step(read_image(video.frames[index]), truth[index], objects, frame=index)
+    given = {index: truth[index] * np.isin(truth[index], objects) for index in (0, *map(find_frame, shares))}
     not_scored = {0, find_frame(0.5), find_frame(1), len(truth) - 1}
     scores = []
-    for index, file in enumerate(video.frames):
-        mask = (truth[index], objects) if index in given else ()
-        prob = core.step(read_image(file), *mask, frame=index, needs_output=index not in not_scored)
+    for index, ids in (track_from_both if both_ways else track_forwards)(core, video.frames, given, not_scored):
         if index not in not_scored:
-            ids = core.to_mask(prob).cpu().numpy()
             pairs = [(truth[index] == object_id, ids == object_id) for object_id in objects]
             scores.append([50 * (jaccard(*pair) + boundary_f(*pair)) for pair in pairs])
     return np.mean(scores, axis=0).tolist()
+
+
+def track_forwards(core, files, given, not_needed):
+    """Yield (index, ids) of all frames but those that are not needed. given: {index: ids}, given before all others."""
+    for index in sorted(set(given) - {0}, reverse=True):
+        core.step(read_image(files[index]), given[index], frame=index)
+    for index, file in enumerate(files):
+        prob = core.step(read_image(file), given.get(index), frame=index, needs_output=index not in not_needed)
+        if index not in not_needed:
+            yield index, core.to_mask(prob).cpu().numpy()
+
+
+def track_from_both(core, files, given, not_needed):
+    """Yield (index, ids) of all frames, not in their order; otherwise like `track_forwards`."""
+    frames = ImageFrames(files).seekable()
+    masks = {frames.name(index): TrueMask(ids) for index, ids in given.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for frame in track_both_ways(core, frames, masks, Path(folder), make_cuts=CutFinder, across_cuts=True):
+            yield frames.position(frame.name), frame.ids
+
+
+class TrueMask(NamedTuple):
+    """A mask as `track_both_ways` takes it."""
+
+    ids: np.ndarray
+
+    def read(self, size):
+        return self.ids
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ OPTIONS = {
     "evaluation/baselines.py": "--method --davis-path --split --output --overwrite",
     "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
                              "--ignore-extra-ids",
-    "evaluation/references.py": f"--davis-path {TRACKING}",
+    "evaluation/references.py": f"--davis-path --both-ways {TRACKING}",
     "evaluation/quality.py": f"--davis-path --video-root {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
     "evaluation/seek_speed.py": "--folder --rounds",

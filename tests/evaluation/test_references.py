@@ -5,9 +5,10 @@ from inference_core import InferenceCore
 from tests.trees import davis_tree
 
 
-def test_a_table_with_a_column_for_each_set_of_references(clip, tiny_checkpoint, tmp_path, run):
+@pytest.mark.parametrize("options", [(), ("--both-ways",)])
+def test_a_table_with_a_column_for_each_set_of_references(clip, tiny_checkpoint, tmp_path, run, options):
     tree = davis_tree(tmp_path, clip, length=7) / "trainval"
-    code, out, err = run("references", "--davis_path", tree, "--model", tiny_checkpoint)
+    code, out, err = run("references", "--davis_path", tree, "--model", tiny_checkpoint, *options)
     assert code == 0, err
     header, *rows = out.splitlines()
     assert all(name in header for name in references.GIVEN)
