@@ -16,6 +16,7 @@ def map_in_processes(function, items, processes, method, initializer):
     system does when memory runs short.
     """
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context(method), initializer)
+    started = pool._processes
     try:
         yield from pool.map(function, items)
     except BrokenProcessPool:
@@ -23,3 +24,7 @@ def map_in_processes(function, items, processes, method, initializer):
                          "runs short") from None
     finally:
         pool.shutdown(cancel_futures=True)
+        # A process that was started while another one was killed is forgotten by the pool, and would wait for ever.
+        for process in list(started.values()):
+            process.kill()
+            process.join()
