@@ -1,5 +1,6 @@
 """Decode a video file, a camera or a stream with FFmpeg, as far as it can be decoded, and find out what is missing."""
 
+import contextlib
 import heapq
 import itertools
 import re
@@ -88,6 +89,14 @@ def find_stream(container, title):
     return stream
 
 
+def demux(container):
+    """Yield the packets of all streams of a container."""
+    # PyAV ends with an empty packet for each stream, and fails there if more streams appeared on the way, as they do
+    # in damaged FLV files.
+    with contextlib.suppress(IndexError):
+        yield from container.demux()
+
+
 def _camera(text):
     """What `av.open` takes for a camera: (file, keyword arguments)."""
     name = text.removeprefix("camera:")
@@ -143,8 +152,7 @@ class PacketsFrom:
         return False
 
     def _demux(self):
-        # Of all streams: which ones there are may change on the way.
-        return (packet for packet in self._container.demux() if packet.stream is self._stream)
+        return (packet for packet in demux(self._container) if packet.stream is self._stream)
 
     def __iter__(self):
         first, self._waiting = self._waiting, None
@@ -306,7 +314,7 @@ class Decoder:
         failures = 0
         while failures < MOST_READ_ERRORS:
             try:
-                for packet in self._packets_from or self._container.demux():
+                for packet in self._packets_from or demux(self._container):
                     self._note_end(packet)
                     if packet.stream is not self._stream:
                         continue

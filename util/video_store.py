@@ -2,7 +2,7 @@
 
 import contextlib
 
-from util.decoding import Decoder, PacketsFrom, SeekError, find_stream, open_container
+from util.decoding import Decoder, PacketsFrom, SeekError, demux, find_stream, open_container
 from util.errors import InputError
 from util.pyav import av
 
@@ -67,7 +67,7 @@ class VideoStore:
 
     def _load_quickly(self, first, last, point):
         """{position: av.VideoFrame}; None if anything is not as it should be."""
-        if point in self._spoilt:
+        if point in self._spoilt or any(first <= self._index.first_position(other) <= last for other in self._spoilt):
             return None
         try:
             if self._quick is None or not _reaches(self._quick, self._index, first, point):
@@ -131,7 +131,8 @@ class StrictInput:
             self.context.thread_count = threads
         self.context.options = {"err_detect": "explode"}
         # What only the beginning of a file says (the encoder that made it, for example) stays known.
-        first = next((packet for packet in self.container.demux(self.stream) if packet.size), None)
+        first = next((packet for packet in demux(self.container)
+                      if packet.stream is self.stream and packet.size), None)
         if first is not None:
             with contextlib.suppress(av.error.FFmpegError):
                 self.context.decode(first)
