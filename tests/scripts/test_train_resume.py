@@ -131,9 +131,30 @@ def test_a_signal_to_end_saves_and_ends(number, images, tmp_path, monkeypatch):
         return forward(self, *arguments)
 
     monkeypatch.setattr(TrainingStep, "forward", terminated)
-    assert run("--stage", 0, "--static_root", images, "--id", "t", "--iterations", 20, "--out_root", tmp_path,
-               "--save_interval", 100) == 128 + number
+    # Under nohup SIGHUP is ignored, and then it stays so.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        assert run("--stage", 0, "--static_root", images, "--id", "t", "--iterations", 20, "--out_root", tmp_path,
+                   "--save_interval", 100) == 128 + number
+    finally:
+        signal.signal(number, before)
     assert (folder_of(tmp_path, "t") / "model_3_checkpoint.pth").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_under_nohup_the_end_of_a_session_ends_no_training(images, tmp_path, monkeypatch):
+    forward = TrainingStep.forward
+
+    def hang_up(self, *arguments):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(TrainingStep, "forward", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run("--stage", 0, "--static_root", images, "--iterations", 2) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
