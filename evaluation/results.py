@@ -27,6 +27,7 @@ from util.files import (
     read_text,
     refuse_special_file,
     remove_files,
+    remove_leftovers,
     write_json,
     write_text,
 )
@@ -82,6 +83,8 @@ class Results:
                 raise InputError(f"{self.output}: {change}; choose another --output, or --overwrite")
             if change:
                 self._forget(video)
+        for path in (self._speed, self._archive):
+            remove_leftovers(path.parent, path.name)
 
     def _check_folder(self, folder, record):
         """Raise InputError if a video's results cannot be written into a folder without touching what is not ours."""

@@ -278,10 +278,14 @@ def lock_folder(folder, alone=True, together=False, cure="choose another --outpu
             os.close(descriptor)
 
 
-def remove_leftovers(folder):
-    """Remove the temporary files that killed runs left in a folder. Links are removed, not followed."""
+def remove_leftovers(folder, name=""):
+    """Remove the temporary files that killed runs left in a folder. Links are removed, not followed.
+
+    name: only those of the file of this name.
+    """
+    begin = f".{name[:SHOWN_OF_NAME]}." if name else "."
     for path in Path(folder).iterdir():
-        if _LEFTOVER.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
+        if _LEFTOVER.fullmatch(path.name) and path.name.startswith(begin) and (path.is_symlink() or path.is_file()):
             path.unlink()
 
 

@@ -140,8 +140,11 @@ def record_flushes(log, cut_after=None):
         note("flush", state.st_ino, state.st_size)
 
     def note_name(source, target, **options):
+        new = not os.path.lexists(target)
         replace(source, target, **options)
-        note("name", os.stat(target).st_ino, os.stat(os.path.dirname(target) or ".").st_ino)
+        if new:
+            # Of a file that takes the place of another, one of the two is there in any case.
+            note("name", os.stat(target).st_ino, os.stat(os.path.dirname(target) or ".").st_ino)
         count[0] += 1
         if count[0] == cut_after:
             os.kill(os.getpid(), signal.SIGKILL)
