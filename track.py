@@ -229,8 +229,8 @@ def track(tracking, job, network, frames, masks, folder, seekable=None):
             if job.resume:
                 shots += take_over(core, output, reading, waiting, cuts, bar)
             if job.both_ways:
-                tracked = track_both_ways(core, seekable, masks, folder, make_cuts=CutFinder,
-                                          across_cuts=job.across_cuts, kept=bar.increment)
+                tracked = track_both_ways(core, seekable, masks, folder, across_cuts=job.across_cuts,
+                                          kept=bar.increment)
             else:
                 tracked = track_frames(core, reading, mask_of, cuts=cuts, across_cuts=job.across_cuts,
                                        started=output.finished > 0)

@@ -22,7 +22,6 @@ from evaluation.measures import boundary_f, jaccard
 from evaluation.tables import print_table
 from inference_core import InferenceCore, open_network
 from inference_core.both_ways import track_both_ways
-from util.cuts import CutFinder
 from util.errors import run_script
 from util.hyper_para import DAVIS_FOLDER, OptionParser, TrackingSettings, settings_from
 from util.image_io import read_image, read_mask
@@ -97,7 +96,7 @@ def track_from_both(core, files, given, not_needed):
     frames = ImageFrames(files).seekable()
     masks = {frames.name(index): TrueMask(ids) for index, ids in given.items()}
     with tempfile.TemporaryDirectory() as folder:
-        for frame in track_both_ways(core, frames, masks, Path(folder), make_cuts=CutFinder, across_cuts=True):
+        for frame in track_both_ways(core, frames, masks, Path(folder), across_cuts=True):
             yield frames.position(frame.name), frame.ids
 
 

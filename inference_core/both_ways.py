@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from inference_core.tracking import name_objects, track_frames
+from util.cuts import CutFinder
 from util.files import name_errors
 
 
-def track_both_ways(core, frames, masks, folder, *, make_cuts, across_cuts=False, kept=lambda: None):
+def track_both_ways(core, frames, masks, folder, *, across_cuts=False, kept=lambda: None):
     """Track objects from the frames whose masks are given to both ends of the video; yield a TrackedFrame for each.
 
     First come the frames after the last given mask, in order; then, from the last mask on, all others in reverse
@@ -17,8 +18,8 @@ def track_both_ways(core, frames, masks, folder, *, make_cuts, across_cuts=False
 
     core: it should be new or `reset`. frames: SeekableFrames. masks: {frame's name: mask}, at least one; `mask.read`
     returns its ids, uint8 H×W. folder: what forward tracking finds between masks is kept in a folder BOTH_WAYS in it,
-    on disk, until the end. make_cuts: makes a CutFinder. across_cuts: as for `track_frames`. kept:
-    is called after each frame of forward tracking that is not yielded yet.
+    on disk, until the end. across_cuts: as for `track_frames`. kept: is called after each frame of forward tracking
+    that is not yielded yet.
 
     Raises InputError for masks and frames that cannot be used.
     """
@@ -28,7 +29,7 @@ def track_both_ways(core, frames, masks, folder, *, make_cuts, across_cuts=False
     forward.mkdir(parents=True)
     options = {"across_cuts": across_cuts, "number": frames.position}
     try:
-        for frame in track_frames(core, frames.forwards(plan.first), plan.mask_of(1), cuts=make_cuts(), **options):
+        for frame in track_frames(core, frames.forwards(plan.first), plan.mask_of(1), cuts=CutFinder(), **options):
             position = frames.position(frame.name)
             if position > plan.last:
                 yield frame
@@ -39,7 +40,7 @@ def track_both_ways(core, frames, masks, folder, *, make_cuts, across_cuts=False
                                         prob=(frame.probabilities * 255).round().byte().cpu().numpy())
             kept()
         core.reset()
-        for frame in track_frames(core, frames.backwards(plan.last), plan.mask_of(-1), cuts=make_cuts(), **options):
+        for frame in track_frames(core, frames.backwards(plan.last), plan.mask_of(-1), cuts=CutFinder(), **options):
             position = frames.position(frame.name)
             file = forward / f"{position}.npz"
             if file.exists():
