@@ -35,6 +35,12 @@ SMALLEST = 150
 UNION = 0.15
 """Share of the samples whose object is two objects of the image together."""
 
+WHOLE = 0.4
+"""Share of the samples whose object is all objects of the image, if they are of one piece: a person, not the shirt."""
+
+LARGEST_WHOLE = 0.7
+"""All objects of an image together are no object if they fill more than this share of it."""
+
 STARTS = {"click": 0.6, "clicks": 0.12, "stroke": 0.08, "box": 0.1, "mask": 0.1}
 """How samples start: {what the user gave: share}. A mask comes with the click that corrects it most."""
 
@@ -132,10 +138,20 @@ def _choose_object(rng, ids):
     chosen = [object_id for object_id, count in counts.items() if count >= SMALLEST] or list(counts)
     truth = np.where(ids == VOID, VOID, 0).astype(np.uint8)
     if chosen:
+        if len(chosen) > 1 and rng.random() < WHOLE and _is_whole(ids):
+            truth[(ids > 0) & (ids < VOID)] = 1
+            return truth
         share = np.sqrt([counts[object_id] for object_id in chosen])
         several = 2 if len(chosen) > 1 and rng.random() < UNION else 1
         truth[np.isin(ids, rng.choice(chosen, several, replace=False, p=share / share.sum()))] = 1
     return truth
+
+
+def _is_whole(ids):
+    """Return whether all objects of a mask, uint8 H×W, together are one object: nearly all of it in one piece."""
+    inside = ((ids > 0) & (ids < VOID)).view(np.uint8)
+    areas = cv2.connectedComponentsWithStats(cv2.dilate(inside, np.ones((3, 3), np.uint8)))[2][1:, cv2.CC_STAT_AREA]
+    return inside.mean() < LARGEST_WHOLE and areas.max() > 0.9 * areas.sum()
 
 
 def make_start(rng, truth):
