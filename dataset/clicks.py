@@ -32,10 +32,10 @@ FRAME_STEP = 10
 SMALLEST = 150
 """Objects of fewer pixels than this are not learnt from, if the image has larger ones."""
 
-UNION = 0.15
+UNION = 0.08
 """Share of the samples whose object is two objects of the image together."""
 
-WHOLE = 0.4
+WHOLE = 0.2
 """Share of the samples whose object is all objects of the image, if they are of one piece: a person, not the shirt."""
 
 LARGEST_WHOLE = 0.7
