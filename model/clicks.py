@@ -134,6 +134,10 @@ class ClickNetwork(nn.Module):
         self.block4 = ResBlock(dim4, dim4)
         self.pred = conv3x3(dim4, 1)
 
+    @property
+    def device(self):
+        return self.pred.weight.device
+
     def encode_image(self, image, trunk=None):
         """Return the features (f16, f8, f4) of images B×3×H×W, uint8 RGB. trunk: run instead of the network's own."""
         return (trunk or self.key_encoder)(normalise(image).contiguous(memory_format=torch.channels_last))
