@@ -52,6 +52,7 @@ OPTIONS = {
     "evaluation/baselines.py": "--method --davis-path --split --output --overwrite",
     "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
                              "--ignore-extra-ids",
+    "evaluation/clicks.py": "--root --method --model --every --json",
     "evaluation/references.py": f"--davis-path {TRACKING}",
     "evaluation/quality.py": f"--davis-path --video-root {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
