@@ -42,7 +42,7 @@ STAGES = {
     1: {"data": "BL30K", "lr": 1e-5, "batch_size": 4, "iterations": 500000, "steps": [400000]},
     2: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 300000, "steps": [250000]},
     3: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 150000, "steps": [125000]},
-    "clicks": {"data": "images with objects", "lr": 5e-4, "batch_size": 16, "iterations": 10000, "steps": [8000]},
+    "clicks": {"data": "images with objects", "lr": 5e-4, "batch_size": 8, "iterations": 8000, "steps": [6000]},
 }
 """What a stage of training trains on, and its published recipe: the defaults of the options of the same names."""
 
