@@ -32,11 +32,14 @@ FRAME_STEP = 10
 SMALLEST = 150
 """Objects of fewer pixels than this are not learnt from, if the image has larger ones."""
 
-UNION = 0.08
+UNION = 0.03
 """Share of the samples whose object is two objects of the image together."""
 
 WHOLE = 0.2
-"""Share of the samples whose object is all objects of the image, if they are of one piece: a person, not the shirt."""
+"""Share of the samples whose object is all objects of the image, if they look like parts: a person, not the shirt."""
+
+FEWEST_PARTS = 4
+"""So many objects in one piece look like parts of a thing."""
 
 LARGEST_WHOLE = 0.7
 """All objects of an image together are no object if they fill more than this share of it."""
@@ -138,7 +141,7 @@ def _choose_object(rng, ids):
     chosen = [object_id for object_id, count in counts.items() if count >= SMALLEST] or list(counts)
     truth = np.where(ids == VOID, VOID, 0).astype(np.uint8)
     if chosen:
-        if len(chosen) > 1 and rng.random() < WHOLE and _is_whole(ids):
+        if len(counts) >= FEWEST_PARTS and rng.random() < WHOLE and _is_whole(ids):
             truth[(ids > 0) & (ids < VOID)] = 1
             return truth
         share = np.sqrt([counts[object_id] for object_id in chosen])

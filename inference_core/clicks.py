@@ -11,10 +11,10 @@ import torch
 from util.clicking import draw_box, draw_stroke, make_planes
 from util.errors import InputError
 
-WHOLE_SIDE = 448
+WHOLE_SIDE = 384
 """The longer side of the whole image, as the network sees it, in pixels."""
 
-ZOOM_SIDE = 384
+ZOOM_SIDE = 320
 """The longer side of a part of the image, as the network sees it, in pixels."""
 
 MARGIN = 1.4

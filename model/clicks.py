@@ -33,6 +33,9 @@ HINTS = 4
 KEY_DIM = 64
 """Channels in which positions are compared with those that were clicked."""
 
+REACH = 6
+"""Positions at stride 16 over which the nearness to a click falls to 1/e."""
+
 HEADS = 4
 """Heads of attention, in each block of it."""
 
@@ -111,6 +114,19 @@ class Likeness(nn.Module):
         return similarity.unsqueeze(1).masked_fill(~near, -1).amax(3).unflatten(2, features.shape[-2:])
 
 
+def nearness(clicked):
+    """Return exp(-d / REACH) for the distance d of each position to the nearest one that was clicked, 0 without any.
+
+    clicked: B×K×h×w, above 0 where a click is near. Returns B×K×h×w. Without this, the network takes long to learn that
+    what looks like the object elsewhere is another object.
+    """
+    height, width = clicked.shape[-2:]
+    rows, columns = torch.arange(height, device=clicked.device), torch.arange(width, device=clicked.device)
+    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1).float()
+    near = torch.exp(-torch.cdist(places, places) / REACH)
+    return near.masked_fill(clicked.flatten(2).unsqueeze(2) <= 0, 0).amax(3).unflatten(2, (height, width))
+
+
 class ClickNetwork(nn.Module):
     """The network; its weights are random until a checkpoint is loaded. `load_clicks` does both."""
 
@@ -125,7 +141,7 @@ class ClickNetwork(nn.Module):
         self.hint16 = nn.Conv2d(dim8, dim, kernel_size=3, stride=2, padding=1)
         self.norm16, self.norm8, self.norm4 = (ChannelNorm(each) for each in (f16_dim, f8_dim, f4_dim))
         self.likeness = Likeness(f16_dim)
-        self.skip16 = nn.Conv2d(f16_dim + 2, dim, kernel_size=1)
+        self.skip16 = nn.Conv2d(f16_dim + 4, dim, kernel_size=1)
         parts = (MixBlock, AttentionBlock, MixBlock) * config.blocks
         self.blocks = nn.Sequential(*(part(dim) for part in parts), ChannelNorm(dim))
         self.up8, self.skip8 = nn.Conv2d(dim, dim8, kernel_size=1), nn.Conv2d(f8_dim, dim8, kernel_size=1)
@@ -151,8 +167,9 @@ class ClickNetwork(nn.Module):
         h4 = self.hint4(hints)
         h8 = self.hint8(F.relu(h4))
         h16 = self.hint16(F.relu(h8))
-        alike = self.likeness(f16, F.max_pool2d(hints[:, :2], 16))
-        x = self.blocks(self.skip16(torch.cat([f16, alike.to(f16.dtype)], 1)) + h16)
+        clicked = F.max_pool2d(hints[:, :2], 16)
+        f16 = torch.cat([f16, self.likeness(f16, clicked).to(f16.dtype), nearness(clicked).to(f16.dtype)], 1)
+        x = self.blocks(self.skip16(f16) + h16)
         x = self.block8(_double(self.up8(x)) + self.skip8(f8) + h8)
         x = self.block4(_double(self.up4(F.relu(x))) + self.skip4(f4) + h4)
         return self.pred(F.relu(x))

@@ -8,7 +8,7 @@ import torch
 
 from model import load_clicks
 from model.click_step import ClickDraws, ClickStep, add_clicks, losses
-from model.clicks import CLICK_PRESETS, ClickNetwork
+from model.clicks import CLICK_PRESETS, REACH, ClickNetwork, nearness
 from model.losses import IGNORE
 from tests.trees import photograph
 from util.errors import InputError
@@ -62,6 +62,15 @@ def test_likeness_finds_the_texture_that_was_clicked(network):
     clicked[0, 0, 0, 0] = 1
     alike = network.likeness(features, clicked)
     assert (alike[0, 0, :, :2] > alike[0, 0, :, 2:].max()).all() and (alike[0, 1] == -1).all()
+
+
+def test_nearness_falls_with_the_distance_to_the_nearest_click():
+    clicked = torch.zeros(1, 2, 4, 9)
+    clicked[0, 0, 1, 2] = clicked[0, 0, 1, 8] = 1
+    near = nearness(clicked)
+    expected = np.exp(-np.array([2, 1, 0, 1, 2, 3, 2, 1, 0]) / REACH)
+    np.testing.assert_allclose(near[0, 0, 1], expected, rtol=1e-5)
+    assert not near[0, 1].any()
 
 
 @pytest.mark.parametrize("name", ["tracking", "strange"])
