@@ -28,6 +28,10 @@ SAME_PART = 0.6
 whose features are there already."""
 
 
+UNASKED = 6
+"""The logit of what looks like the object, but is apart from it and nobody has clicked at."""
+
+
 class View(NamedTuple):
     """A part of the image, in whole pixels."""
 
@@ -199,6 +203,7 @@ class ClickSession:
                                  _resample(state, view, width, height)[None]])
         hints = torch.from_numpy(planes)[None].to(self._network.device, memory_format=torch.channels_last)
         logits = self._network.segment(self._features[1], hints)[0, 0].float().cpu().numpy()
+        logits = keep_pieces(logits, planes[0], planes[3])
         mask = np.zeros(self._whole[:1:-1], bool)
         part = cv2.resize(logits, (view.width, view.height), interpolation=cv2.INTER_LINEAR) > 0
         mask[view.top:view.top + view.height, view.left:view.left + view.width] = part
@@ -222,6 +227,27 @@ class ClickSession:
             else:
                 draw_stroke(planes, points, hint.positive)
         return planes.astype(np.float32)
+
+
+def keep_pieces(logits, positive, previous):
+    """Return logits without the pieces of the mask that nobody asked for; there they are -UNASKED.
+
+    A piece stays if a positive hint touches it, or the previous mask fills most of it. If no piece would stay, all do.
+    logits: float32 h×w. positive, previous: float32, planes of a multiple of this size.
+    """
+    count, labels = cv2.connectedComponents((logits > 0).view(np.uint8), connectivity=8)
+    if count < 3:
+        return logits
+    size = logits.shape[::-1]
+    touched = cv2.resize(positive, size, interpolation=cv2.INTER_AREA) > 0
+    before = cv2.resize(previous, size, interpolation=cv2.INTER_AREA) > 0.5
+    areas = np.bincount(labels.ravel(), minlength=count)
+    stays = np.bincount(labels[touched], minlength=count) > 0
+    stays |= np.bincount(labels[before], minlength=count) > areas / 2
+    stays[0] = False
+    if not stays.any():
+        return logits
+    return np.where(stays[labels] | (logits <= 0), logits, np.float32(-UNASKED))
 
 
 def _resample(state, view, width, height):

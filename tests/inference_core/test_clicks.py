@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inference_core import ClickSession
-from inference_core.clicks import View
+from inference_core.clicks import View, keep_pieces
 from model.clicks import CLICK_PRESETS, ClickNetwork
 from tests.trees import photograph
 from util.errors import InputError
@@ -157,3 +157,14 @@ def test_threads_that_share_a_network_get_the_masks_of_one(network):
 def test_views():
     assert View(0, 0, 10, 10).overlap(View(5, 0, 10, 10)) == pytest.approx(1 / 3)
     assert View(0, 0, 10, 10).holds(View(2, 2, 8, 8)) and not View(0, 0, 10, 10).holds(View(2, 2, 9, 8))
+
+
+def test_pieces_that_nobody_clicked_at_are_left_out():
+    logits = np.full((10, 30), -9, np.float32)
+    logits[2:6, 2:8], logits[2:6, 12:18], logits[2:6, 22:28] = 9, 9, 9
+    positive, previous = np.zeros((2, 40, 120), np.float32)
+    positive[16, 20] = 1
+    previous[8:24, 48:72] = 1
+    kept = keep_pieces(logits, positive, previous) > 0
+    assert kept[2:6, 2:8].all() and kept[2:6, 12:18].all() and kept.sum() == 48
+    assert (keep_pieces(logits, positive * 0, previous * 0) == logits).all(), "a box alone names no piece"
