@@ -62,7 +62,7 @@ def find_objects(root):
 
 
 def list_frames(videos):
-    """Return Pairs of every FRAME_STEP-th frame of TrainingVideos that has a mask."""
+    """Return Pairs of every FRAME_STEP-th frame of TrainingVideos."""
     return [Pair(video.image(index), video.mask(index)) for video in videos
             for index in range(0, len(video.frames), FRAME_STEP)]
 

@@ -211,6 +211,11 @@ def load_click_network(path):
     return give_weights(networks[best], state, path, f"clicks, {best}")
 
 
+def click_preset_name(config):
+    """Return the name of the preset that a ClickConfig is."""
+    return next(name for name, preset in CLICK_PRESETS.items() if preset == config)
+
+
 def is_click_state(state):
     """Return whether a state dict is that of a click network."""
     return "hint4.weight" in state

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+import export_model
 from evaluation import clicks
 from inference_core import ClickSession
 from model import load_clicks, load_network
-from model.clicks import CLICK_PRESETS, load_click_network
+from model.clicks import CLICK_PRESETS, ClickNetwork, load_click_network
 from tests.training_runs import folder_of, log_of, run
 from util.errors import run_script
 from util.hyper_para import COMPACT
@@ -50,3 +51,18 @@ def test_training_goes_on_from_a_click_network(images, tmp_path):
                          for load, path in ((load_click_network, first), (load_click_network, second),
                                             (load_network, COMPACT)))
     assert 0 < (one - compact).abs().max() < 2e-3 and 0 < (two - one).abs().max() < 2e-3
+
+
+def test_exported_weights_are_float16_and_can_be_clicked_with(tmp_path, capsys):
+    torch.manual_seed(0)
+    states = [ClickNetwork(CLICK_PRESETS["tiny"]).state_dict() for _ in range(2)]
+    files = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    for file, state in zip(files, states, strict=True):
+        torch.save(state, file)
+    output = tmp_path / "mean.pth"
+    assert run_script(export_model.get_args_parser(), export_model.main,
+                      [*map(str, files), "--output", str(output)]) == 0
+    assert "clicks, tiny" in capsys.readouterr().out
+    weight = torch.load(output, weights_only=True)["pred.weight"]
+    assert torch.equal(weight, ((states[0]["pred.weight"] + states[1]["pred.weight"]) / 2).half())
+    assert ClickSession(load_clicks(output), np.zeros((40, 50, 3), np.uint8)).click(3, 4).shape == (40, 50)
