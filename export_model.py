@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from model import load_network
-from model.checkpoint import preset_name
+from model.checkpoint import preset_name, read_state
+from model.clicks import click_preset_name, is_click_state, load_click_network
 from util.errors import InputError, run_script
 from util.files import atomic_path, file_sha256
 from util.hyper_para import OptionParser
@@ -30,10 +31,12 @@ def get_args_parser():
 
 
 def main(args):
-    network = load_network(args.model[0])
+    clicks = is_click_state(read_state(args.model[0]))
+    load = load_click_network if clicks else load_network
+    network = load(args.model[0])
     state = network.state_dict()
     for path in args.model[1:]:
-        other = load_network(path)
+        other = load(path)
         if other.config != network.config:
             raise InputError(f"{path}: not the same network as {args.model[0]}")
         for key, value in other.state_dict().items():
@@ -48,7 +51,8 @@ def main(args):
         torch.save(state, file)
     parameters = sum(value.numel() for value in network.parameters())
     several = f"mean of {len(args.model)} checkpoints, " if len(args.model) > 1 else ""
-    print(f"wrote {args.output}: {several}{preset_name(network.config)}, {parameters / 1e6:.2f} million parameters, "
+    name = f"clicks, {click_preset_name(network.config)}" if clicks else preset_name(network.config)
+    print(f"wrote {args.output}: {several}{name}, {parameters / 1e6:.2f} million parameters, "
           f"{Path(args.output).stat().st_size / 1e6:.2f} MB, SHA-256 {file_sha256(args.output)}")
     return 0
 

@@ -4,6 +4,7 @@ import os
 import sys
 
 from dataset.check import check_data
+from dataset.clicks import ClickDataset, find_objects, list_frames
 from dataset.cuttings import Cuttings
 from dataset.pack import read_pack
 from dataset.pasted import PastedVideoDataset
@@ -36,6 +37,9 @@ def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
         _check_files(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if recipe.stage == 0:
         return StaticDataset(pairs, seed=seed, perturb=perturb, size=data.crop)
+    if recipe.stage == "clicks":
+        videos = [video for video in found if video.name not in excluded]
+        return ClickDataset(pairs + list_frames(videos), seed=seed, size=data.crop)
     shots = recipe.rollout or SHOTS
     cuttings = Cuttings(pairs, data.crop, shots) if pairs else None
     pasted = PastedVideoDataset(cuttings, seed=seed, perturb=perturb, hide=data.hide) if data.pasted else None
@@ -99,6 +103,8 @@ def describe_data(data, stage):
     """Return in words what the samples of a stage are made from."""
     if data.pack:
         return f"pictures in {data.pack}"
+    if stage == "clicks":
+        return f"images with objects{f', with those of {data.video_root}' if data.video_root else ''}"
     name = f"samples of {data.video_root}" if data.video_root else STAGES[stage]["data"]
     if not data.pasted:
         return name
@@ -133,6 +139,8 @@ def _find_pairs_and_videos(data, stage):
     """Return the images and the videos that samples are made of."""
     if stage == 0:
         return find_pairs(data.static_root), []
+    if stage == "clicks":
+        return find_objects(data.static_root), find_videos(data.video_root) if data.video_root else []
     pairs = find_pairs(data.static_root, instances=True) if data.pasted or data.hide else []
     return pairs, _find_videos(data, stage) if data.pasted < 1 else []
 

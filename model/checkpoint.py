@@ -31,14 +31,22 @@ def load_network(path, device="cpu", preset="auto"):
     are not finite, or a tensor is missing, unexpected, or of another shape; further lines of the message list these
     tensors.
     """
-    state = _read_state(path)
+    state = read_state(path)
     config = _detect_config(state, path, preset)
     with torch.device("meta"):
         network = RDE(config)
-    _check_tensors(state, network.state_dict(), path, preset_name(config))
+    return give_weights(network, state, path, preset_name(config)).to(device).eval()
+
+
+def give_weights(network, state, path, name):
+    """Return the network, built on the meta device, with the weights of a state dict as float32.
+
+    path, name: the file's and the network's, for messages. Raises InputError that lists tensors that do not fit.
+    """
+    _check_tensors(state, network.state_dict(), path, name)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     network.load_state_dict(state, assign=True)
-    return network.to(device).eval()
+    return network
 
 
 def preset_name(config):
@@ -88,7 +96,7 @@ def _check_sums(path):
             raise zipfile.BadZipFile(f"{damaged} has changed since it was written")
 
 
-def _read_state(path):
+def read_state(path):
     """Return the state dict stored at `path`. Raises InputError if the file holds something else."""
     state = read_checkpoint(path)
     if isinstance(state, dict) and isinstance(state.get("network"), dict):

@@ -6,7 +6,8 @@ from urllib.error import URLError
 import torch
 import torchvision
 
-from model.checkpoint import load_network, preset_name, read_checkpoint
+from model.checkpoint import load_network, preset_name, read_checkpoint, read_state
+from model.clicks import CLICK_PRESETS, ClickNetwork, is_click_state, load_click_network
 from model.config import stage_config
 from model.network import MEAN, RDE, STD
 from util.errors import InputError
@@ -21,6 +22,8 @@ def make_starting_network(settings, stage, checkpoint=None):
     Raises InputError as `make_new_network` and `continue_network` do.
     """
     file = checkpoint or settings.load_network
+    if stage == "clicks":
+        return make_click_network(settings, file)
     if not file:
         return make_new_network(stage_config(settings.preset or "base", stage, settings.repeat),
                                 settings.backbone_weights)
@@ -37,6 +40,26 @@ def make_starting_network(settings, stage, checkpoint=None):
         raise InputError(f"{file}: a checkpoint of {origin}, which stage {stage} cannot go on with: --load-network "
                          "starts a new training from it")
     return RDE(source.config)
+
+
+def make_click_network(settings, file):
+    """Return the ClickNetwork that a training starts with: that of `file`, or a new one with a trained trunk.
+
+    The trunk is that of the tracking network in `file`, or ImageNet's. settings: as for `make_starting_network`.
+    """
+    state = read_state(file) if file else {}
+    if is_click_state(state):
+        return load_click_network(file)
+    network = ClickNetwork(CLICK_PRESETS[settings.preset or "compact"])
+    if file:
+        source = load_network(file)
+        if source.config.key_trunk != "efficientnet_lite0":
+            raise InputError(f"{file}: this network has another image trunk than the click network, which goes on from "
+                             "a compact one")
+        network.key_encoder.load_state_dict(source.key_encoder.state_dict())
+    elif settings.backbone_weights != "none":
+        _load_lite_trunk(network.key_encoder)
+    return network
 
 
 def make_new_network(config, backbone_weights):

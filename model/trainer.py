@@ -10,8 +10,11 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from model import training_state
+from model.click_step import ClickStep
+from model.clicks import ClickNetwork
 from model.fused_blocks import LayerCopier, copy_trunk
 from model.losses import bootstrap_fraction
+from model.network import RDE
 from model.training_step import TrainingStep
 from model.weight_average import WeightAverage
 from util.errors import InputError
@@ -49,8 +52,9 @@ class Trainer:
     """
 
     def __init__(self, network, settings, device, processes=1):
-        """network: an RDE on any device; it is trained in place. settings: TrainingSettings of util.hyper_para.
+        """network: an RDE or a ClickNetwork on any device; it is trained in place.
 
+        settings: TrainingSettings of util.hyper_para.
         processes: how many processes train together. If more than one, they use torch's default process group.
         """
         recipe, running = settings.recipe, settings.running
@@ -73,7 +77,7 @@ class Trainer:
         self.average = WeightAverage(network, recipe.ema) if recipe.ema else None
         self.samples = 0
         self.done = 0
-        self._module = TrainingStep(network, settings.losses, recipe.damage, recipe.train == "keys", recipe.rollout > 0)
+        self._module = make_step(network, settings)
         self._use_frozen_trunk()
         if running.compile:
             # The losses are not compiled: each phase of the bootstrapping would be compiled anew.
@@ -239,6 +243,14 @@ class Trainer:
         return None if asked < 0 else int(asked)
 
 
+def make_step(network, settings):
+    """Return the forward pass of a training step of this network."""
+    if isinstance(network, ClickNetwork):
+        return ClickStep(network)
+    recipe = settings.recipe
+    return TrainingStep(network, settings.losses, recipe.damage, recipe.train == "keys", recipe.rollout > 0)
+
+
 class StepGraphs:
     """An update of the weights that is replayed as a CUDA graph: one graph for each choice that the host makes.
 
@@ -333,11 +345,12 @@ def learning_rate(iteration, base, steps, gamma, warm_up=0):
 def freeze(network, recipe):
     """Exclude from training the parameters that RecipeSettings freeze.
 
-    network: an RDE; all of its parameters must be trained so far.
+    network: an RDE or a ClickNetwork; all of its parameters must be trained so far.
     """
     if recipe.train == "keys":
         network.requires_grad_(False)
-    network.key_proj.requires_grad_(recipe.train != "rest")
+    if isinstance(network, RDE):
+        network.key_proj.requires_grad_(recipe.train != "rest")
     if recipe.train == "rest" and network.config.sam:
         # The key half of SAM is frozen, too: the softmax merely ignores embedding keys that grow, so no gradient brings
         # them back, and after some more aggregations they are infinite.

@@ -53,6 +53,7 @@ OPTIONS = {
     "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
                              "--ignore-extra-ids",
     "evaluation/references.py": f"--davis-path --both-ways {TRACKING}",
+    "evaluation/clicks.py": "--root --method --model --every --json",
     "evaluation/quality.py": f"--davis-path --video-root {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
     "evaluation/seek_speed.py": "--folder --rounds",
@@ -111,8 +112,8 @@ def test_help_tells_what_each_option_is_and_what_holds_without_it(script, parser
 
 def test_stages_defaults_are_in_the_help(parsers):
     text = " ".join(parsers["train.py"].format_help().split())
-    assert "(default by stage: 0: 8, 1: 4, 2: 4, 3: 4)" in text
-    assert "(default by stage: 0: 300000, 1: 500000, 2: 300000, 3: 150000)" in text
+    assert "(default by stage: 0: 8, 1: 4, 2: 4, 3: 4, clicks: 8)" in text
+    assert "(default by stage: 0: 300000, 1: 500000, 2: 300000, 3: 150000, clicks: 8000)" in text
 
 
 def test_presets_are_named_without_loading_them():

@@ -42,6 +42,7 @@ STAGES = {
     1: {"data": "BL30K", "lr": 1e-5, "batch_size": 4, "iterations": 500000, "steps": [400000]},
     2: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 300000, "steps": [250000]},
     3: {"data": "DAVIS and YouTube-VOS", "lr": 1e-5, "batch_size": 4, "iterations": 150000, "steps": [125000]},
+    "clicks": {"data": "images with objects", "lr": 5e-4, "batch_size": 8, "iterations": 8000, "steps": [6000]},
 }
 """What a stage of training trains on, and its published recipe: the defaults of the options of the same names."""
 
@@ -166,6 +167,11 @@ def few(text):
 def few_or_none(text):
     """An argparse type: a number of threads or processes, from 0."""
     return _number(text, int, 0, MOST_PROCESSES, f"a whole number from 0 to {MOST_PROCESSES}")
+
+
+def stage(text):
+    """An argparse type: a key of STAGES."""
+    return text if text in STAGES else whole(text)
 
 
 def not_negative(text):
@@ -365,9 +371,10 @@ class DataSettings:
     davis_root: str = option("DAVIS/2017", "stages 2 and 3: folder of DAVIS, with trainval in it (default: "
                                            "%(default)s)", metavar="FOLDER")
     video_root: str | None = option(None, "stages 1 to 3: train on the videos in this folder, which has the layout of "
-                                          "DAVIS (default: on the stage's own datasets)", metavar="FOLDER")
-    exclude: str | None = option(None, "stages 1 to 3: leave out the videos whose names this text file lists (default: "
-                                       "none)", metavar="FILE")
+                                          "DAVIS (default: on the stage's own datasets); clicks: also on its frames "
+                                          "(default: none)", metavar="FOLDER")
+    exclude: str | None = option(None, "stages 1 to 3, clicks: leave out the videos whose names this text file lists "
+                                       "(default: none)", metavar="FILE")
     pack: str | None = option(None, "stages 1 to 3: make the samples from this pack (make_pack.py), on the device that "
                                     "trains (default: from the stage's own datasets)", metavar="FOLDER")
     pasted: float = option(0, "stages 1 to 3: make this share of the samples, 0 to 1, from the images of --static-root "
@@ -394,8 +401,9 @@ class DataSettings:
 class RecipeSettings:
     """How a stage learns."""
 
-    stage: int = option(0, "0 trains on images, 1 on BL30K, 2 and 3 on DAVIS and YouTube-VOS; 1 and 3 continue from "
-                           "the network of 0, 2 from that of 1 (default: %(default)s)", type=whole, choices=STAGES)
+    stage: int | str = option(0, "0 trains on images, 1 on BL30K, 2 and 3 on DAVIS and YouTube-VOS; 1 and 3 continue "
+                                 "from the network of 0, 2 from that of 1; clicks trains the click network (default: "
+                                 "%(default)s)", type=stage, choices=STAGES)
     batch_size: int | None = option(None, f"samples in a batch of each process ({_stage_defaults('batch_size')})",
                                     names=["batch-size", "b"], type=positive, metavar="N")
     accumulate: int = option(1, "add up the gradients of N batches in each step, as if there were N times as many "
@@ -549,6 +557,10 @@ def validate(args):
     defaults = {field.name: field.default
                 for part in dataclasses.fields(TrainingSettings) for field in dataclasses.fields(part.type)}
     given = {name for name, default in defaults.items() if getattr(args, name) != default}
+    no_clicks = [f"--{name.replace('_', '-')}" for name in (
+        "bl_root", "yv_root", "davis_root", "pack", "pasted", "copy_paste", "hide", "max_jump", "perturb_max",
+        "perturb_min", "damage", "rollout", "val_davis", "train", "repeat", "compile", "capture",
+        *(field.name for field in dataclasses.fields(LossSettings))) if name in given]
     for_videos = [f"--{name.replace('_', '-')}" for name in (
         "pack", "video_root", "exclude", "pasted", "copy_paste", "hide", "max_jump", "damage", "rollout", "val_davis")
         if name in given]
@@ -559,6 +571,10 @@ def validate(args):
         (args.stage == 0 and for_videos,
          f"{' and '.join(for_videos)} {'is' if len(for_videos) == 1 else 'are'} for stages 1 to 3: stage 0 makes its "
          "samples of single images; leave that out or give another --stage"),
+        (args.stage == "clicks" and no_clicks,
+         f"{' and '.join(no_clicks)} {'is' if len(no_clicks) == 1 else 'are'} not for --stage clicks: leave that out"),
+        (args.stage == "clicks" and args.preset == "base",
+         "--stage clicks: the click network has the presets compact and tiny"),
         (args.pack and for_files,
          f"{' and '.join(for_files)} {'is' if len(for_files) == 1 else 'are'} for data in files: leave that or --pack "
          "out"),

@@ -451,6 +451,8 @@ def test_printed_options_and_published_defaults():
     ("--no_amp --amp_dtype bfloat16", "leave one of them out"),
     ("--val_every 7", "--val-every says how often --val-davis is tracked"),
     ("--start_warm 10 --end_warm 9", "--end-warm 9 is before --start-warm 10"),
+    ("--stage clicks --pasted 0.3 --dice_weight 1", "--pasted and --dice-weight are not for --stage clicks"),
+    ("--stage clicks --preset base", "the presets compact and tiny"),
     ("--perturb_min 0.9 --perturb_max 0.8", "--perturb-min 0.9 is above --perturb-max 0.8"),
 ])
 def test_options_that_contradict_one_another_are_refused(arguments, part, capsys):

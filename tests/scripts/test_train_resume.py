@@ -25,10 +25,10 @@ from util.files import lock_folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [0, 3, "clicks"])
 def test_killed_and_resumed_training_ends_with_the_same_weights(stage, images, videos, tmp_path):
     """Bit for bit, across the border of an epoch (five images, three videos) and changes of the curriculum."""
-    data = ["--static_root", str(images)] if stage == 0 else ["--video_root", str(videos)]
+    data = ["--static_root", str(images)] if stage in (0, "clicks") else ["--video_root", str(videos)]
     command = [*COMMAND, "--stage", str(stage), *data, "--iterations", "10", "--steps", "7", "--num_workers", "2",
                "--resume", "auto"]
     whole, broken = ([*command, "--id", "x", "--out_root", str(tmp_path / name)] for name in ("whole", "broken"))
