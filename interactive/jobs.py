@@ -1,0 +1,225 @@
+"""Tracking for the page: one thread for each project owns its core, and can be stopped between two frames."""
+
+import dataclasses
+import queue
+import threading
+import time
+import traceback
+from typing import NamedTuple
+
+import numpy as np
+
+from inference_core.core import InferenceCore
+from inference_core.quality import QualityMeter
+from inference_core.track_output import measure_objects
+from inference_core.tracking import open_network, track_frames
+from util.cuts import CutFinder
+from util.errors import InputError
+from util.pipeline import Background
+
+FORWARD, BACKWARD, BOTH = "forward", "backward", "both"
+
+
+class Job(NamedTuple):
+    """What is to be tracked."""
+
+    direction: str
+    """FORWARD, BACKWARD or BOTH."""
+
+    start: int
+    """The position from which on, included."""
+
+    first: int
+    last: int
+    """Tracking stays between these positions, both included."""
+
+    objects: tuple
+    """Ids of the objects to track."""
+
+
+class Engines:
+    """Opens the network at the first job, and makes cores that share its weights. tracking: TrackingSettings."""
+
+    def __init__(self, tracking):
+        self._tracking, self._engine, self._lock = tracking, None, threading.Lock()
+
+    def core(self, size):
+        """A new InferenceCore for frames of this size (width, height). The first call takes seconds."""
+        shorter = self._tracking.size if 0 < self._tracking.size < min(size) else None
+        with self._lock:
+            settings = self._tracking.core()
+            if self._engine is None:
+                self._engine = InferenceCore(open_network(self._tracking), **settings, size=shorter).engine
+            return InferenceCore(self._engine, **settings | {"compile": False}, size=shorter)
+
+
+class Tracker:
+    """Runs one job after another on a Project in a thread of its own.
+
+    engines: an Engines. tell: tell(event, **values) is called in that thread:
+        tracking    position, done, total, rate: a frame's mask is written; rate in frames per second
+        stopped     done, reason: "done", "cancelled", or a sentence that says why
+        notice      text: what the user should know
+    """
+
+    def __init__(self, project, engines, tell):
+        self._project, self._engines, self._tell = project, engines, tell
+        self._jobs, self._cancelled = queue.Queue(), threading.Event()
+        self._busy = threading.Lock()
+        self.job = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def start(self, job):
+        """Begin a Job. Raises InputError if one is running, or there is nothing that it could begin with."""
+        with self._busy:
+            if self.job is not None:
+                raise InputError("tracking is under way already; stop it first")
+            plan_job(self._project, job)
+            self._cancelled.clear()
+            self.job = job
+        self._jobs.put(job)
+
+    def stop(self):
+        """Let the job end after the frame that is being tracked."""
+        self._cancelled.set()
+
+    def close(self):
+        """End the thread; a job ends after the frame that is being tracked."""
+        self.stop()
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self):
+        while (job := self._jobs.get()) is not None:
+            done, reason = 0, "done"
+            try:
+                for done in self._track(job):  # noqa: B007 (the last value is told)
+                    if self._cancelled.is_set():
+                        reason = "cancelled"
+                        break
+            except (InputError, OSError) as error:
+                reason = str(error).splitlines()[0]
+            except Exception as error:
+                # The page says that something went wrong; the terminal says where.
+                traceback.print_exc()
+                reason = f"tracking failed: {error}"
+            self.job = None
+            self._tell("stopped", done=done, reason=reason)
+
+    def _track(self, job):
+        """Track, and yield the number of frames so far after each."""
+        passes = plan_job(self._project, job)
+        core = self._engines.core(self._project.size)
+        total = sum(abs(end - start) + 1 for start, end, _ in passes)
+        done, began = 0, time.perf_counter()
+        for start, end, seeds in passes:
+            core.reset()
+            for position in self._track_pass(core, start, end, seeds, job.objects):
+                done += 1
+                rate = done / (time.perf_counter() - began)
+                self._tell("tracking", position=position, done=done, total=total, rate=round(rate, 2))
+                yield done
+
+    def _track_pass(self, core, start, end, seeds, objects):
+        """Track from one position to another, and yield each position once its mask is written.
+
+        seeds: {position: [ids]} of the references that are given before the first frame.
+        """
+        project, step = self._project, 1 if start <= end else -1
+        count = len(project)
+
+        def index(position):
+            """The core counts frames in the order of tracking."""
+            return position if step == 1 else count - 1 - position
+
+        def mask_of(position, among):
+            given = project.annotation(position)
+            if given is None:
+                return None
+            ids, touched = given
+            among = [number for number in touched if number in among and (ids == number).any()]
+            return (np.where(np.isin(ids, among), ids, 0), among) if among else None
+
+        # References that come later, or came earlier, are given first: every frame profits from all of them.
+        for position, ids in seeds.items():
+            if self._cancelled.is_set():
+                return
+            given = mask_of(position, ids)
+            if given is not None:
+                core.step(project.frames[position].image, *given, frame=index(position), needs_output=False)
+        core.restore(dataclasses.replace(core.state(), next_frame=index(start)))
+
+        frames = project.frames.forwards(start) if step == 1 else project.frames.backwards(start)
+        meter, writing = QualityMeter(), Background()
+        try:
+            tracked = track_frames(core, frames, lambda name, image: mask_of(project.frames.position(name), objects),
+                                   cuts=CutFinder(), across_cuts=True, started=True)
+            before = None
+            for frame in tracked:
+                position = project.frames.position(frame.name)
+                if frame.cut:
+                    self._tell("notice", text=f"a new shot begins {'with' if step == 1 else 'after'} frame {position}, "
+                                              "and tracking ends there; draw the objects in it to go on")
+                    break
+                confidence = frame.probabilities.amax(0).cpu().numpy()
+                totals = frame.probabilities[1:].sum((1, 2)).tolist()
+                written = writing.submit(self._write, position, frame, confidence, totals, meter)
+                # One frame is written while the next one is tracked.
+                if before is not None:
+                    before.result()
+                before = written
+                yield position
+                if position == end:
+                    break
+            tracked.close()
+            writing.wait()
+        finally:
+            writing.close()
+
+    def _write(self, position, frame, confidence, totals, meter):
+        quality = meter.measure(measure_objects(frame.ids, confidence, totals, frame.objects), frame.given)
+        self._project.write_tracked(position, frame.ids, frame.objects, quality)
+
+
+def plan_job(project, job):
+    """Return the passes of a Job: [(first position, last position, {position: [ids]} of the references given before)].
+
+    An object is tracked from its reference in the first frame, or the nearest one behind it; if all lie ahead, from the
+    first of them on. Raises InputError if the job is none, or a pass would track nothing.
+    """
+    count = len(project)
+    if job.direction not in (FORWARD, BACKWARD, BOTH) or not 0 <= job.first <= job.start <= job.last < count:
+        raise InputError("there is no such range of frames")
+    objects = {number for number in job.objects if number in project.objects and not project.objects[number].locked}
+    if not objects:
+        raise InputError("no object is chosen, or all of them are locked")
+    references = {position: objects.intersection(ids) for position, ids in project.reference_positions().items()}
+    passes = []
+    for direction, end in ((FORWARD, job.last), (BACKWARD, job.first)):
+        if job.direction not in (direction, BOTH):
+            continue
+        sign = 1 if direction == FORWARD else -1
+        behind = set().union(*(ids for position, ids in references.items() if sign * (position - job.start) <= 0))
+        ahead = set().union(*(ids for position, ids in references.items()
+                              if 0 < sign * (position - job.start) <= sign * (end - job.start)))
+        if behind or ahead:
+            passes.append((job.start, end, choose_seeds(references, job.start, behind)))
+    if not passes:
+        where = {FORWARD: "in this frame or before it", BACKWARD: "in this frame or after it", BOTH: "in any frame"}
+        raise InputError(f"nothing is drawn {where[job.direction]}: draw the object first, then track")
+    return passes
+
+
+def choose_seeds(references, start, objects, most=InferenceCore.__init__.__kwdefaults__["max_references"]):
+    """Return {position: ids} of the references to give before tracking begins: the nearest ones of each object.
+
+    The nearest one comes last, so that it is what the memory saw last. That of the first frame itself is given when its
+    turn comes.
+    """
+    seeds = {}
+    for number in objects:
+        known = [position for position, ids in references.items() if number in ids and position != start]
+        for position in sorted(known, key=lambda position: abs(position - start))[:most - 1]:
+            seeds.setdefault(position, []).append(number)
+    return dict(sorted(seeds.items(), key=lambda item: -abs(item[0] - start)))
