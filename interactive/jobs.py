@@ -1,5 +1,6 @@
 """Tracking for the page: one thread for each project owns its core, and can be stopped between two frames."""
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -56,8 +57,8 @@ class Engines:
 class Tracker:
     """Runs one job after another on a Project in a thread of its own.
 
-    engines: an Engines. tell: tell(event, **values) is called in that thread:
-        tracking    position, done, total, rate: a frame's mask is written; rate in frames per second
+    engines: an Engines. tell: tell(event, **values) is called in any thread:
+        tracking    position, quality {id: byte}, done, total, rate: a mask is written; rate in frames per second
         stopped     done, reason: "done", "cancelled", or a sentence that says why
         notice      text: what the user should know
     """
@@ -92,12 +93,13 @@ class Tracker:
 
     def _run(self):
         while (job := self._jobs.get()) is not None:
-            done, reason = 0, "done"
+            written, reason = [0], "done"
             try:
-                for done in self._track(job):  # noqa: B007 (the last value is told)
-                    if self._cancelled.is_set():
-                        reason = "cancelled"
-                        break
+                with contextlib.closing(self._track(job, written)) as frames:
+                    for _ in frames:
+                        if self._cancelled.is_set():
+                            reason = "cancelled"
+                            break
             except (InputError, OSError) as error:
                 reason = str(error).splitlines()[0]
             except Exception as error:
@@ -105,26 +107,29 @@ class Tracker:
                 traceback.print_exc()
                 reason = f"tracking failed: {error}"
             self.job = None
-            self._tell("stopped", done=done, reason=reason)
+            self._tell("stopped", done=written[0], reason=reason)
 
-    def _track(self, job):
-        """Track, and yield the number of frames so far after each."""
+    def _track(self, job, written):
+        """Track, and yield after each frame. written: [the number of masks that are written], counted up here."""
         passes = plan_job(self._project, job)
         core = self._engines.core(self._project.size)
         total = sum(abs(end - start) + 1 for start, end, _ in passes)
-        done, began = 0, time.perf_counter()
+        began = time.perf_counter()
+
+        def tell_written(position, quality):
+            written[0] += 1
+            self._tell("tracking", position=position, quality=quality, done=written[0], total=total,
+                       rate=round(written[0] / (time.perf_counter() - began), 2))
+
         for start, end, seeds in passes:
             core.reset()
-            for position in self._track_pass(core, start, end, seeds, job.objects):
-                done += 1
-                rate = done / (time.perf_counter() - began)
-                self._tell("tracking", position=position, done=done, total=total, rate=round(rate, 2))
-                yield done
+            yield from self._track_pass(core, start, end, seeds, job.objects, tell_written)
 
-    def _track_pass(self, core, start, end, seeds, objects):
-        """Track from one position to another, and yield each position once its mask is written.
+    def _track_pass(self, core, start, end, seeds, objects, tell_written):
+        """Track from one position to another, and yield after each frame.
 
-        seeds: {position: [ids]} of the references that are given before the first frame.
+        seeds: {position: [ids]} of the references that are given before the first frame. tell_written(position, {id:
+        byte of its quality}) is called in another thread, once a frame's mask is there.
         """
         project, step = self._project, 1 if start <= end else -1
         count = len(project)
@@ -152,10 +157,14 @@ class Tracker:
 
         frames = project.frames.forwards(start) if step == 1 else project.frames.backwards(start)
         meter, writing = QualityMeter(), Background()
+        tracked = track_frames(core, frames, lambda name, image: mask_of(project.frames.position(name), objects),
+                               cuts=CutFinder(), across_cuts=True, started=True)
+
+        def write(position, frame, confidence, totals):
+            quality = meter.measure(measure_objects(frame.ids, confidence, totals, frame.objects), frame.given)
+            tell_written(position, project.write_tracked(position, frame.ids, frame.objects, quality))
+
         try:
-            tracked = track_frames(core, frames, lambda name, image: mask_of(project.frames.position(name), objects),
-                                   cuts=CutFinder(), across_cuts=True, started=True)
-            before = None
             for frame in tracked:
                 position = project.frames.position(frame.name)
                 if frame.cut:
@@ -164,22 +173,15 @@ class Tracker:
                     break
                 confidence = frame.probabilities.amax(0).cpu().numpy()
                 totals = frame.probabilities[1:].sum((1, 2)).tolist()
-                written = writing.submit(self._write, position, frame, confidence, totals, meter)
-                # One frame is written while the next one is tracked.
-                if before is not None:
-                    before.result()
-                before = written
-                yield position
+                # A frame is written while the next one is tracked.
+                writing.submit(write, position, frame, confidence, totals)
+                yield
                 if position == end:
                     break
-            tracked.close()
             writing.wait()
         finally:
+            tracked.close()
             writing.close()
-
-    def _write(self, position, frame, confidence, totals, meter):
-        quality = meter.measure(measure_objects(frame.ids, confidence, totals, frame.objects), frame.given)
-        self._project.write_tracked(position, frame.ids, frame.objects, quality)
 
 
 def plan_job(project, job):

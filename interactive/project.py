@@ -72,7 +72,7 @@ class Project:
     def __init__(self, folder, video=None):
         self.folder = Path(folder)
         self.lock = threading.RLock()
-        known = self._read_header()
+        known = read_header(self.folder)
         if known is None and video is None:
             raise InputError(f"{folder}: no project, and no video to begin one with")
         if known is None and self.folder.exists() and any(self.folder.iterdir()):
@@ -270,7 +270,7 @@ class Project:
         """Write a frame's result of tracking: ids uint8 H×W, the ids that were tracked, {object id: quality 0 to 1}.
 
         What was drawn in this frame stays, and so do all objects that were not tracked. An object with a quality that
-        has no pixel is taken as not seen.
+        has no pixel is taken as not seen. Returns {object id: its byte in quality/ID.u8}.
         """
         with self.lock:
             drawn = self.references.get(self.frames.name(position), [])
@@ -284,9 +284,10 @@ class Project:
                 ids = np.where(np.isin(ids, tracked), ids, 0).astype(np.uint8)
             write_mask(file, ids)
             seen = np.bincount(ids.ravel(), minlength=256)
-            self._set_quality(position, {
-                object_id: 1 + round(100 * quality[object_id]) if seen[object_id] else UNSEEN
-                for object_id in tracked if object_id in quality})
+            values = {object_id: 1 + round(100 * quality[object_id]) if seen[object_id] else UNSEEN
+                      for object_id in tracked if object_id in quality}
+            self._set_quality(position, values)
+            return values
 
     # Inside.
 
@@ -364,22 +365,6 @@ class Project:
             names = {Path(file).stem for file in step.files if file.startswith(("masks", "annotations"))}
             return step.label, sorted(self.frames.position(name) for name in names)
 
-    def _read_header(self):
-        """What project.json says, None if there is none. Raises InputError if it is damaged, or not ours."""
-        file = self.folder / "project.json"
-        if not file.exists():
-            return None
-        header = read_json(file)
-        if not isinstance(header, dict) or header.get("written_by") != WRITER:
-            raise InputError(f"{file}: {WRITER} did not write this file; choose another --output")
-        try:
-            for item in header["objects"]:
-                ProjectObject(**item)
-            return {"video": list(header["video"]), "objects": header["objects"],
-                    "references": dict(header["references"])}
-        except (LookupError, TypeError) as error:
-            raise InputError(f"{file}: damaged, {error}") from None
-
     def _write_header(self):
         names = {str(thing.id): thing.name for thing in self.objects.values()}
         header = {"written_by": WRITER, "video": self.video,
@@ -408,6 +393,26 @@ class Project:
             if not self.mask_file(position).exists():
                 write_mask(self.mask_file(position), ids)
             self._set_quality(position, dict.fromkeys(self.references[name], GIVEN))
+
+
+def read_header(folder):
+    """What the project.json of a folder says: {"video", "objects", "references"}; None if there is none.
+
+    Raises InputError if it is damaged, or not ours.
+    """
+    file = Path(folder) / "project.json"
+    if not file.exists():
+        return None
+    header = read_json(file)
+    if not isinstance(header, dict) or header.get("written_by") != WRITER:
+        raise InputError(f"{file}: {WRITER} did not write this file; choose another --output")
+    try:
+        for item in header["objects"]:
+            ProjectObject(**item)
+        return {"video": list(header["video"]), "objects": header["objects"],
+                "references": dict(header["references"])}
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{file}: damaged, {error}") from None
 
 
 def _read(file):
