@@ -24,6 +24,7 @@ With --host 0.0.0.0, other machines reach the page without ssh. The address then
 gets in; what is sent is not encrypted.
 """
 
+import contextlib
 import secrets
 import socket
 import sys
@@ -33,9 +34,7 @@ from pathlib import Path
 
 import uvicorn
 
-from dataset.synthetic import write_example
 from interactive.access import LOOPBACK
-from interactive.jobs import Engines
 from interactive.server import make_app
 from interactive.workspace import Workspace
 from util.errors import InputError, run_script
@@ -61,31 +60,45 @@ def main(args):
         raise InputError("--example has a video of its own; leave out one of them")
     if not Path(page.root).is_dir():
         raise InputError(f"{page.root}: no such folder")
-    output = Path(page.output)
-    workspace = Workspace(output, page.root, Engines(tracking))
+    output, trackers = Path(page.output), []
+
+    # The page is there before torch, which takes seconds to load.
+    def load_trackers():
+        from interactive.jobs import Engines, Tracker
+        engines = Engines(tracking)
+        trackers.append(lambda project, tell: Tracker(project, engines, tell))
+
+    def make_tracker(project, tell):
+        loading.join()
+        return trackers[0](project, tell)
 
     def make_example():
-        folder = output / "example-video"
-        if not (folder / "frames").is_dir():
+        from dataset.synthetic import write_example
+        folder = output / "uploads" / "example"
+        if not (folder / "truth").is_dir():
             write_example(folder)
-        return folder / "example" if (folder / "example").is_dir() else (folder / "frames").rename(folder / "example")
+        return folder / "frames"
 
+    loading = threading.Thread(target=load_trackers)
+    workspace = Workspace(output, page.root, make_tracker)
     token = None if page.host in LOOPBACK else secrets.token_urlsafe(16)
     place = ""
     if args.video or args.example:
-        room = workspace.open(make_example() if args.example else args.video, trusted=True)
+        room = workspace.open(make_example(), "example") if args.example else workspace.open(args.video)
         place = f"#{room.name}"
     listening = listen(page.host, page.port)
     shown = socket.gethostname() if page.host in ("0.0.0.0", "::") else page.host
     shown = f"[{shown}]" if ":" in shown else shown
     address = f"http://{shown}:{listening.getsockname()[1]}/{f'?token={token}' if token else ''}{place}"
     print(f"the page is at {address} (end with Ctrl-C)", flush=True)
+    loading.start()
     if not page.no_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
-    app = make_app(workspace, token=token, host=page.host, example=make_example)
+    app = make_app(workspace, token=token, host=page.host, make_example=make_example)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2,
                                            ws_max_size=2**20))
-    server.run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
     return 0
 
 

@@ -48,11 +48,11 @@ LARGEST_WIDTH = 8192
 """Pixels; the widest picture of a frame that may be asked for."""
 
 
-def make_app(workspace, *, token=None, host="127.0.0.1", example=None, largest_upload=LARGEST_UPLOAD):
+def make_app(workspace, *, token=None, host="127.0.0.1", make_example=None, largest_upload=LARGEST_UPLOAD):
     """The page's ASGI application.
 
-    workspace: a `workspace.Workspace`. token, host: see `access.Guard`. example: a function that makes the built-in
-    example, and returns the folder of its frames; None: there is none.
+    workspace: a `workspace.Workspace`. token, host: see `access.Guard`. make_example: a function that makes the
+    built-in example, and returns the folder of its frames; None: there is none. largest_upload: in bytes.
     """
     routes = [
         Route("/", index),
@@ -78,7 +78,7 @@ def make_app(workspace, *, token=None, host="127.0.0.1", example=None, largest_u
 
     app = Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(Guard, token=token, host=host)],
                     exception_handlers={InputError: tell_error, OSError: tell_error})
-    app.state.workspace, app.state.example, app.state.largest_upload = workspace, example, largest_upload
+    app.state.workspace, app.state.make_example, app.state.largest_upload = workspace, make_example, largest_upload
     return app
 
 
@@ -98,7 +98,7 @@ async def index(request):
 async def start(request):
     workspace = request.app.state.workspace
     return JSONResponse({"projects": workspace.list_projects(), "root": str(workspace.root),
-                         "example": request.app.state.example is not None, **workspace.browse()})
+                         "example": request.app.state.make_example is not None, **workspace.browse()})
 
 
 async def browse(request):
@@ -108,12 +108,14 @@ async def browse(request):
 async def open_project(request):
     """Open a video, a project or the example."""
     asked, workspace = await _read_json(request), request.app.state.workspace
-    if asked.get("example") and request.app.state.example:
-        room = await run_in_threadpool(lambda: workspace.open(request.app.state.example(), trusted=True))
+    make_example = request.app.state.make_example
+    if asked.get("example") and make_example:
+        room = await run_in_threadpool(lambda: workspace.open(make_example(), "example"))
     elif asked.get("project"):
         room = await run_in_threadpool(workspace.room, str(asked["project"]))
     else:
-        room = await run_in_threadpool(workspace.open, str(asked.get("video", "")))
+        path = confine(workspace.root, asked.get("video", ""))
+        room = await run_in_threadpool(workspace.open, path)
     return JSONResponse({"project": room.name})
 
 
@@ -143,7 +145,7 @@ async def upload(request):
     finally:
         temporary.unlink(missing_ok=True)
     try:
-        room = await run_in_threadpool(workspace.open, path, None, True)
+        room = await run_in_threadpool(workspace.open, path)
     except InputError:
         if not known:
             path.unlink()

@@ -14,7 +14,7 @@ import numpy as np
 from exporting.formats import FORMATS
 from interactive import marking
 from interactive.access import confine, plain_file_name
-from interactive.jobs import Job, Tracker
+from interactive.plans import Job, plan_job
 from interactive.project import Project, read_header
 from util.errors import InputError
 from util.files import is_hidden
@@ -32,27 +32,27 @@ SCRIPTS = Path(__file__).parents[1]
 class Workspace:
     """All projects of a server. Methods may be called in any thread.
 
-    output: the folder in which each project is a folder. root: videos must lie below it. engines: see `jobs.Engines`.
+    output: the folder in which each project is a folder. root: videos must lie below it. make_tracker: function of a
+    project and a function `tell` that returns a `jobs.Tracker`; it is called when something is tracked first.
     """
 
-    def __init__(self, output, root, engines):
-        self.output, self.root, self._engines = Path(output), Path(root).resolve(), engines
+    def __init__(self, output, root, make_tracker):
+        self.output, self.root, self._make_tracker = Path(output), Path(root).resolve(), make_tracker
         self._rooms, self._lock = {}, threading.Lock()
 
-    def open(self, video=None, name=None, trusted=False):
-        """Open the project of a video, which is made if it is new, or the one of this name. Returns its Room.
+    def open(self, video=None, name=None):
+        """Open a project, and return its Room. Raises InputError.
 
-        trusted: the video comes from the command line, and may lie anywhere. Raises InputError.
+        video: the path of a video, wherever it lies; see `confine` for paths that come from a page. name: the project's
+        name; by default that of the video, or the one that the video has already.
         """
         with self._lock:
-            if name is None:
-                path = Path(video) if trusted else confine(self.root, video)
-                if not path.exists():
-                    raise InputError(f"{path}: no such file or folder")
-                name = self._name_for(path)
-            name = plain_file_name(name)
+            if video is not None and not Path(video).exists():
+                raise InputError(f"{video}: no such file or folder")
+            name = plain_file_name(name or self._name_for(Path(video)))
             if name not in self._rooms:
-                self._rooms[name] = Room(name, Project(self.output / name, [path] if video else None), self._engines)
+                project = Project(self.output / name, [video] if video else None)
+                self._rooms[name] = Room(name, project, self._make_tracker)
             return self._rooms[name]
 
     def room(self, name):
@@ -114,13 +114,27 @@ class Room:
     A listener is a function listener(event), with a dict that JSON can hold, called in any thread.
     """
 
-    def __init__(self, name, project, engines):
+    def __init__(self, name, project, make_tracker):
         self.name, self.project = name, project
         # Browsers keep frames; a video of the same name that was changed has others.
         self._version = f"{Path(project.video[0]).stat().st_mtime_ns:x}"
         self._listeners = set()
         self._exporting = threading.Lock()
-        self.tracker = Tracker(project, engines, lambda event, **values: self.tell({"event": event, **values}))
+        self._make_tracker, self._tracker, self._making = make_tracker, None, threading.Lock()
+
+    @property
+    def tracker(self):
+        """The project's Tracker."""
+        with self._making:
+            if self._tracker is None:
+                self._tracker = self._make_tracker(self.project,
+                                                   lambda event, **values: self.tell({"event": event, **values}))
+            return self._tracker
+
+    @property
+    def job(self):
+        """The Job that is under way, or None."""
+        return self._tracker and self._tracker.job
 
     def listen(self, listener):
         self._listeners.add(listener)
@@ -134,7 +148,8 @@ class Room:
             listener(event)
 
     def close(self):
-        self.tracker.close()
+        if self._tracker:
+            self._tracker.close()
         self.project.close()
 
     def describe(self):
@@ -148,7 +163,7 @@ class Room:
                 "objects": [vars(thing) for thing in project.objects.values()],
                 "references": {str(position): ids for position, ids in project.reference_positions().items()},
                 "version": self._version, "undo": undo, "redo": redo,
-                "job": self.tracker.job and self.tracker.job._asdict(), "worst": project.find_worst(),
+                "job": self.job and self.job._asdict(), "worst": project.find_worst(),
                 "notices": project.notices,
             }
 
@@ -214,10 +229,17 @@ class Room:
 
     def _track(self, direction, start, first=None, last=None, objects=None):
         project = self.project
-        self.tracker.start(Job(direction, start, 0 if first is None else first,
-                               len(project) - 1 if last is None else last,
-                               tuple(objects if objects is not None else
-                                     [thing.id for thing in project.objects.values() if not thing.locked])))
+        if objects is None:
+            objects = [thing.id for thing in project.objects.values() if not thing.locked]
+        job = Job(direction, start, 0 if first is None else first, len(project) - 1 if last is None else last,
+                  tuple(objects))
+        plan_job(project, job)
+        self.tracker.start(job)
+        return []
+
+    def _stop(self):
+        if self.job:
+            self.tracker.stop()
         return []
 
     def export(self, formats, options):
@@ -289,6 +311,6 @@ ACTIONS = {
     "delete object": lambda room, id: room.project.delete_object(id) or "all",
     "merge objects": lambda room, id, into: room.project.delete_object(id, into) or "all",
     "track": Room._track,
-    "stop": lambda room: room.tracker.stop() or [],
+    "stop": Room._stop,
 }
 """{what "do" may be: function of a Room and the message's values}."""

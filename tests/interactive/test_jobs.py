@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from inference_core import InferenceCore
-from interactive.jobs import BACKWARD, BOTH, FORWARD, Job, Tracker, plan_job
+from interactive.jobs import Tracker
+from interactive.plans import BACKWARD, BOTH, FORWARD, Job, plan_job
 from interactive.project import GIVEN, Project
 from util.errors import InputError
 

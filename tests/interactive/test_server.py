@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from inference_core import InferenceCore
+from interactive.jobs import Tracker
 from interactive.server import make_app
 from interactive.workspace import Workspace
 
@@ -40,7 +41,8 @@ def root(clip, tmp_path):
 @pytest.fixture
 def make_client(root, tiny_network, tmp_path):
     def make(**options):
-        workspace = Workspace(tmp_path / "out", root, TinyEngines(tiny_network))
+        engines = TinyEngines(tiny_network)
+        workspace = Workspace(tmp_path / "out", root, lambda project, tell: Tracker(project, engines, tell))
         clients.append(TestClient(make_app(workspace, **options), raise_server_exceptions=False))
         clients[-1].__enter__()
         return clients[-1]
