@@ -51,7 +51,10 @@ def fill_polygon(ids, object_id, points):
 
 
 def select_in_box(ids, object_id, image, points):
-    """Find the object that fills a box, given by two opposite corners. Where nothing is found, the box is filled."""
+    """Find the object that fills a box, given by two opposite corners. Where nothing is found, the box is filled.
+
+    Other objects keep their pixels.
+    """
     (left, top), (right, bottom) = np.sort(_as_pixels(points[:2]), axis=0).tolist()
     height, width = ids.shape
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
@@ -59,51 +62,47 @@ def select_in_box(ids, object_id, image, points):
         raise InputError("the box is empty")
     margin = max(8, round(0.25 * max(right - left, bottom - top)))
     crop = _crop(ids.shape, left - margin, top - margin, right + margin, bottom + margin)
-    labels = np.full(_shape(crop), cv2.GC_BGD, np.uint8)
-    y, x = crop[0].start, crop[1].start
+    part, y, x = ids[crop], crop[0].start, crop[1].start
+    others = (part > 0) & (part != object_id)
+    labels = np.full(part.shape, cv2.GC_BGD, np.uint8)
     labels[top - y:bottom - y, left - x:right - x] = cv2.GC_PR_FGD
-    found = _grab_cut(image[crop], labels)
+    found = _grab_cut(image[crop], labels, others)
     if not found.any():
         found = labels == cv2.GC_PR_FGD
-    part = ids[crop]
-    part[found] = object_id
+    part[_without_holes(found) & ~others] = object_id
     return ids
 
 
 def select_at_clicks(ids, object_id, image, points, positive):
     """Find the object at clicks. positive: for each of `points`, whether it is on the object, or surely beside it.
 
-    What the object had near the clicks before is a hint, and may go.
+    What the object had near the clicks before is a hint, and may go. Other objects keep their pixels.
     """
     points = np.clip(_as_pixels(points), 0, np.array(ids.shape[::-1]) - 1)
     half = round(CLICK_SIDE * min(ids.shape) / 2)
     (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
     crop = _crop(ids.shape, left - half, top - half, right + half, bottom + half)
-    part, offset = ids[crop], (crop[1].start, crop[0].start)
-    before = part == object_id
-    labels = np.full(part.shape, cv2.GC_PR_BGD, np.uint8)
-    if before.any():
-        labels[before] = cv2.GC_PR_FGD
+    part = ids[crop]
+    clicks = list(zip((points - (crop[1].start, crop[0].start)).tolist(), positive, strict=True))
+    before, others = part == object_id, (part > 0) & (part != object_id)
     # What is near a click probably belongs to its object; what is at the edge of the crop does not.
-    near, at = max(3, half // 3), max(2, half // 24)
-    for radius, marks in ((near, (cv2.GC_PR_FGD, None)), (at, (cv2.GC_FGD, cv2.GC_BGD))):
-        for point, on in zip((points - offset).tolist(), positive, strict=True):
-            mark = marks[0] if on else marks[1]
-            if mark is not None:
-                cv2.circle(labels, point, radius, mark, cv2.FILLED)
-    if not before.any():
-        edge = max(2, half // 10)
-        frame = np.ones(part.shape, bool)
-        frame[edge:-edge, edge:-edge] = False
-        labels[frame & (labels == cv2.GC_PR_BGD)] = cv2.GC_BGD
-    found = _grab_cut(image[crop], labels)
+    labels = np.full(part.shape, cv2.GC_PR_BGD, np.uint8)
+    edge = max(2, half // 10)
+    frame = np.ones(part.shape, bool)
+    frame[edge:-edge, edge:-edge] = False
+    labels[frame] = cv2.GC_BGD
+    labels[before] = cv2.GC_PR_FGD
+    for radius, marks in ((max(3, half // 3), (cv2.GC_PR_FGD, cv2.GC_PR_BGD)),
+                          (max(2, half // 24), (cv2.GC_FGD, cv2.GC_BGD))):
+        for point, on in clicks:
+            cv2.circle(labels, point, radius, marks[0] if on else marks[1], cv2.FILLED)
+    found = _grab_cut(image[crop], labels, others)
     # Only parts with a click on them, or that were there before.
     _, parts = cv2.connectedComponents(found.view(np.uint8), connectivity=4)
-    wanted = {parts[y, x] for (x, y), on in zip((points - offset).tolist(), positive, strict=True) if on}
-    wanted |= set(np.unique(parts[before & found]).tolist())
-    found &= np.isin(parts, list(wanted - {0}))
+    wanted = {parts[y, x] for (x, y), on in clicks if on} | set(np.unique(parts[before & found]).tolist())
     part[before] = 0
-    part[_without_holes(found) & (labels != cv2.GC_BGD)] = object_id
+    found &= np.isin(parts, list(wanted - {0}))
+    part[_without_holes(found) & (labels != cv2.GC_BGD) & ~others] = object_id
     return ids
 
 
@@ -140,12 +139,17 @@ def _crop(shape, left, top, right, bottom):
     return slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
 
 
-def _shape(crop):
-    return tuple(part.stop - part.start for part in crop)
+def _grab_cut(image, labels, others):
+    """Return where GrabCut finds the object, bool H×W, in a crop.
 
-
-def _grab_cut(image, labels):
-    """Return where GrabCut finds the object, bool H×W, in a crop. labels: OpenCV's GC_… of what is known, uint8 H×W."""
+    labels: OpenCV's GC_… of what is known, uint8 H×W. others: where other objects are, bool H×W.
+    """
+    surely = (labels == cv2.GC_BGD) & ~others
+    if others.any() and surely.any():
+        # Another object may look like this one: its colours must not count as the background's.
+        image = image.copy()
+        image[others] = np.median(image[surely], 0)
+    labels = np.where(others, cv2.GC_BGD, labels).astype(np.uint8)
     scale = min(1, WORKING_SIDE / max(labels.shape))
     size = [max(8, round(side * scale)) for side in labels.shape[::-1]]
     small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
@@ -156,11 +160,8 @@ def _grab_cut(image, labels):
     # GrabCut starts from random centres, which OpenCV draws for each thread on its own.
     cv2.setRNGSeed(0)
     cv2.grabCut(colours, small, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
-    soft = cv2.resize((small % 2).astype(np.float32), labels.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    found = soft > 0.5
-    found[labels == cv2.GC_FGD] = True
-    found[labels == cv2.GC_BGD] = False
-    return found
+    found = cv2.resize((small % 2).astype(np.float32), labels.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    return (found | (labels == cv2.GC_FGD)) & (labels != cv2.GC_BGD)
 
 
 def _without_holes(plane):

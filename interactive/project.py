@@ -138,6 +138,18 @@ class Project:
             values[:len(found)] = found
         return values
 
+    def qualities_at(self, positions):
+        """{position: {object id: byte}} of some frames, with texts as keys, as JSON has them."""
+        found = {str(position): {} for position in positions}
+        with self.lock:
+            for object_id in self.objects:
+                file = self._quality_file(object_id)
+                with open(file if file.exists() else os.devnull, "rb") as values:
+                    for position in positions:
+                        values.seek(position)
+                        found[str(position)][str(object_id)] = (values.read(1) or b"\0")[0]
+        return found
+
     def find_worst(self):
         """The position of the frame with the lowest quality that is no reference, or None.
 
@@ -313,10 +325,6 @@ class Project:
             finally:
                 os.close(descriptor)
 
-    def _quality_at(self, positions):
-        return {str(position): {str(object_id): int(self.quality(object_id)[position]) for object_id in self.objects}
-                for position in positions}
-
     def _files_with(self, object_id):
         """The masks and annotations that show an object."""
         known = self.quality(object_id)
@@ -328,7 +336,7 @@ class Project:
         """What a step remembers beside files."""
         return {"objects": [asdict(thing) for thing in self.objects.values()],
                 "references": {name: self.references.get(name) for name in names},
-                "quality": self._quality_at(positions)}
+                "quality": self.qualities_at(positions)}
 
     @contextlib.contextmanager
     def _step(self, label, files=(), names=(), positions=()):

@@ -25,6 +25,9 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts"
 
 JPEG_QUALITY = 88
 
+MANY_FRAMES = 100
+"""When more masks than this have changed, the page is told that any may have."""
+
 SCRIPTS = Path(__file__).parents[1]
 """Where export_masks.py is."""
 
@@ -191,7 +194,8 @@ class Room:
         except TypeError as error:
             raise InputError(f"{message['do']}: {error}") from None
         changed = action(self, **values)
-        self.tell({"event": "changed", "frames": changed, "project": self.describe()})
+        quality = {} if changed == "all" else self.project.qualities_at(changed)
+        self.tell({"event": "changed", "frames": changed, "quality": quality, "project": self.describe()})
 
     def _frame(self, position):
         if not isinstance(position, int) or not 0 <= position < len(self.project):
@@ -225,7 +229,11 @@ class Room:
         return [frame] if drawn else []
 
     def _go(self, step):
-        return step[1] if step else []
+        if step is None:
+            return []
+        label, positions = step
+        # What was deleted or merged comes back with its qualities.
+        return "all" if label in ("delete object", "merge objects") or len(positions) > MANY_FRAMES else positions
 
     def _track(self, direction, start, first=None, last=None, objects=None):
         project = self.project

@@ -1,13 +1,13 @@
 // The timeline: a row for each object, coloured by quality; references, the range and the frame that is shown.
 
-const ROW = 13, RULER = 20, EDGE = 12, UNSEEN = 250;
+const ROW = 13, RULER = 20, LEFT = 22, RIGHT = 10, UNSEEN = 250;  // LEFT has room for the objects' colours
 
 export class Timeline {
   // seek(position) is called while somebody drags.
   constructor(canvas, seek) {
     Object.assign(this, {canvas, context: canvas.getContext("2d"), count: 1, rate: 25, position: 0, range: [null, null],
       objects: [], qualities: new Map(), references: {}});
-    const place = event => Math.min(this.count - 1, Math.max(0, Math.floor((event.offsetX - EDGE) / this.step)));
+    const place = event => Math.min(this.count - 1, Math.max(0, Math.floor((event.offsetX - LEFT) / this.step)));
     canvas.addEventListener("pointerdown", event => {
       canvas.setPointerCapture(event.pointerId);
       this.held = true;
@@ -22,7 +22,7 @@ export class Timeline {
 
   // Pixels of the screen for a frame.
   get step() {
-    return (this.canvas.clientWidth - 2 * EDGE) / this.count;
+    return (this.canvas.clientWidth - LEFT - RIGHT) / this.count;
   }
 
   set(values) {
@@ -54,7 +54,7 @@ export class Timeline {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.fillStyle = colours.ground;
     context.fillRect(0, 0, width, height);
-    const step = (width - 2 * EDGE) / this.count, x = position => EDGE + position * step;
+    const step = (width - LEFT - RIGHT) / this.count, x = position => LEFT + position * step;
 
     // The ruler: as many labels as have room.
     const round = [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000, 10000, 20000, 50000];
@@ -67,19 +67,19 @@ export class Timeline {
     }
 
     // Qualities: for each pixel the worst frame that it stands for.
-    const left = Math.floor(EDGE), right = Math.ceil(width - EDGE);
+    const left = LEFT, right = width - RIGHT;
     this.objects.forEach((thing, row) => {
       const values = this.qualities.get(thing.id), top = RULER + row * ROW;
       context.fillStyle = colours.line;
-      context.fillRect(EDGE, top + ROW / 2 - 1, width - 2 * EDGE, 1);
+      context.fillRect(LEFT, top + ROW / 2 - 1, width - LEFT - RIGHT, 1);
       context.fillStyle = thing.colour;
       context.beginPath();
-      context.arc(EDGE / 2, top + ROW / 2 - 0.5, 3.5, 0, 7);
+      context.arc(9, top + ROW / 2 - 0.5, 3.5, 0, 7);
       context.fill();
       if (!values) return;
       let run = null, start = left;
       for (let pixel = left; pixel <= right; pixel++) {
-        const first = Math.floor((pixel - EDGE) / step), last = Math.max(first + 1, Math.floor((pixel + 1 - EDGE) / step));
+        const first = Math.floor((pixel - LEFT) / step), last = Math.max(first + 1, Math.floor((pixel + 1 - LEFT) / step));
         let worst = 0;
         for (let position = Math.max(0, first); position < Math.min(last, this.count); position++) {
           const value = values[position];
@@ -116,7 +116,7 @@ export class Timeline {
     const [first, last] = this.range;
     context.fillStyle = colours.ground;
     context.globalAlpha = 0.7;
-    if (first !== null) context.fillRect(0, 14, x(first), height);
+    if (first !== null) context.fillRect(LEFT, 14, x(first) - LEFT, height);
     if (last !== null) context.fillRect(x(last + 1), 14, width, height);
     context.globalAlpha = 1;
     context.fillStyle = colours.text;

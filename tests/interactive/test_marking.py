@@ -56,6 +56,15 @@ def test_click_works_at_the_edge_and_on_one_colour():
     assert marking.select_at_clicks(EMPTY.copy(), 1, image * 0, [[80, 60]], [True])[60, 80] == 1
 
 
+def test_click_and_box_take_nothing_from_other_objects():
+    image, disc = picture()
+    ids = np.where(disc & (np.arange(160) < 90), 7, 0).astype(np.uint8)
+    for changed in (marking.select_at_clicks(ids.copy(), 4, image, [[98, 60]], [True]),
+                    marking.select_in_box(ids.copy(), 4, image, [[64, 34], [115, 85]])):
+        np.testing.assert_array_equal(changed == 7, ids == 7)
+        assert iou(changed == 4, disc & (ids == 0)) > 0.85
+
+
 def test_holes_and_specks():
     ids = marking.fill_polygon(EMPTY.copy(), 1, [[10, 10], [50, 10], [50, 50], [10, 50]])
     ids[20:25, 20:25], ids[30, 30], ids[100, 100] = 0, 2, 1
