@@ -200,8 +200,8 @@ def test_keyboard_alone(page, server):
 
 def test_kills_lose_nothing_that_was_shown(page, server):
     open_video(page, "one")
-    page.click("[data-tool=brush]")
     for number in range(3):
+        page.click("[data-tool=brush]")
         drag(page, (30, 20 + 40 * number), (150, 20 + 40 * number))
         wait_saved(page, "brush")
         page.wait_for_selector("#saved:text-is('saved')")
