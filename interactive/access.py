@@ -15,7 +15,8 @@ from util.errors import InputError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-COOKIE = "annotate_token"
+COOKIE = "annotate_token_{port}"
+"""The cookie that holds the token. Browsers give it to all ports of a machine, so it has the port in its name."""
 
 
 class Guard:
@@ -36,19 +37,20 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
+        cookie = COOKIE.format(port=(scope.get("server") or ("", 0))[1])
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
         if not self._is_ours(headers.get("host", "")):
             return await _refuse(scope, receive, send, "this page is not served under this name")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
             return await _refuse(scope, receive, send, "a foreign page has no access")
-        if self._token is not None and not self._knows(given or _cookie(headers.get("cookie", ""))):
+        if self._token is not None and not self._knows(given or _read_cookie(headers.get("cookie", ""), cookie)):
             return await _refuse(scope, receive, send, "open the address with the token that annotate.py has printed")
         if given is not None and scope["type"] == "http" and scope["path"] == "/":
             # The token leaves the address line, and with it the history and screenshots.
             answer = RedirectResponse("/", status_code=303)
             if self._token is not None:
-                answer.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+                answer.set_cookie(cookie, given, httponly=True, samesite="strict")
             return await answer(scope, receive, send)
         return await self._app(scope, receive, send)
 
@@ -65,9 +67,9 @@ class Guard:
         return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
 
 
-def _cookie(text):
+def _read_cookie(text, name):
     try:
-        found = SimpleCookie(text).get(COOKIE)
+        found = SimpleCookie(text).get(name)
     except CookieError:
         return None
     return found and found.value

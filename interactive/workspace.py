@@ -121,7 +121,7 @@ class Room:
         self.name, self.project = name, project
         # Browsers keep frames; a video of the same name that was changed has others.
         self._version = f"{Path(project.video[0]).stat().st_mtime_ns:x}"
-        self._listeners = set()
+        self._listeners, self._telling = set(), threading.RLock()
         self._exporting = threading.Lock()
         self._make_tracker, self._tracker, self._making = make_tracker, None, threading.Lock()
 
@@ -147,8 +147,9 @@ class Room:
 
     def tell(self, event):
         """Tell all who look at this project."""
-        for listener in list(self._listeners):
-            listener(event)
+        with self._telling:
+            for listener in list(self._listeners):
+                listener(event)
 
     def close(self):
         if self._tracker:
@@ -195,15 +196,18 @@ class Room:
             raise InputError(f"{message['do']}: {error}") from None
         changed = action(self, **values)
         quality = {} if changed == "all" else self.project.qualities_at(changed)
-        self.tell({"event": "changed", "frames": changed, "quality": quality, "project": self.describe()})
+        with self._telling:
+            # Otherwise a job could end between the description and the message, after its own message.
+            self.tell({"event": "changed", "frames": changed, "quality": quality, "project": self.describe()})
 
     def _frame(self, position):
         if not isinstance(position, int) or not 0 <= position < len(self.project):
             raise InputError(f"there is no frame {position}; there are {len(self.project)}")
         return self.project.frames[position].image
 
+    # Actions: each returns the positions whose masks have changed; "all" if that may be any.
+
     def _draw(self, tool, frame, object, **values):
-        """Actions: each returns the positions whose masks have changed; "all" if that may be any."""
         image = self._frame(frame)
         tools = {
             "brush": lambda ids: marking.paint(ids, object, values["points"], values["width"]),

@@ -26,7 +26,7 @@ BELOW = {
 
 WITHOUT_TORCH = ["evaluation/2016/evaluation.py", "evaluation/check.py", "evaluation/generic.py",
                  "evaluation/youtube/evaluation.py", "download_bl30k.py", "download_datasets.py", "download_models.py",
-                 "export_masks.py", "import_masks.py",
+                 "annotate.py", "export_masks.py", "import_masks.py",
                  *(f"evaluation/2017/evaluation_{name}.py" for name in ("codalab", "method", "ours"))]
 
 
@@ -69,7 +69,7 @@ runpy.run_path(sys.argv[1], run_name="imported")["get_args_parser"]()
 
 
 @pytest.mark.parametrize("script", WITHOUT_TORCH)
-def test_scoring_exporting_and_downloading_need_no_torch(script):
+def test_scoring_exporting_downloading_and_the_page_need_no_torch(script):
     done = subprocess.run([sys.executable, "-c", BLOCKED, str(ROOT / script)], cwd=ROOT, capture_output=True, text=True,
                           check=False, timeout=60)
     assert done.returncode == 0, done.stderr

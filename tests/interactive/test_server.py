@@ -224,9 +224,10 @@ def test_a_token_is_needed(make_client):
         pass
     answer = client.get("/?token=right", follow_redirects=False)
     assert answer.status_code == 303 and answer.headers["location"] == "/"
-    assert client.get("/api/start").status_code == 200
+    assert client.get("/api/start").status_code == 200 and list(client.cookies) == ["annotate_token_80"]
     client.cookies.clear()
-    for cookie in ("annotate_token=wrong", "annotate_token=r\xc3\xafght", "annotate_token", "other=right"):
+    for cookie in ("annotate_token_80=wrong", "annotate_token_80=r\xc3\xafght", "annotate_token_80",
+                   "annotate_token_81=right"):
         assert client.get("/api/start", headers=[("Cookie", cookie.encode("latin-1"))]).status_code == 403
 
 
