@@ -39,6 +39,7 @@ from interactive.server import make_app
 from interactive.workspace import Workspace
 from util.errors import InputError, run_script
 from util.hyper_para import OptionParser, PageSettings, TrackingSettings, settings_from
+from util.machine import keep_freed_memory
 
 PORTS_TRIED = 20
 """So many ports are tried, from --port on."""
@@ -61,6 +62,9 @@ def main(args):
     if not Path(page.root).is_dir():
         raise InputError(f"{page.root}: no such folder")
     output, trackers = Path(page.output), []
+    if tracking.mode != "stm":
+        # As `open_network` does, which is called too late for the thread that tracks.
+        keep_freed_memory(for_threads=True)
 
     # The page is there before torch, which takes seconds to load.
     def load_trackers():
