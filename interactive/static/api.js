@@ -97,7 +97,10 @@ export class Pictures {
     const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", {willReadFrequently: true});
     context.drawImage(bitmap, 0, 0);
     bitmap.close();
-    return readIds(context.getImageData(0, 0, context.canvas.width, context.canvas.height).data);
+    const ids = readIds(context.getImageData(0, 0, context.canvas.width, context.canvas.height).data);
+    // Colouring them is a task of its own: the page answers in between.
+    await new Promise(resolve => setTimeout(resolve));
+    return ids;
   }
 
   // {object id: Uint8Array with a byte for each frame}
