@@ -1,4 +1,5 @@
 # make demo       virtual environment, requirements, built-in example
+# make annotate   the same set-up, then the page on which masks are made, with the built-in example
 # make test       the same set-up, then the quick tests
 # make test-all   the whole test suite
 # make lint       ruff
@@ -14,7 +15,7 @@ TORCH_INDEX ?=
 STATIC ?= static
 VIDEOS ?= DAVIS/2017/trainval
 
-.PHONY: demo test test-all lint pack gpu-check clean
+.PHONY: demo annotate test test-all lint pack gpu-check clean
 
 .venv/installed: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -28,6 +29,9 @@ VIDEOS ?= DAVIS/2017/trainval
 
 demo: .venv/installed
 	$(BIN)/python track.py --example
+
+annotate: .venv/installed
+	$(BIN)/python annotate.py --example
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

@@ -12,7 +12,7 @@ import numpy as np
 from exporting.shapes import Hold, ObjectMask, shape_mask, soften, split_ids
 from util.decoding import is_stream
 from util.errors import InputError, name_a_few
-from util.files import is_hidden, read_text
+from util.files import is_hidden, read_json, read_text
 from util.image_frames import IMAGE_RATE
 from util.image_io import find_numbers, is_image, mask_files, mask_size, natural, read_mask
 from util.video import VideoFrames, open_frames
@@ -26,6 +26,9 @@ OBJECT = "object"
 
 MANIFEST = ".exports.json"
 """The file that says which files and folders of an output folder are exports."""
+
+PROJECT = "project.json"
+"""The file of a project of annotate.py that names the video; the masks are in the folder masks beside it."""
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 """Which files of a folder of videos are looked for."""
@@ -60,7 +63,7 @@ class Source:
 
 
 def find_sources(folder, video=None):
-    """Return the Sources in a folder that track.py or an evaluation has written, or in any tree of masks.
+    """Return the Sources in a folder that track.py, annotate.py or an evaluation has written, or in any tree of masks.
 
     video: where the frames are, in place of what the folder says; for a tree of several videos, the folder that holds
     theirs. Raises InputError if there are no masks, or tracking them has not ended.
@@ -71,6 +74,8 @@ def find_sources(folder, video=None):
                          f"{folder}: a file, the folder of the masks was expected")
     if (folder / "summary.json").is_file():
         return [_find_tracked(folder, video)]
+    if (folder / PROJECT).is_file():
+        return [_find_project(folder, video)]
     if video is not None and not is_stream(video) and not Path(video).exists():
         raise InputError(f"{video}: no such video or folder of frames")
     if _holds_masks(folder):
@@ -150,6 +155,23 @@ def _find_tracked(folder, video):
                   "" if at_hand else f"the video {header['video'][0]} is not there any more: say with --video where it "
                                      "is", header.get("start"), header.get("end"), summary,
                   scores if scores.is_dir() else None, folder)
+
+
+def _find_project(folder, video):
+    """The Source of a project of annotate.py."""
+    try:
+        known = [str(name) for name in dict(read_json(folder / PROJECT))["video"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / PROJECT}: damaged, or not written by annotate.py ({error})") from None
+    if not (folder / "masks").is_dir() or not _holds_masks(folder / "masks"):
+        raise InputError(f"{folder}: no frame of this project has a mask yet")
+    if video and not _is_at_hand(video):
+        raise InputError(f"{video}: no such video or folder of frames")
+    names = [video] if video else known
+    at_hand = names and all(_is_at_hand(name) for name in names)
+    return Source(folder.resolve().name, folder / "masks", tuple(map(str, names)) if at_hand else (),
+                  "" if at_hand else f"the video {known[0]} is not there any more: say with --video where it is",
+                  home=folder)
 
 
 def _is_at_hand(name):

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from exporting.formats import FORMATS
-from exporting.masked_video import MANIFEST, MaskedVideo, find_sources, read_names
+from exporting.masked_video import MANIFEST, PROJECT, MaskedVideo, find_sources, read_names
 from util.errors import InputError
 from util.files import flush, lock_folder, read_json, read_text, write_json, write_text
 from util.notices import tell
@@ -22,8 +22,8 @@ def export_folder(folder, settings):
     Raises InputError if something is missing or cannot be used. A video's exports are then as they were before.
     """
     sources = find_sources(folder, settings.video)
-    output = Path(settings.output or (Path(folder) / "export" if sources[0].summary else
-                                      f"{Path(folder).absolute()}_export"))
+    ours = sources[0].summary or (Path(folder) / PROJECT).is_file()
+    output = Path(settings.output or (Path(folder) / "export" if ours else f"{Path(folder).absolute()}_export"))
     places = [output / source.name for source in sources] if len(sources) > 1 else [output]
     for source, place in zip(sources, places, strict=True):
         check_formats(settings.format, source.missing)

@@ -1,7 +1,7 @@
 """Imports go down only, and what needs no torch does without it.
 
 The floors, from the ground up: util; model, dataset and exporting, which do not know one another; inference_core;
-evaluation; the scripts at the top.
+evaluation; interactive, the page of annotate.py; the scripts at the top.
 """
 
 import ast
@@ -20,12 +20,13 @@ BELOW = {
     "exporting": {"util"},
     "inference_core": {"util", "model", "dataset"},
     "evaluation": {"util", "model", "dataset", "inference_core"},
+    "interactive": {"util", "model", "dataset", "exporting", "inference_core", "evaluation"},
 }
 """{floor: the floors that its files may import, beside itself}; scripts may import all of them, and one another."""
 
 WITHOUT_TORCH = ["evaluation/2016/evaluation.py", "evaluation/check.py", "evaluation/generic.py",
                  "evaluation/youtube/evaluation.py", "download_bl30k.py", "download_datasets.py", "download_models.py",
-                 "export_masks.py", "import_masks.py",
+                 "annotate.py", "export_masks.py", "import_masks.py",
                  *(f"evaluation/2017/evaluation_{name}.py" for name in ("codalab", "method", "ours"))]
 
 
@@ -68,7 +69,7 @@ runpy.run_path(sys.argv[1], run_name="imported")["get_args_parser"]()
 
 
 @pytest.mark.parametrize("script", WITHOUT_TORCH)
-def test_scoring_exporting_and_downloading_need_no_torch(script):
+def test_scoring_exporting_downloading_and_the_page_need_no_torch(script):
     done = subprocess.run([sys.executable, "-c", BLOCKED, str(ROOT / script)], cwd=ROOT, capture_output=True, text=True,
                           check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -32,6 +32,7 @@ OPTIONS = {
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
     "track.py": "--example --video --mask --start --end --backward --both-ways --output --overwrite --resume "
                 f"--stamp --across-cuts --no-overlay --save-scores --export {TRACKING}",
+    "annotate.py": f"--example --output --root --host --port --no-browser {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
     "eval_youtube.py": f"--yv-path --split --output-all {RESULTS} {TRACKING}",

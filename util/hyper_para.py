@@ -174,6 +174,11 @@ def stage(text):
     return text if text in STAGES else whole(text)
 
 
+def port(text):
+    """An argparse type: a port that needs no privileges."""
+    return _number(text, int, 1024, 65535, "a whole number from 1024 to 65535")
+
+
 def not_negative(text):
     """An argparse type: a number from 0."""
     return _number(text, float, 0, sys.float_info.max, "a number from 0 on")
@@ -298,6 +303,20 @@ class ExportSettings:
                           type=few_pixels, metavar="PIXELS")
     soft: bool = option(False, "take soft edges from the probabilities that track.py --save-scores has written, in "
                                "formats that can hold them (default: hard edges)")
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """Where annotate.py serves its page, and what the page may reach."""
+
+    output: str = option("out", "folder in which each video gets a project, a folder of its own (default: "
+                                "%(default)s)", metavar="FOLDER")
+    root: str = option(".", "the page may open videos below this folder (default: the current one)", metavar="FOLDER")
+    host: str = option("127.0.0.1", "serve the page at this address, too; whoever opens it needs the token in its URL "
+                                    "(default: only this machine, %(default)s)", metavar="ADDRESS")
+    port: int = option(8765, "serve the page at this port, or the next one that is free (default: %(default)s)",
+                       type=port, metavar="PORT")
+    no_browser: bool = option(False, "only print the page's address (default: open it in the browser)")
 
 
 def export_settings(args):

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Parameters of glibc's mallopt (malloc.h)."""
 
 
@@ -32,13 +32,16 @@ def computing_threads():
 
 
 @functools.cache
-def keep_freed_memory():
+def keep_freed_memory(for_threads=False):
     """Let this process keep the memory that it frees, for its next tensors, instead of giving it back to the system.
 
     By default glibc gives large blocks back at once and fetches new ones, page by page and zeroed, for the next tensor.
     Tracking on a CPU frees tens of megabytes in every frame, and spends a quarter of its time on that. The setting is
     for tensors that come again in the same sizes: ever larger ones would leave holes that nothing fits into. It has no
     effect with other C libraries than glibc.
+
+    for_threads: do so also for threads that are started later. glibc gives each of them memory of its own, from which
+    it takes what is freed all the same; so let all share the main thread's.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -46,6 +49,8 @@ def keep_freed_memory():
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return
+    if for_threads:
+        mallopt(M_ARENA_MAX, 1)
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 

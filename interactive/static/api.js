@@ -1,0 +1,124 @@
+// What the page asks of the server, and what the server tells the page.
+
+export async function ask(path, body) {
+  const answer = await fetch(path, body === undefined ? {} : {
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body),
+  });
+  const found = await answer.json().catch(() => ({error: `the server answered with ${answer.status}`}));
+  if (found.error) throw new Error(found.error);
+  return found;
+}
+
+// Send a file, and tell how much of it is there, from 0 to 1. Resolves to {project}.
+export function upload(file, tell) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", `/api/upload?name=${encodeURIComponent(file.name)}`);
+    request.responseType = "json";
+    request.upload.onprogress = event => tell(event.loaded / event.total);
+    request.onload = () => request.response?.project ? resolve(request.response)
+      : reject(new Error(request.response?.error ?? "the upload failed"));
+    request.onerror = () => reject(new Error("the server does not answer"));
+    request.send(file);
+  });
+}
+
+// The line to the server for one project. It is opened anew when it breaks; what is sent meanwhile waits.
+export class Line {
+  constructor(name, hear, tellState) {
+    Object.assign(this, {name, hear, tellState, waiting: [], closed: false, pause: 300});
+    this.connect();
+  }
+
+  connect() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    this.socket = new WebSocket(`${scheme}://${location.host}/api/p/${encodeURIComponent(this.name)}/events`);
+    this.socket.onopen = () => {
+      this.pause = 300;
+      this.tellState(true);
+      this.waiting.splice(0).forEach(text => this.socket.send(text));
+    };
+    this.socket.onmessage = event => this.hear(JSON.parse(event.data));
+    this.socket.onclose = () => {
+      if (this.closed) return;
+      this.tellState(false);
+      setTimeout(() => this.connect(), this.pause);
+      this.pause = Math.min(5000, 2 * this.pause);
+    };
+  }
+
+  send(action) {
+    const text = JSON.stringify(action);
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
+    else this.waiting.push(text);
+  }
+
+  close() {
+    this.closed = true;
+    this.socket.close();
+  }
+}
+
+// Frames and masks of a project. A few are kept; the browser's own cache has the rest.
+export class Pictures {
+  constructor(project) {
+    Object.assign(this, {project, kept: new Map(), path: `/api/p/${encodeURIComponent(project.name)}`});
+  }
+
+  // The frame at a position as an ImageBitmap, at least `width` pixels wide where the video is.
+  frame(position, width) {
+    const step = [480, 960, 1440, 1920, 2880].find(size => size >= width) ?? 8192;
+    const key = `${position}:${step}`;
+    if (!this.kept.has(key)) {
+      const loading = fetch(`${this.path}/frame/${position}?w=${step}&v=${this.project.version}`).then(async answer => {
+        if (!answer.ok) throw new Error((await answer.json()).error);
+        return createImageBitmap(await answer.blob());
+      });
+      loading.catch(() => this.kept.delete(key));
+      this.kept.set(key, loading);
+      if (this.kept.size > 24) this.forgetOldest();
+    }
+    return this.kept.get(key);
+  }
+
+  forgetOldest() {
+    const [key, loading] = this.kept.entries().next().value;
+    this.kept.delete(key);
+    // Somebody may just be about to draw it.
+    setTimeout(() => loading.then(bitmap => bitmap.close(), () => {}), 2000);
+  }
+
+  // The object ids of a frame, Uint8Array of height × width; null where nothing is known.
+  async mask(position) {
+    const answer = await fetch(`${this.path}/mask/${position}`);
+    if (answer.status === 204) return null;
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    const bitmap = await createImageBitmap(await answer.blob(), {colorSpaceConversion: "none"});
+    const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", {willReadFrequently: true});
+    context.drawImage(bitmap, 0, 0);
+    bitmap.close();
+    const ids = readIds(context.getImageData(0, 0, context.canvas.width, context.canvas.height).data);
+    // Colouring them is a task of its own: the page answers in between.
+    await new Promise(resolve => setTimeout(resolve));
+    return ids;
+  }
+
+  // {object id: Uint8Array with a byte for each frame}
+  async qualities() {
+    const ids = this.project.objects.map(thing => thing.id), count = this.project.count;
+    const bytes = new Uint8Array(await (await fetch(`${this.path}/quality`)).arrayBuffer());
+    return new Map(ids.map((id, row) => [id, bytes.slice(row * count, (row + 1) * count)]));
+  }
+}
+
+// Masks have DAVIS's palette: bit b of an id is bit 7 - ⌊b / 3⌋ of its red, green or blue, in turn.
+const PARTS = [0, 1, 2].map(channel => Uint8Array.from({length: 256}, (_, level) =>
+  [0, 1, 2].reduce((id, row) => 3 * row + channel < 8 ? id | ((level >> (7 - row)) & 1) << (3 * row + channel) : id, 0)));
+
+function readIds(pixels) {
+  const ids = new Uint8Array(pixels.length / 4), [red, green, blue] = PARTS;
+  for (let i = 0, p = 0; i < ids.length; i++, p += 4) {
+    ids[i] = red[pixels[p]] | green[pixels[p + 1]] | blue[pixels[p + 2]];
+  }
+  return ids;
+}

@@ -1,0 +1,328 @@
+"""The projects that a server has open, and everything that the page asks of one of them. No web in here."""
+
+import inspect
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from exporting.formats import FORMATS
+from interactive import marking
+from interactive.access import confine, plain_file_name
+from interactive.plans import Job, plan_job
+from interactive.project import Project, read_header
+from util.errors import InputError
+from util.files import is_hidden
+from util.image_io import is_image
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts", ".gif")
+"""Which files are offered as videos; others can be opened by typing their names."""
+
+JPEG_QUALITY = 88
+
+MANY_FRAMES = 100
+"""When more masks than this have changed, the page is told that any may have."""
+
+SCRIPTS = Path(__file__).parents[1]
+"""Where export_masks.py is."""
+
+
+class Workspace:
+    """All projects of a server. Methods may be called in any thread.
+
+    output: the folder in which each project is a folder. root: videos must lie below it. make_tracker: function of a
+    project and a function `tell` that returns a `jobs.Tracker`; it is called when something is tracked first.
+    """
+
+    def __init__(self, output, root, make_tracker):
+        self.output, self.root, self._make_tracker = Path(output), Path(root).resolve(), make_tracker
+        self._rooms, self._lock = {}, threading.Lock()
+
+    def open(self, video=None, name=None):
+        """Open a project, and return its Room. Raises InputError.
+
+        video: the path of a video, wherever it lies; see `confine` for paths that come from a page. name: the project's
+        name; by default that of the video, or the one that the video has already.
+        """
+        with self._lock:
+            if video is not None and not Path(video).exists():
+                raise InputError(f"{video}: no such file or folder")
+            name = plain_file_name(name or self._name_for(Path(video)))
+            if name not in self._rooms:
+                project = Project(self.output / name, [video] if video else None)
+                self._rooms[name] = Room(name, project, self._make_tracker)
+            return self._rooms[name]
+
+    def room(self, name):
+        """The Room of this name, which is opened if it is not yet. Raises InputError if there is none."""
+        room = self._rooms.get(name)
+        if room is None:
+            if plain_file_name(name) != name or not (self.output / name / "project.json").is_file():
+                raise InputError(f"{name}: there is no such project")
+            room = self.open(name=name)
+        return room
+
+    def list_projects(self):
+        """The names of all projects in the output folder, the latest first."""
+        files = self.output.glob("*/project.json")
+        return [file.parent.name for file in sorted(files, key=lambda file: -file.stat().st_mtime)]
+
+    def browse(self, folder=""):
+        """What there is in a folder below the root: {"folder", "parent", "folders", "videos", "images"}."""
+        path = confine(self.root, folder)
+        if not path.is_dir():
+            raise InputError(f"{folder}: no such folder")
+        try:
+            items = sorted(item for item in path.iterdir() if not is_hidden(item.name))
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror}") from None
+        return {
+            "folder": "" if path == self.root else str(path.relative_to(self.root)),
+            "parent": None if path == self.root else str(path.parent.relative_to(self.root)).removeprefix("."),
+            "folders": [item.name for item in items if item.is_dir()],
+            "videos": [item.name for item in items if item.suffix.lower() in VIDEO_SUFFIXES and item.is_file()],
+            "images": sum(is_image(item) for item in items),
+        }
+
+    def close(self):
+        """Stop all tracking and let go of all folders."""
+        for room in self._rooms.values():
+            room.close()
+
+    def _name_for(self, path):
+        """The project's name for a video: that of its file, with a number behind it if another video has this one."""
+        stem = plain_file_name(path.stem)
+        for number in range(1, 1000):
+            name = stem if number == 1 else f"{stem}-{number}"
+            if not (self.output / name).exists() or self._is_of(name, path):
+                return name
+        raise InputError(f"{self.output}: holds a thousand projects called {stem}")
+
+    def _is_of(self, name, path):
+        try:
+            header = read_header(self.output / name)
+        except InputError:
+            return False
+        return header is not None and header["video"] == [str(path.resolve())]
+
+
+class Room:
+    """One open project with its tracker and those who look at it.
+
+    A listener is a function listener(event), with a dict that JSON can hold, called in any thread.
+    """
+
+    def __init__(self, name, project, make_tracker):
+        self.name, self.project = name, project
+        # Browsers keep frames; a video of the same name that was changed has others.
+        self._version = f"{Path(project.video[0]).stat().st_mtime_ns:x}"
+        self._listeners, self._telling = set(), threading.RLock()
+        self._exporting = threading.Lock()
+        self._make_tracker, self._tracker, self._making = make_tracker, None, threading.Lock()
+
+    @property
+    def tracker(self):
+        """The project's Tracker."""
+        with self._making:
+            if self._tracker is None:
+                self._tracker = self._make_tracker(self.project,
+                                                   lambda event, **values: self.tell({"event": event, **values}))
+            return self._tracker
+
+    @property
+    def job(self):
+        """The Job that is under way, or None."""
+        return self._tracker and self._tracker.job
+
+    def listen(self, listener):
+        self._listeners.add(listener)
+
+    def leave(self, listener):
+        self._listeners.discard(listener)
+
+    def tell(self, event):
+        """Tell all who look at this project."""
+        with self._telling:
+            for listener in list(self._listeners):
+                listener(event)
+
+    def close(self):
+        if self._tracker:
+            self._tracker.close()
+        self.project.close()
+
+    def describe(self):
+        """Everything but frames, masks and qualities, for the page."""
+        project = self.project
+        with project.lock:
+            undo, redo = project.history
+            return {
+                "name": self.name, "folder": str(project.folder), "video": project.video, "count": len(project),
+                "width": project.size[0], "height": project.size[1], "rate": project.rate,
+                "objects": [vars(thing) for thing in project.objects.values()],
+                "references": {str(position): ids for position, ids in project.reference_positions().items()},
+                "version": self._version, "undo": undo, "redo": redo,
+                "job": self.job and self.job._asdict(), "worst": project.find_worst(),
+                "notices": project.notices,
+            }
+
+    def picture(self, position, width):
+        """A frame as JPEG, no wider than `width` pixels. Raises InputError if it is damaged or there is none."""
+        image = self._frame(position)
+        scale = min(1, width / image.shape[1])
+        if scale < 1:
+            size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        assert done
+        return data.tobytes()
+
+    def act(self, message):
+        """Do what a page asks for, {"do": action, …}, and tell all what has changed. Raises InputError."""
+        if not isinstance(message, dict):
+            raise InputError("a message is an object of JSON")
+        action = ACTIONS.get(message.get("do"))
+        if action is None:
+            raise InputError(f"there is no action {message.get('do')!r}")
+        values = {name: value for name, value in message.items() if name != "do"}
+        try:
+            inspect.signature(action).bind(self, **values)
+        except TypeError as error:
+            raise InputError(f"{message['do']}: {error}") from None
+        changed = action(self, **values)
+        quality = {} if changed == "all" else self.project.qualities_at(changed)
+        with self._telling:
+            # Otherwise a job could end between the description and the message, after its own message.
+            self.tell({"event": "changed", "frames": changed, "quality": quality, "project": self.describe()})
+
+    def _frame(self, position):
+        if not isinstance(position, int) or not 0 <= position < len(self.project):
+            raise InputError(f"there is no frame {position}; there are {len(self.project)}")
+        return self.project.frames[position].image
+
+    # Actions: each returns the positions whose masks have changed; "all" if that may be any.
+
+    def _draw(self, tool, frame, object, **values):
+        image = self._frame(frame)
+        tools = {
+            "brush": lambda ids: marking.paint(ids, object, values["points"], values["width"]),
+            "eraser": lambda ids: marking.erase(ids, object, values["points"], values["width"]),
+            "polygon": lambda ids: marking.fill_polygon(ids, object, values["points"]),
+            "lasso": lambda ids: marking.fill_polygon(ids, object, values["points"]),
+            "box": lambda ids: marking.select_in_box(ids, object, image, values["points"]),
+            "click": lambda ids: marking.select_at_clicks(ids, object, image, values["points"], values["positive"]),
+            "fill holes": lambda ids: marking.fill_holes(ids, object),
+            "drop specks": lambda ids: marking.drop_specks(ids, object),
+            "clear": lambda ids: np.where(ids == object, 0, ids),
+        }
+        if tool not in tools:
+            raise InputError(f"there is no tool {tool!r}")
+        if object not in self.project.objects:
+            raise InputError("choose an object first")
+        if self.project.objects[object].locked:
+            raise InputError(f"{self.project.objects[object].name} is locked; unlock it to draw")
+        try:
+            drawn = self.project.draw(frame, tools[tool], tool)
+        except (KeyError, TypeError, ValueError) as error:
+            raise error if isinstance(error, InputError) else InputError(f"{tool}: {error}") from None
+        return [frame] if drawn else []
+
+    def _go(self, step):
+        if step is None:
+            return []
+        label, positions = step
+        # What was deleted or merged comes back with its qualities.
+        return "all" if label in ("delete object", "merge objects") or len(positions) > MANY_FRAMES else positions
+
+    def _track(self, direction, start, first=None, last=None, objects=None):
+        project = self.project
+        if objects is None:
+            objects = [thing.id for thing in project.objects.values() if not thing.locked]
+        job = Job(direction, start, 0 if first is None else first, len(project) - 1 if last is None else last,
+                  tuple(objects))
+        plan_job(project, job)
+        self.tracker.start(job)
+        return []
+
+    def _stop(self):
+        if self.job:
+            self.tracker.stop()
+        return []
+
+    def export(self, formats, options):
+        """Run export_masks.py. Returns what it has said. Raises InputError with its error if it fails."""
+        words = export_words(self.project.folder, formats, options)
+        if not self._exporting.acquire(blocking=False):
+            raise InputError("an export is under way already; wait for its end")
+        try:
+            done = subprocess.run([sys.executable, str(SCRIPTS / words[0]), *words[1:]], cwd=Path.cwd(),
+                                  capture_output=True, text=True, check=False)
+        finally:
+            self._exporting.release()
+        if done.returncode:
+            raise InputError((done.stderr.strip().splitlines() or ["the export failed"])[-1])
+        notes = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("note")]
+        return {"text": [*done.stdout.strip().splitlines(), *notes],
+                "files": [FORMATS[name].target for name in formats], "folder": str(self.project.folder / "export")}
+
+    def exported(self, target):
+        """The file of an export; a folder is packed as a ZIP. Raises InputError if there is none of this name."""
+        if target not in {row.target for row in FORMATS.values()}:
+            raise InputError(f"{target}: no export is called so")
+        path = self.project.folder / "export" / target
+        if not path.exists():
+            raise InputError(f"{target}: not exported yet")
+        if path.is_dir():
+            return Path(shutil.make_archive(str(self.project.folder / "export" / f".{target}"), "zip", path))
+        return path
+
+
+def export_words(folder, formats, options):
+    """The command line of an export, as a list of words. Raises InputError for what is no format or option."""
+    if not formats or not set(formats) <= set(FORMATS):
+        raise InputError("choose a format")
+    words = ["export_masks.py", str(folder), "--format", *formats]
+    for name in ("largest", "fill_holes"):
+        if options.get(name):
+            words.append(f"--{name.replace('_', '-')}")
+    for name in ("hold", "grow", "feather"):
+        value = options.get(name, 0)
+        if not isinstance(value, int):
+            raise InputError(f"{name}: a whole number was expected")
+        if value:
+            words += [f"--{name}", str(value)]
+    if objects := options.get("objects"):
+        words += ["--objects", *(str(int(number)) for number in objects)]
+    return [*words, "--overwrite"]
+
+
+def export_command(folder, formats, options):
+    """The command line of an export, to be copied into a terminal."""
+    return shlex.join(["python", *export_words(folder, formats, options)])
+
+
+def _object_action(method):
+    def act(room, **values):
+        method(room.project, **values)
+        return []
+    return act
+
+
+ACTIONS = {
+    "draw": Room._draw,
+    "clear reference": lambda room, frame: room.project.clear_annotation(frame) or [frame],
+    "undo": lambda room: room._go(room.project.undo()),
+    "redo": lambda room: room._go(room.project.redo()),
+    "add object": _object_action(lambda project, name=None: project.add_object(name)),
+    "change object": _object_action(lambda project, id, **values: project.change_object(id, **values)),
+    "delete object": lambda room, id: room.project.delete_object(id) or "all",
+    "merge objects": lambda room, id, into: room.project.delete_object(id, into) or "all",
+    "track": Room._track,
+    "stop": Room._stop,
+}
+"""{what "do" may be: function of a Room and the message's values}."""
