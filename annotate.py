@@ -25,6 +25,7 @@ gets in; what is sent is not encrypted.
 """
 
 import contextlib
+import functools
 import secrets
 import socket
 import sys
@@ -61,20 +62,28 @@ def main(args):
         raise InputError("--example has a video of its own; leave out one of them")
     if not Path(page.root).is_dir():
         raise InputError(f"{page.root}: no such folder")
-    output, trackers = Path(page.output), []
+    output, made = Path(page.output), {}
     if tracking.mode != "stm":
         # As `open_network` does, which is called too late for the thread that tracks.
         keep_freed_memory(for_threads=True)
 
     # The page is there before torch, which takes seconds to load.
-    def load_trackers():
+    def load_networks():
+        from interactive.clicking import Clicker
         from interactive.jobs import Engines, Tracker
+        from model import load_clicks
+        from util.device import pick_device
         engines = Engines(tracking)
-        trackers.append(lambda project, tell: Tracker(project, engines, tell))
+        load = functools.cache(lambda: load_clicks(device=pick_device(tracking.device)))
+        made["tracker"] = lambda project, tell: Tracker(project, engines, tell)
+        made["clicker"] = lambda: Clicker(load)
+        # So that the first click need not wait. Whoever clicks gets the error.
+        with contextlib.suppress(InputError):
+            load()
 
-    def make_tracker(project, tell):
+    def make(what, *given):
         loading.join()
-        return trackers[0](project, tell)
+        return made[what](*given)
 
     def make_example():
         from dataset.synthetic import write_example
@@ -83,8 +92,8 @@ def main(args):
             write_example(folder)
         return folder / "frames"
 
-    loading = threading.Thread(target=load_trackers)
-    workspace = Workspace(output, page.root, make_tracker)
+    loading = threading.Thread(target=load_networks)
+    workspace = Workspace(output, page.root, functools.partial(make, "tracker"), functools.partial(make, "clicker"))
     token = None if page.host in LOOPBACK else secrets.token_urlsafe(16)
     place = ""
     if args.video or args.example:

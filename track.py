@@ -3,6 +3,8 @@
     python track.py                                              # the built-in example
     python track.py clip.mp4                                     # writes the first frame, to draw a mask on
     python track.py clip.mp4 mask.png                            # the same as --video clip.mp4 --mask mask.png
+    python track.py clip.mp4 --click 250,120                     # what is at this pixel of the first frame
+    python track.py clip.mp4 --click 250,120:1 400,90:2 380,300:-2 --box 120:180,60,330,200:3
     python track.py --video clip.mp4 --mask mask.png --start 1:30 --end 1:45.5 --output out/part
     python track.py --video frames/ --mask masks/ --output out/mine --size 480
     python track.py clip.mp4 120:mask.png --backward --output out/before
@@ -16,6 +18,10 @@ black and white is one object, and one in a few flat colours has an object for e
 lost, give masks of later frames, too: a folder of PNGs named after their frames, FRAME:PNG, or FRAME:PNG:ID, which
 gives the only object of a mask an id. FRAME is a frame's name, or the number in it; frames of a video file, and those
 with more than a number in their names, are counted from 0. The output for a frame with a mask is this mask.
+
+Clicks and boxes make a mask where there is none: --click FRAME:X,Y:ID is a pixel of an object, or, with a minus before
+ID, one that is not; --box FRAME:LEFT,TOP,RIGHT,BOTTOM:ID is the box that an object fills. The masks are written into
+the folder clicked, where they can be looked at, changed, and given with --mask later.
 
 With --both-ways, objects are tracked from their masks to the beginning and to the end, and between two masks from both;
 the two results are merged.
@@ -53,17 +59,19 @@ from exporting.run import check_formats, export_folder, export_targets, list_exp
 from inference_core import InferenceCore, open_network, track_frames
 from inference_core.annotations import find_masks, list_given_files
 from inference_core.both_ways import track_both_ways
+from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints
 from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects
+from model import load_clicks
 from model.checkpoint import preset_name
 from util.cuts import CutFinder
 from util.decoding import is_stream, public_name
-from util.device import device_name
+from util.device import device_name, pick_device
 from util.errors import InputError, name_a_few, run_script
 from util.files import file_sha256
 from util.hyper_para import ExportSettings, OptionParser, TrackingSettings, VideoSettings, settings_from
 from util.image_frames import write_image
-from util.image_io import read_image, read_mask
+from util.image_io import read_image, read_mask, write_mask
 from util.notices import list_notices, tell
 from util.progress import progress_bar
 from util.timing import Latencies, peak_memory_mb
@@ -97,11 +105,12 @@ def main(args):
                          threads=tracking.threads)
     seekable = frames.seekable() if job.backward or job.both_ways else None
     last = next(seekable.backwards()) if job.backward else None
-    if not job.mask:
+    given = [*(job.mask or []), *mark_clicked(tracking, job, frames, seekable, last)]
+    if not given:
         frame, name = (last, "last.png") if job.backward else (next(iter(frames)), "first.png")
         _write_frame_to_draw_on(frame, output / name, job.overwrite)
     notices = []
-    masks = find_masks(job.mask, frames, _network_size(tracking, frames), notices, last and last.name)
+    masks = find_masks(given, frames, _network_size(tracking, frames), notices, last and last.name)
     tell(list_notices(notices))
     network = open_network(tracking)
     _refuse_to_overwrite([*job.video, *frames.files, *masks.values()], output)
@@ -109,6 +118,26 @@ def main(args):
     track(tracking, job, network, frames, masks, output, seekable)
     export(job, output)
     return 0
+
+
+def mark_clicked(tracking, job, frames, seekable, last):
+    """Write the masks that --click and --box stand for, and return them as values of --mask.
+
+    seekable: `frames` as SeekableFrames, or None. last: the frame where tracking begins, if it goes backwards.
+    """
+    hints = find_hint_frames(read_hints(job.click, job.box), frames, last and last.name)
+    if not hints:
+        return []
+    folder, seekable = Path(job.output) / "clicked", seekable or frames.seekable()
+    folder.mkdir(parents=True, exist_ok=True)
+    network, values = load_clicks(device=pick_device(tracking.device)), []
+    for name, given in hints.items():
+        ids = mark_objects(network, seekable[_find_position(seekable, name, given[0].text)].image, given)
+        write_mask(folder / f"{name}.png", ids)
+        values.append(f"{name}:{folder / name}.png")
+    print(f"made masks of {len(values)} frames from {sum(map(len, hints.values()))} clicks and boxes, in {folder}",
+          file=sys.stderr)
+    return values
 
 
 def _check_export(job, output):
@@ -139,8 +168,11 @@ def _video_settings(args):
     if job.resume and any(is_stream(video) for video in job.video or []):
         raise InputError(f"--resume reads the video from its start; {public_name(job.video[0])} gives other frames "
                          "each time")
-    if job.mask and not job.video:
-        raise InputError("--mask needs a --video, too; neither of them runs the built-in example")
+    if (job.mask or job.click or job.box) and not job.video:
+        raise InputError("--mask, --click and --box need a --video, too; none of them runs the built-in example")
+    if (job.click or job.box) and any(is_stream(video) for video in job.video):
+        raise InputError(f"--click and --box look at frames before tracking, and {public_name(job.video[0])} gives its "
+                         "frames only once; save it as a file")
     if args.example and job.video:
         raise InputError("--example renders its own video and mask; leave out --video and --mask")
     if not job.video and (job.start or job.end or job.backward or job.both_ways):
@@ -160,7 +192,7 @@ def _write_frame_to_draw_on(frame, path, overwrite):
     write_image(path, frame.image)
     raise InputError(f"no --mask is given; frame {frame.name} is now in {path}: make everything black in it but the "
                      "objects, each in one flat colour of its own, save this as mask.png, and give the same command "
-                     "with --mask mask.png")
+                     "with --mask mask.png; or give --click X,Y with a pixel of the object")
 
 
 def _network_size(tracking, frames):

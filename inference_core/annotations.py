@@ -67,7 +67,7 @@ def find_masks(values, frames, shorter=None, notices=None, last=None):
             if key is None and last is not None:
                 frame, notice = last, f"taken for the mask of frame {last}, the last one, since no frame is given"
             else:
-                frame, notice = _find_frame(key, file, frames, from_folder)
+                frame, notice = find_frame(key, file, frames, from_folder)
             if frame in masks:
                 raise InputError(f"{file}: frame {frame} already has a mask, {masks[frame]}")
             masks[frame] = GivenMask(file, object_id, colours)
@@ -140,12 +140,15 @@ def _split_value(value):
     return [(named[1], Path(named[2]), object_id) if named else (None, path, None)], False
 
 
-def _find_frame(key, file, frames, from_folder):
-    """Return the name of the frame that a key stands for, and a notice or None. Raises InputError if there is none."""
+def find_frame(key, file, frames, from_folder=False):
+    """Return the name of the frame that a key stands for, and a notice or None. Raises InputError if there is none.
+
+    key: a frame's name or number; None for the first frame. file: what gives the key, for messages. from_folder:
+    whether the key is the name of a file in a folder, and so never a place in an order.
+    """
     if key is None:
         return frames.first, None
     if frames.names:
-        # The name of a file in a folder holds a frame's number, and is no place in an order.
         return frames.find(key, file, counts=not from_folder)
     numbers = find_numbers(key)
     if not key.isdecimal() and not (from_folder and len(numbers) == 1):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from util.clicking import draw_box, draw_stroke, make_planes
+from util.clicking import BOX, POSITIVE, draw_box, draw_stroke, make_planes
 from util.errors import InputError
 
 WHOLE_SIDE = 384
@@ -203,7 +203,7 @@ class ClickSession:
                                  _resample(state, view, width, height)[None]])
         hints = torch.from_numpy(planes)[None].to(self._network.device, memory_format=torch.channels_last)
         logits = self._network.segment(self._features[1], hints)[0, 0].float().cpu().numpy()
-        logits = keep_pieces(logits, planes[0], planes[3])
+        logits = keep_pieces(logits, np.maximum(planes[POSITIVE], planes[BOX]), planes[-1])
         mask = np.zeros(self._whole[:1:-1], bool)
         part = cv2.resize(logits, (view.width, view.height), interpolation=cv2.INTER_LINEAR) > 0
         mask[view.top:view.top + view.height, view.left:view.left + view.width] = part
@@ -232,7 +232,8 @@ class ClickSession:
 def keep_pieces(logits, positive, previous):
     """Return logits without the pieces of the mask that nobody asked for; there they are -UNASKED.
 
-    A piece stays if a positive hint touches it, or the previous mask fills most of it. If no piece would stay, all do.
+    A piece stays if a positive hint or the box touches it, or the previous mask fills most of it. If no piece would
+    stay, all do.
     logits: float32 h×w. positive, previous: float32, planes of a multiple of this size.
     """
     count, labels = cv2.connectedComponents((logits > 0).view(np.uint8), connectivity=8)

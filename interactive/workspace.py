@@ -37,10 +37,12 @@ class Workspace:
 
     output: the folder in which each project is a folder. root: videos must lie below it. make_tracker: function of a
     project and a function `tell` that returns a `jobs.Tracker`; it is called when something is tracked first.
+    make_clicker: function that returns a `clicking.Clicker`; it is called with the first click.
     """
 
-    def __init__(self, output, root, make_tracker):
-        self.output, self.root, self._make_tracker = Path(output), Path(root).resolve(), make_tracker
+    def __init__(self, output, root, make_tracker, make_clicker):
+        self.output, self.root = Path(output), Path(root).resolve()
+        self._make_tracker, self._make_clicker = make_tracker, make_clicker
         self._rooms, self._lock = {}, threading.Lock()
 
     def open(self, video=None, name=None):
@@ -55,7 +57,7 @@ class Workspace:
             name = plain_file_name(name or self._name_for(Path(video)))
             if name not in self._rooms:
                 project = Project(self.output / name, [video] if video else None)
-                self._rooms[name] = Room(name, project, self._make_tracker)
+                self._rooms[name] = Room(name, project, self._make_tracker, self._make_clicker)
             return self._rooms[name]
 
     def room(self, name):
@@ -117,13 +119,14 @@ class Room:
     A listener is a function listener(event), with a dict that JSON can hold, called in any thread.
     """
 
-    def __init__(self, name, project, make_tracker):
+    def __init__(self, name, project, make_tracker, make_clicker):
         self.name, self.project = name, project
         # Browsers keep frames; a video of the same name that was changed has others.
         self._version = f"{Path(project.video[0]).stat().st_mtime_ns:x}"
         self._listeners, self._telling = set(), threading.RLock()
         self._exporting = threading.Lock()
-        self._make_tracker, self._tracker, self._making = make_tracker, None, threading.Lock()
+        self._make_tracker, self._tracker = make_tracker, None
+        self._make_clicker, self._clicker, self._making = make_clicker, None, threading.Lock()
 
     @property
     def tracker(self):
@@ -133,6 +136,14 @@ class Room:
                 self._tracker = self._make_tracker(self.project,
                                                    lambda event, **values: self.tell({"event": event, **values}))
             return self._tracker
+
+    @property
+    def clicker(self):
+        """The project's Clicker."""
+        with self._making:
+            if self._clicker is None:
+                self._clicker = self._make_clicker()
+            return self._clicker
 
     @property
     def job(self):
@@ -214,8 +225,9 @@ class Room:
             "eraser": lambda ids: marking.erase(ids, object, values["points"], values["width"]),
             "polygon": lambda ids: marking.fill_polygon(ids, object, values["points"]),
             "lasso": lambda ids: marking.fill_polygon(ids, object, values["points"]),
-            "box": lambda ids: marking.select_in_box(ids, object, image, values["points"]),
-            "click": lambda ids: marking.select_at_clicks(ids, object, image, values["points"], values["positive"]),
+            "box": lambda ids: self.clicker.box(ids, (frame, object), image, values["points"]),
+            "click": lambda ids: self.clicker.click(ids, (frame, object), image, values["points"],
+                                                    values["positive"]),
             "fill holes": lambda ids: marking.fill_holes(ids, object),
             "drop specks": lambda ids: marking.drop_specks(ids, object),
             "clear": lambda ids: np.where(ids == object, 0, ids),

@@ -30,8 +30,8 @@ OPTIONS = {
         "--preset --repeat --load-network --backbone-weights "
         "--id --out-root --load-model --resume --minutes --save-interval --keep --log-interval --image-interval "
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
-    "track.py": "--example --video --mask --start --end --backward --both-ways --output --overwrite --resume "
-                f"--stamp --across-cuts --no-overlay --save-scores --export {TRACKING}",
+    "track.py": "--example --video --mask --click --box --start --end --backward --both-ways --output --overwrite "
+                f"--resume --stamp --across-cuts --no-overlay --save-scores --export {TRACKING}",
     "annotate.py": f"--example --output --root --host --port --no-browser {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",

@@ -254,6 +254,13 @@ class VideoSettings:
     mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, FRAME:PNG, or "
                                      "FRAME:PNG:ID; may be repeated (default: the mask of the built-in example)",
                                nargs="+", action="extend", metavar="MASK")
+    click: list | None = option(None, "a pixel of an object, instead of a mask: FRAME:X,Y:ID; without FRAME the first "
+                                      "frame, without ID object 1; with a minus before ID, a pixel that is not of this "
+                                      "object; may be repeated (default: see --mask)", nargs="+", action="extend",
+                                metavar="CLICK")
+    box: list | None = option(None, "a box that an object fills, instead of a mask: FRAME:LEFT,TOP,RIGHT,BOTTOM:ID, in "
+                                    "pixels; may be repeated (default: see --mask)", nargs="+", action="extend",
+                              metavar="BOX")
     start: str | None = option(None, "first frame to track: a frame's number or name (250), seconds (12.5 or 12s), "
                                      "minutes (1:30.5) or an editor's timecode (00:01:30:12) (default: the video's "
                                      "first)", metavar="POSITION")

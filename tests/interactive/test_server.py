@@ -11,9 +11,11 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from inference_core import InferenceCore
+from interactive.clicking import Clicker
 from interactive.jobs import Tracker
 from interactive.server import make_app
 from interactive.workspace import Workspace
+from tests.painted_network import PaintedNetwork
 
 COUNT = 8
 
@@ -42,7 +44,8 @@ def root(clip, tmp_path):
 def make_client(root, tiny_network, tmp_path):
     def make(**options):
         engines = TinyEngines(tiny_network)
-        workspace = Workspace(tmp_path / "out", root, lambda project, tell: Tracker(project, engines, tell))
+        workspace = Workspace(tmp_path / "out", root, lambda project, tell: Tracker(project, engines, tell),
+                              lambda: Clicker(PaintedNetwork))
         clients.append(TestClient(make_app(workspace, **options), raise_server_exceptions=False))
         clients[-1].__enter__()
         return clients[-1]
