@@ -128,16 +128,16 @@ def mark_clicked(tracking, job, frames, seekable, last):
     hints = find_hint_frames(read_hints(job.click, job.box), frames, last and last.name)
     if not hints:
         return []
-    folder, seekable = Path(job.output) / "clicked", seekable or frames.seekable()
+    network, seekable = load_clicks(device=pick_device(tracking.device)), seekable or frames.seekable()
+    masks = {name: mark_objects(network, seekable[_find_position(seekable, name, given[0].text)].image, given)
+             for name, given in hints.items()}
+    folder = Path(job.output) / "clicked"
     folder.mkdir(parents=True, exist_ok=True)
-    network, values = load_clicks(device=pick_device(tracking.device)), []
-    for name, given in hints.items():
-        ids = mark_objects(network, seekable[_find_position(seekable, name, given[0].text)].image, given)
+    for name, ids in masks.items():
         write_mask(folder / f"{name}.png", ids)
-        values.append(f"{name}:{folder / name}.png")
-    print(f"made masks of {len(values)} frames from {sum(map(len, hints.values()))} clicks and boxes, in {folder}",
+    print(f"made masks of {len(masks)} frames from {sum(map(len, hints.values()))} clicks and boxes, in {folder}",
           file=sys.stderr)
-    return values
+    return [f"{name}:{folder / name}.png" for name in masks]
 
 
 def _check_export(job, output):

@@ -21,14 +21,10 @@ import track
 from dataset import synthetic
 from inference_core import InferenceCore, track_output
 from tests.conftest import ROOT
-from util.errors import run_script
+from tests.tracking_runs import one_line_error, run
 from util.image_io import davis_palette, write_mask
 from util.video import open_frames
 from util.video_writer import Look, VideoWriter
-
-
-def run(*arguments):
-    return run_script(track.get_args_parser(), track.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +51,6 @@ def names(folder):
 def decoded(path):
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-
-
-def one_line_error(capsys, *parts):
-    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert len(lines) == 1 and all(str(part) in lines[0] for part in parts), lines
-    return True
 
 
 def test_folder_of_frames(inputs, tiny_checkpoint, tmp_path, capsys):

@@ -9,17 +9,13 @@ from PIL import Image
 
 import track
 from inference_core import InferenceCore
-from util.errors import run_script
+from tests.tracking_runs import run
 from util.image_io import read_mask, write_mask
 from util.video import open_frames
 from util.video_writer import VideoWriter
 
 COUNT = 12
 """Frames of the clip of these tests."""
-
-
-def run(*arguments):
-    return run_script(track.get_args_parser(), track.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

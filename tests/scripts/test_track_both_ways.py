@@ -7,17 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-import track
 from inference_core import InferenceCore
 from inference_core.both_ways import BOTH_WAYS, merge
 from model import load_network
-from util.errors import run_script
+from tests.tracking_runs import run
 
 COUNT = 9
-
-
-def run(*arguments):
-    return run_script(track.get_args_parser(), track.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
