@@ -43,7 +43,7 @@ def test_clicks_until_and_iou_after(truth):
     masks = [grown(truth, share) for share in (0.5, 0.8, 0.85, 0.95, 0.9, 1)]
     session = Scripted(masks)
     ious, seconds = clicks.mark(session, truth)
-    result = clicks.Result("f", "i", 1, ious, seconds)
+    result = clicks.Result("f", "i", 1, ious, seconds, 0.5)
     assert session.clicks[0] == (19, 19, True)
     assert (result.clicks_until(0.85), result.clicks_until(0.9), result.clicks_until(0.96)) == (3, 4, 20)
     assert ious == pytest.approx([0.5, 0.8, 0.85, 0.95, 0.9]), "clicking ends when all figures are known"
@@ -57,7 +57,7 @@ def test_an_object_that_is_not_reached_gets_20_clicks(truth):
 
 def test_a_perfect_mask_is_not_clicked_at(truth):
     ious, _ = clicks.mark(Scripted([truth > 0]), truth)
-    assert ious == [1] and clicks.Result("f", "i", 1, ious, [0]).iou_after(5) == 1
+    assert ious == [1] and clicks.Result("f", "i", 1, ious, [0], 0.5).iou_after(5) == 1
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_grabcut_marks_objects_of_one_colour(folder, capsys):
     assert run("--root", folder, "--method", "grabcut", "--json", folder / "out.json") == 0
     results = json.loads((folder / "out.json").read_text())
     assert [result["object_id"] for result in results] == [1, 2]
-    assert all(result["ious"][0] > 0.9 for result in results)
+    assert all(result["ious"][0] > 0.9 and result["box_iou"] > 0.9 for result in results)
     rows = capsys.readouterr().out.splitlines()
     assert rows[-1].split()[:4] == ["all", "2", "1.00", "1.00"]
 
