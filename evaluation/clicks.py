@@ -7,7 +7,7 @@ FOLDER holds images with masks beside them, X.jpg with X.png, in folders of any 
 objects in a folder NAME_instances beside NAME (docs/TRAINING.md). Each object is clicked at until its mask is right:
 the first click is in the middle of the object, each later one in the middle of the largest error, 20 at most. Pixels of
 255 do not count. NoC@85 and NoC@90 are the mean number of clicks until an IoU of 0.85 and 0.90; an object that 20
-clicks do not bring there counts 20 (Sofiiuk et al., RITM, 2021). Each object is also marked a second time, by its box alone.
+clicks do not bring there counts 20 (Sofiiuk et al., RITM, 2021). Each object is also marked by its box alone.
 """
 
 import statistics
@@ -158,7 +158,8 @@ def report(results):
                      for target in (0.85, 0.9)),
                    *(f"{statistics.fmean(result.iou_after(count) for result in chosen):.3f}" for count in SHOWN),
                    *(f"{statistics.fmean(result.failed(target) for result in chosen):.1%}" for target in (0.85, 0.9)),
-                   f"{statistics.fmean(result.box_iou for result in chosen):.3f}", f"{1000 * first:.0f} ms", f"{1000 * statistics.median(later or [0]):.0f} ms"]
+                   f"{statistics.fmean(result.box_iou for result in chosen):.3f}", f"{1000 * first:.0f} ms",
+                   f"{1000 * statistics.median(later or [0]):.0f} ms"]
         print(f"{folder:24}", *(f"{figure:>8}" for figure in [len(chosen), *figures]))
 
 
