@@ -56,7 +56,7 @@ import torch
 from dataset.synthetic import write_example
 from evaluation.measures import jaccard
 from exporting.run import check_formats, export_folder, export_targets, list_exports, refuse_targets
-from inference_core import InferenceCore, open_network, track_frames
+from inference_core import InferenceCore, open_network, precision_name, track_frames
 from inference_core.annotations import find_masks, list_given_files
 from inference_core.both_ways import track_both_ways
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints
@@ -89,7 +89,7 @@ def get_args_parser():
                         help="the same as --video VIDEO --mask MASK …; without MASK, the first frame is written "
                              "(default: see --video and --mask)")
     parser.add_settings(VideoSettings)
-    parser.add_settings(TrackingSettings, "tracking", size=480)
+    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
     return parser
 
 
@@ -356,6 +356,7 @@ def describe_inputs(header, job, masks):
 
 def describe_run(tracking, job, network, frames, masks, size):
     """What summary.json says of a run before its frames: inputs, settings, network, versions, device."""
+    device = next(network.parameters()).device
     return {
         "written_by": "track.py",
         "video": [public_name(video) for video in job.video],
@@ -370,10 +371,11 @@ def describe_run(tracking, job, network, frames, masks, size):
         "across_cuts": job.across_cuts,
         "annotated": {frame: str(file) for frame, file in masks.items()},
         "settings": {**tracking.core(), "size": size},
+        "precision": precision_name(tracking.amp, device),
         "model": {"file": tracking.model, "preset": preset_name(network.config),
                   "sha256": file_sha256(tracking.model)},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "device": device_name(next(network.parameters()).device),
+        "device": device_name(device),
     }
 
 

@@ -16,6 +16,7 @@ from model.checkpoint import preset_name
 from model.inference import take_snapshot
 from model.network import distribution
 from util.errors import InputError, pixels
+from util.machine import has_bfloat16_tiles
 from util.mask_rule import MANY_IDS, refuse_soft_edges
 
 UNKNOWN = 255
@@ -46,7 +47,8 @@ class InferenceCore:
     keep_given: give a mask back as it was given, in the result of the step that takes it. If False, it comes back from
         `size` with blunt edges, as in the published evaluation. Without `size` there is no difference.
     amp: half precision for everything but affinities and probabilities: "float16", "bfloat16", or True, which is
-        float16 on a GPU and bfloat16 on the CPU. It is ignored for an engine, which has its own dtype.
+        float16 on a GPU and bfloat16 on the CPU; "auto" is bfloat16 on CPUs with tiles for it (AMX), and "float32", as
+        False is, everywhere else. It is ignored for an engine, which has its own dtype.
     compile: compile all that a frame runs through, and on a GPU replay it as CUDA graphs. Compiling takes about a
         minute. It happens at the first frame of each size, and once more when the number of objects first changes.
     chunk_size: the number of objects that go through value encoder, SAM and decoder at a time.
@@ -459,12 +461,14 @@ def precision_name(amp, device):
 
     Raises InputError for any other value of `amp`.
     """
-    if amp in (False, None):
+    if amp == "auto":
+        return "bfloat16" if device.type == "cpu" and has_bfloat16_tiles() else "float32"
+    if amp in (False, None, "float32"):
         return "float32"
     if amp is True:
         return "bfloat16" if device.type == "cpu" else "float16"
     if amp not in ("float16", "bfloat16"):
-        raise InputError(f"amp is {amp!r}, it must be float16, bfloat16, True or False")
+        raise InputError(f"amp is {amp!r}, it must be auto, float16, bfloat16, float32, True or False")
     return amp
 
 

@@ -227,9 +227,11 @@ class TrackingSettings:
                         names=["top"], type=positive, metavar="K")
     size: int = option(0, "reduce the shorter side of the frames to so many pixels for the network; 0 keeps the "
                           "frames' own size (default: %(default)s)", type=whole, metavar="PIXELS")
-    amp: str | bool = option(False, "compute in half precision: float16, bfloat16, or without a value float16 on a GPU "
-                                    "and bfloat16 on the CPU; often faster, masks differ slightly (default: float32)",
-                             nargs="?", const=True, choices=("float16", "bfloat16"), metavar="DTYPE")
+    amp: str | bool = option("float32", "compute in half precision: float16, bfloat16, or without a value float16 on a "
+                                        "GPU and bfloat16 on the CPU; often faster, masks differ slightly; auto is "
+                                        "bfloat16 on CPUs that are faster so (AMX), else float32 (default: "
+                                        "%(default)s)",
+                             nargs="?", const=True, choices=("auto", "float16", "bfloat16", "float32"), metavar="DTYPE")
     compile: bool = option(False, "compile the network first, on a GPU as CUDA graphs; this takes about a minute, then "
                                   "tracking is faster (default: do not)")
     device: str = option("auto", "compute on cpu, cuda, cuda:1 or mps; auto is the fastest that there is (default: "
@@ -240,7 +242,7 @@ class TrackingSettings:
     def core(self):
         """The keyword arguments of `InferenceCore` that these settings stand for, `size` excepted."""
         return {"mode": self.mode, "mem_every": self.mem_every, "top_k": self.top_k,
-                "include_last": self.include_last, "amp": self.amp, "compile": self.compile}
+                "include_last": self.include_last, "amp": self.amp != "float32" and self.amp, "compile": self.compile}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,18 @@ def computing_threads():
 
 
 @functools.cache
+def has_bfloat16_tiles():
+    """Whether this machine's cores multiply matrices in bfloat16 in hardware (AMX), so that it is faster than float32.
+
+    Known of Linux only; elsewhere False.
+    """
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+
+
+@functools.cache
 def keep_freed_memory(for_threads=False):
     """Let this process keep the memory that it frees, for its next tensors, instead of giving it back to the system.
 

@@ -429,6 +429,16 @@ def test_compiled_is_the_same_and_is_not_compiled_again_while_a_video_runs(tiny_
     assert all((one == other).all() for one, other in zip(compiled, again, strict=True))
 
 
+@pytest.mark.parametrize("tiles, amp, precision", [
+    (True, "auto", "bfloat16"), (False, "auto", "float32"), (True, "float32", "float32"), (True, False, "float32")])
+def test_bfloat16_is_chosen_where_it_is_fast(tiny_network, clip, monkeypatch, tiles, amp, precision):
+    monkeypatch.setattr("inference_core.core.has_bfloat16_tiles", lambda: tiles)
+    core, other = (InferenceCore(tiny_network, amp=amp) for amp in (amp, precision))
+    assert core.state().settings["precision"] == precision
+    found, expected = (each.step(clip[0][0], clip[1][0]) for each in (core, other))
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("amp", ["float16", "bfloat16"])
 def test_precisions_by_name(tiny_network, clip, amp):
     frames, truth = clip
