@@ -104,9 +104,9 @@ class Tracker:
 
         for start, end, seeds in passes:
             core.reset()
-            yield from self._track_pass(core, start, end, seeds, job.objects, tell_written)
+            yield from self._track_pass(core, start, end, seeds, job, tell_written)
 
-    def _track_pass(self, core, start, end, seeds, objects, tell_written):
+    def _track_pass(self, core, start, end, seeds, job, tell_written):
         """Track from one position to another, and yield after each frame.
 
         seeds: {position: [ids]} of the references that are given before the first frame. tell_written(position, {id:
@@ -137,7 +137,7 @@ class Tracker:
 
         frames = project.frames.forwards(start) if step == 1 else project.frames.backwards(start)
         meter, writing = QualityMeter(), Background()
-        tracked = track_frames(core, frames, lambda name, image: mask_of(project.frames.position(name), objects),
+        tracked = track_frames(core, frames, lambda name, image: mask_of(project.frames.position(name), job.objects),
                                cuts=CutFinder(), across_cuts=True, started=True)
 
         def write(position, frame, confidence, totals):
@@ -147,7 +147,7 @@ class Tracker:
         try:
             for frame in tracked:
                 position = project.frames.position(frame.name)
-                if frame.cut:
+                if frame.cut and not job.across_cuts:
                     self._tell("notice", text=f"a new shot begins {'with' if step == 1 else 'after'} frame {position}, "
                                               "and tracking ends there; draw the objects in it to go on")
                     break

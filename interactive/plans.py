@@ -23,6 +23,9 @@ class Job(NamedTuple):
     objects: tuple
     """Ids of the objects to track."""
 
+    across_cuts: bool = False
+    """Whether to go on where a new shot begins, and not to end there."""
+
 
 MOST_REFERENCES = 8
 """So many references of an object the core keeps, see `inference_core.InferenceCore`."""

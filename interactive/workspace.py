@@ -1,6 +1,8 @@
 """The projects that a server has open, and everything that the page asks of one of them. No web in here."""
 
 import inspect
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +21,7 @@ from interactive.project import Project, read_header
 from util.errors import InputError
 from util.files import is_hidden
 from util.image_io import is_image
+from util.progress import SECONDS as PROGRESS_SECONDS
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts", ".gif")
 """Which files are offered as videos; others can be opened by typing their names."""
@@ -124,7 +127,7 @@ class Room:
         # Browsers keep frames; a video of the same name that was changed has others.
         self._version = f"{Path(project.video[0]).stat().st_mtime_ns:x}"
         self._listeners, self._telling = set(), threading.RLock()
-        self._exporting = threading.Lock()
+        self._exporting, self._export = threading.Lock(), None
         self._make_tracker, self._tracker = make_tracker, None
         self._make_clicker, self._clicker, self._making = make_clicker, None, threading.Lock()
 
@@ -251,12 +254,12 @@ class Room:
         # What was deleted or merged comes back with its qualities.
         return "all" if label in ("delete object", "merge objects") or len(positions) > MANY_FRAMES else positions
 
-    def _track(self, direction, start, first=None, last=None, objects=None):
+    def _track(self, direction, start, first=None, last=None, objects=None, across_cuts=False):
         project = self.project
         if objects is None:
             objects = [thing.id for thing in project.objects.values() if not thing.locked]
         job = Job(direction, start, 0 if first is None else first, len(project) - 1 if last is None else last,
-                  tuple(objects))
+                  tuple(objects), bool(across_cuts))
         plan_job(project, job)
         self.tracker.start(job)
         return []
@@ -267,20 +270,40 @@ class Room:
         return []
 
     def export(self, formats, options):
-        """Run export_masks.py. Returns what it has said. Raises InputError with its error if it fails."""
+        """Run export_masks.py, and tell how far it is. Returns what it has said, or {"cancelled": True}.
+
+        Raises InputError with its error if it fails.
+        """
         words = export_words(self.project.folder, formats, options)
         if not self._exporting.acquire(blocking=False):
             raise InputError("an export is under way already; wait for its end")
         try:
-            done = subprocess.run([sys.executable, str(SCRIPTS / words[0]), *words[1:]], cwd=Path.cwd(),
-                                  capture_output=True, text=True, check=False)
+            self._export = process = subprocess.Popen(
+                [sys.executable, str(SCRIPTS / words[0]), *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                text=True, env={**os.environ, PROGRESS_SECONDS: "0.3"})
+            said = []
+            for line in process.stderr:
+                if found := re.search(r"exporting .* (\d+) of (\d+)", line):
+                    self.tell({"event": "exporting", "done": int(found[1]), "total": int(found[2])})
+                elif line.strip():
+                    said.append(line.strip())
+            written = process.stdout.read().strip().splitlines()
+            code = process.wait()
         finally:
+            cancelled, self._export = self._export is None, None
             self._exporting.release()
-        if done.returncode:
-            raise InputError((done.stderr.strip().splitlines() or ["the export failed"])[-1])
-        notes = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("note")]
-        return {"text": [*done.stdout.strip().splitlines(), *notes],
+        if cancelled:
+            return {"cancelled": True}
+        if code:
+            raise InputError((said or ["the export failed"])[-1])
+        return {"text": [*written, *(line for line in said if line.startswith("note"))],
                 "files": [FORMATS[name].target for name in formats], "folder": str(self.project.folder / "export")}
+
+    def cancel_export(self):
+        """End an export that is under way. What was exported before stays."""
+        export, self._export = self._export, None
+        if export:
+            export.terminate()
 
     def exported(self, target):
         """The file of an export; a folder is packed as a ZIP. Raises InputError if there is none of this name."""
@@ -336,5 +359,6 @@ ACTIONS = {
     "merge objects": lambda room, id, into: room.project.delete_object(id, into) or "all",
     "track": Room._track,
     "stop": Room._stop,
+    "cancel export": lambda room: room.cancel_export() or [],
 }
 """{what "do" may be: function of a Room and the message's values}."""

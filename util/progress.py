@@ -1,15 +1,19 @@
 """Progress of anything that takes longer than a few seconds."""
 
+import os
 import sys
 
 import progressbar
+
+SECONDS = "RDE_PROGRESS_SECONDS"
+"""This environment variable says how often a line is written where standard error is no terminal (default: 10)."""
 
 
 def progress_bar(total, label, start=0, size=False):
     """A started bar over `total` steps (None: unknown) on standard error; count with `.increment()`.
 
     start: how many steps an earlier run has done. size: the steps are bytes; show them as such, with their speed.
-    If standard error is not a terminal, a line every ten seconds.
+    If standard error is not a terminal, a line every SECONDS.
     """
     interactive = sys.stderr.isatty()
     count = [progressbar.SimpleProgress()]
@@ -30,5 +34,5 @@ def progress_bar(total, label, start=0, size=False):
         widgets=widgets,
         is_terminal=interactive,
         line_breaks=not interactive,
-        min_poll_interval=0.1 if interactive else 10,
+        min_poll_interval=0.1 if interactive else float(os.environ.get(SECONDS, 10)),
     ).start()

@@ -5,7 +5,7 @@ const FAR = 40;  // largest zoom: screen pixels for a pixel of the frame
 export class Stage {
   constructor(canvas) {
     Object.assign(this, {canvas, context: canvas.getContext("2d"), width: 1, height: 1, zoom: 1, x: 0, y: 0,
-      frame: null, ids: null, overlay: null, pen: null, bare: false, fitted: true, onzoom: () => {}});
+      frame: null, ids: null, overlay: null, pen: null, bare: false, wipe: 0, fitted: true, onzoom: () => {}});
     new ResizeObserver(() => this.resize()).observe(canvas);
   }
 
@@ -90,9 +90,23 @@ export class Stage {
     context.imageSmoothingEnabled = zoom < 3;
     context.imageSmoothingQuality = "medium";
     if (this.frame) context.drawImage(this.frame, 0, 0, this.width, this.height);
-    if (this.overlay && !this.bare) context.drawImage(this.overlay, 0, 0);
+    if (this.overlay && !this.bare) this.drawMasks(1 / zoom);
     if (this.pen) this.pen(context, 1 / zoom);
     this.onzoom(zoom);
+  }
+
+  // Left of the wipe, a share of the width, the frame is as it came. pixel: a pixel of the screen in pixels of the frame.
+  drawMasks(pixel) {
+    const {context, width, height} = this, left = this.wipe * width;
+    context.save();
+    context.beginPath();
+    context.rect(left, 0, width - left, height);
+    context.clip();
+    context.drawImage(this.overlay, 0, 0);
+    context.restore();
+    if (!left) return;
+    context.fillStyle = "#fff";
+    context.fillRect(left - pixel, 0, 2 * pixel, height);
   }
 }
 

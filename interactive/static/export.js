@@ -17,7 +17,7 @@ const FORMATS = [
   ]],
 ];
 
-let project = null;
+let project = null, cancel = null;
 
 function chosen() {
   const formats = [...$("formats").querySelectorAll("input:checked")].map(box => box.value);
@@ -36,10 +36,13 @@ async function showCommand() {
 async function run() {
   const button = $("run-export");
   button.disabled = true;
-  $("exported").replaceChildren("writing …", make("progress", {"aria-label": "exporting"}));
+  $("exported").replaceChildren(make("div", {class: "row"},
+    make("progress", {id: "export-done", max: 1, "aria-label": "exported"}), make("span", {id: "export-pace", class: "mono"}, "getting ready …"),
+    make("button", {type: "button", class: "small", onclick: cancel}, "Cancel")));
   try {
     const done = await ask(`/api/p/${encodeURIComponent(project)}/export`, chosen());
-    $("exported").replaceChildren(
+    if (done.cancelled) $("exported").replaceChildren("cancelled; earlier exports are as they were");
+    else $("exported").replaceChildren(
       make("div", {}, `written to ${done.folder}`),
       ...done.files.map(file => make("a", {href: `/api/p/${encodeURIComponent(project)}/download/${encodeURIComponent(file)}`, download: true}, file)),
       ...done.text.filter(line => line.startsWith("note")).map(line => make("div", {}, line)));
@@ -50,9 +53,18 @@ async function run() {
   button.disabled = false;
 }
 
-export function openExport(name) {
-  project = name;
-  $("exported").replaceChildren();
+// How far an export is, in frames.
+export function showExporting({done, total}) {
+  if (!$("export-done")) return;
+  $("export-done").max = total;
+  $("export-done").value = done;
+  $("export-pace").textContent = `${done} of ${total} frames`;
+}
+
+// stop() cancels an export that is under way.
+export function openExport(name, stop) {
+  [project, cancel] = [name, stop];
+  if (!$("export-done")) $("exported").replaceChildren();
   showCommand();
   $("export-dialog").showModal();
 }

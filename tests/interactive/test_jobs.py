@@ -181,3 +181,22 @@ def test_an_error_ends_the_job_and_not_the_thread(project, tracker, events, clip
     assert file2.exists() and "00001" in reason
     file.write_bytes(content)
     assert run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1,)))[1] == "done"
+
+
+@pytest.mark.parametrize("across, last", [(False, 5), (True, COUNT - 1)])
+def test_a_new_shot_ends_tracking_unless_it_is_to_go_on(clip, tmp_path, tiny_network, events, across, last):
+    (tmp_path / "frames").mkdir()
+    rng = np.random.default_rng(0)
+    other = rng.integers(0, 60, clip[0][0].shape, np.uint8)
+    for number, image in enumerate(clip[0][:COUNT]):
+        Image.fromarray(image if number < 6 else other).save(tmp_path / "frames" / f"{number:05d}.png")
+    project = Project(tmp_path / "project", [tmp_path / "frames"])
+    project.add_object("one")
+    tracker = Tracker(project, TinyEngines(tiny_network), lambda event, **values: events.put((event, values)))
+    try:
+        draw_truth(project, clip, 0, 1)
+        positions, reason = run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1,), across))
+        assert positions == [*range(last + 1)] and reason == "done"
+    finally:
+        tracker.close()
+        project.close()

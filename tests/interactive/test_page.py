@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import re
 import shutil
 import signal
@@ -21,7 +22,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not os.path.exists(CHROMIUM), reason="there is no Chromium here")]
 
-COUNT = 12
+COUNT, LONG = 12, 60
 SIZE = 200, 144
 """(width, height) of the test's frames."""
 
@@ -41,6 +42,11 @@ def root(clip, tmp_path):
         for number, image in enumerate(clip[0][:COUNT]):
             Image.fromarray(image if name == "one" else 255 - image).resize(SIZE).save(
                 tmp_path / name / f"{number:05d}.png")
+    # There and back again.
+    (tmp_path / "long").mkdir()
+    for number in range(LONG):
+        source = abs((number + COUNT - 1) % (2 * COUNT - 2) - (COUNT - 1))
+        (tmp_path / "long" / f"{number:05d}.png").symlink_to(tmp_path / "one" / f"{source:05d}.png")
     return tmp_path
 
 
@@ -88,7 +94,7 @@ def page(browser, server):
 def open_video(page, name):
     page.fill("#path", name)
     page.press("#path", "Enter")
-    page.wait_for_selector("#about:has-text('frames')")
+    page.wait_for_selector("#about:has-text('frames')", state="attached")
 
 
 def place(page, x, y):
@@ -125,6 +131,11 @@ def shown_ids(page, name, position):
         return [...(await new Pictures(project).mask(position)) ?? []];
     }""", [name, position])
     return np.array(values, np.uint8).reshape(SIZE[::-1])
+
+
+def masks(server, name):
+    """{file name: content} of a project's masks."""
+    return {path.name: path.read_bytes() for path in (server.output / name / "masks").iterdir()}
 
 
 def test_from_an_empty_folder_to_an_exported_clip_in_ten_actions(page, server):
@@ -198,23 +209,132 @@ def test_keyboard_alone(page, server):
     assert page.is_visible("#export-dialog")
 
 
-def test_kills_lose_nothing_that_was_shown(page, server):
-    open_video(page, "one")
-    for number in range(3):
+def test_ten_kills_lose_nothing_that_was_shown(page, server):
+    """kill -9 at random moments, while somebody draws and while it is tracked. In the end all masks are as without."""
+    moments = random.Random(5)
+    open_video(page, "long")
+    for number in range(10):
         page.click("[data-tool=brush]")
-        drag(page, (30, 20 + 40 * number), (150, 20 + 40 * number))
+        drag(page, (30, 15 + 11 * number), (150, 15 + 11 * number))
         wait_saved(page, "brush")
-        page.wait_for_selector("#saved:text-is('saved')")
-        before = shown_ids(page, "one", 0)
-        if number == 1:
-            page.click("#track")
-            page.wait_for_selector("#pace:has-text('fps')", timeout=120_000)
+        before = shown_ids(page, "long", 0)
+        if number % 2:
+            page.keyboard.press("t")
+        page.wait_for_timeout(moments.uniform(0, 1500))
         server.end(signal.SIGKILL)
+        for path in (server.output / "long" / "masks").iterdir():
+            assert path.name.startswith(".") or read_mask(path).shape == SIZE[::-1]
         server.start()
-        page.wait_for_selector("#saved:text-is('saved')")
         page.reload()
-        wait_saved(page, "brush")
-        np.testing.assert_array_equal(shown_ids(page, "one", 0), before)
+        page.wait_for_selector("#saved:text-is('saved')")
+        np.testing.assert_array_equal(shown_ids(page, "long", 0), before)
+    page.keyboard.press("t")
+    wait_tracked(page)
+    server.end()
+    shutil.copytree(server.output / "long" / "annotations", server.root / "annotations")
+    subprocess.run([sys.executable, "track.py", server.root / "long", server.root / "annotations", "--output",
+                    server.root / "tracked", "--no-overlay", "--threads", "1"], cwd=ROOT, check=True)
+    for position in range(LONG):
+        np.testing.assert_array_equal(read_mask(server.output / "long" / "masks" / f"{position:05d}.png"),
+                                      read_mask(server.root / "tracked" / "masks" / f"{position:05d}.png"))
+
+
+def test_a_correction_in_the_middle_changes_nothing_before_it(page, server):
+    open_video(page, "one")
+    page.click("[data-tool=lasso]")
+    drag(page, (40, 40), (100, 40), (100, 100), (40, 100))
+    wait_saved(page, "lasso")
+    page.keyboard.press("t")
+    wait_tracked(page)
+    before = masks(server, "one")
+    page.keyboard.press("Home")
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#where:has-text('6 /')")
+    page.click("[data-tool=brush]")
+    drag(page, (110, 110), (180, 120))
+    wait_saved(page, "brush")
+    page.keyboard.press("t")
+    page.wait_for_selector(".toast:has-text('6 frames tracked')", timeout=120_000)
+    after = masks(server, "one")
+    assert len(after) == COUNT and all(after[name] == before[name] for name in sorted(before)[:6])
+    assert all(after[name] != before[name] for name in sorted(before)[6:8])
+
+
+def test_the_canvas_shows_the_exported_mask_pixel_for_pixel(page, server):
+    open_video(page, "one")
+    page.click("[data-tool=lasso]")
+    drag(page, (40, 40), (100, 40), (100, 100), (40, 100))
+    wait_saved(page, "lasso")
+    colour = page.input_value("#objects [type=color]")
+    # On a canvas with one pixel for each of the frame.
+    shown = page.evaluate("""async colour => {
+        const {Stage} = await import("/static/canvas.js"), {Pictures} = await import("/static/api.js");
+        const project = await (await fetch("/api/p/one")).json(), pictures = new Pictures(project);
+        const canvas = document.body.appendChild(document.createElement("canvas"));
+        canvas.style = `position: fixed; width: ${project.width}px; height: ${project.height}px`;
+        const stage = new Stage(canvas);
+        stage.setVideo(project.width, project.height);
+        stage.resize();
+        stage.show(await pictures.frame(0, project.width), await pictures.mask(0),
+                   {objects: project.objects, opacity: 1, outline: false, chosen: 1});
+        Object.assign(stage, {zoom: 1, x: 0, y: 0});
+        stage.draw();
+        const data = canvas.getContext("2d").getImageData(0, 0, project.width, project.height).data;
+        const rgb = [1, 3, 5].map(at => parseInt(colour.slice(at, at + 2), 16));
+        return Array.from({length: data.length / 4}, (_, i) => +rgb.every((value, c) => data[4 * i + c] === value));
+    }""", colour)
+    page.keyboard.press("Control+e")
+    page.check("input[value=indexed-png]")
+    page.click("#run-export")
+    page.wait_for_selector("#exported a", timeout=60_000)
+    exported = read_mask(server.output / "one" / "export" / "masks" / "00000.png")
+    np.testing.assert_array_equal(np.array(shown, np.uint8).reshape(SIZE[::-1]), exported)
+
+
+def test_touch_draws_and_two_fingers_zoom(browser, server):
+    context = browser.new_context(viewport={"width": 1024, "height": 768}, has_touch=True)
+    page = context.new_page()
+    page.goto(server.address)
+    open_video(page, "one")
+    page.tap("[data-tool=polygon]")
+    for point in ((20, 20), (90, 20), (90, 90)):
+        page.touchscreen.tap(*place(page, *point))
+    page.keyboard.press("Enter")
+    wait_saved(page, "polygon")
+    ids = shown_ids(page, "one", 0)
+    assert ids[30, 80] == 1 and ids[80, 30] == 0
+    before = page.text_content("#zoom-fit")
+    touch = context.new_cdp_session(page)
+    (x, y), step = place(page, 100, 70), 4
+    for kind, fingers in (("touchStart", [-20]), ("touchStart", [-20, 20]),
+                          *(("touchMove", [-20 - step * move, 20 + step * move]) for move in range(1, 15)),
+                          ("touchEnd", [])):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [
+            {"x": x + finger, "y": y, "id": number} for number, finger in enumerate(fingers)]})
+    page.wait_for_function(
+        "before => parseInt(document.querySelector('#zoom-fit').textContent) > 1.5 * parseInt(before)", arg=before)
+    np.testing.assert_array_equal(shown_ids(page, "one", 0), ids)
+    context.close()
+
+
+def test_no_action_keeps_the_page_busy(page, server):
+    """By the browser's own account of tasks of more than 50 ms."""
+    page.evaluate("""() => { window.long = []; new PerformanceObserver(list => long.push(...list.getEntries().map(
+        entry => entry.duration))).observe({type: "longtask", buffered: true}); }""")
+    open_video(page, "one")
+    page.click("[data-tool=brush]")
+    drag(page, (30, 40), (150, 60))
+    wait_saved(page, "brush")
+    page.keyboard.press("t")
+    wait_tracked(page)
+    page.keyboard.press("Space")
+    page.wait_for_timeout(1500)
+    page.keyboard.press("Space")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("?")
+    page.keyboard.press("Escape")
+    assert not [duration for duration in page.evaluate("long") if duration > 100]
 
 
 def test_two_browsers_two_videos_and_a_reload_while_tracking(page, browser, server):

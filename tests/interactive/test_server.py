@@ -2,6 +2,7 @@
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
@@ -205,6 +206,28 @@ def test_export_and_its_command_line(client, root):
     assert client.get(f"/api/p/{name}/download/masks").content[:2] == b"PK"
     for wrong in ("coco.json", "..%2fproject.json", "project.json"):
         assert client.get(f"/api/p/{name}/download/{wrong}").status_code in (400, 404)
+
+
+def test_export_tells_how_far_it_is_and_can_be_cancelled(client, root):
+    name = open_video(client)
+    with client.websocket_connect(f"/api/p/{name}/events") as line:
+        until(line, "changed")
+        act(line, do="add object", name="dog")
+        act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+        assert client.post(f"/api/p/{name}/export", json={"formats": ["images"]}).json()["files"] == ["images"]
+        line.send_json({"do": "clear reference", "frame": 5})
+        said = []
+        while (event := line.receive_json())["event"] != "changed":
+            said.append(event)
+        assert said and all(event["event"] == "exporting" and event["total"] == COUNT for event in said)
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(client.post, f"/api/p/{name}/export", json={"formats": ["boxes-csv"]})
+            while not asked.done():
+                line.send_json({"do": "cancel export"})
+                until(line, "changed")
+        assert asked.result().json() == {"cancelled": True}
+    assert client.get(f"/api/p/{name}/download/boxes.csv").status_code == 400
+    assert client.get(f"/api/p/{name}/download/images").status_code == 200
 
 
 def test_projects_are_there_after_a_restart(make_client):
