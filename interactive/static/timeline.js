@@ -41,7 +41,7 @@ export class Timeline {
 
   draw() {
     const {canvas, context} = this, ratio = devicePixelRatio || 1;
-    const height = RULER + Math.max(1, this.objects.length) * ROW + 4;
+    const height = RULER + Math.max(3, this.objects.length) * ROW + 4;  // the first objects find their rows there
     canvas.style.height = `${height}px`;
     const width = canvas.parentElement.clientWidth - 20;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {

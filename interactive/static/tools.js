@@ -12,7 +12,7 @@ export const TOOLS = [
 
 const SIZED = ["brush", "eraser"];
 
-// stage: a Stage. current(): {tool, width, colour}. send(tool, values): makes a stroke.
+// stage: a Stage. current(): {tool, width, colour, beside}. send(tool, values): makes a stroke.
 export class Pen {
   constructor(stage, current, send) {
     Object.assign(this, {stage, current, send, points: [], clicks: [], pointers: new Map(), at: null, stroke: null});
@@ -61,9 +61,9 @@ export class Pen {
 
   // The tool is set down at a point; `other` is the negative click.
   press(point, other = false) {
-    const {tool} = this.current();
+    const {tool, beside} = this.current();
     if (tool === "click") {
-      this.clicks.push([point, !other]);
+      this.clicks.push([point, other === beside]);
       this.send("click", {points: this.clicks.map(([at]) => at), positive: this.clicks.map(([, on]) => on)});
     } else if (tool === "polygon") {
       this.points.push(point);
