@@ -41,20 +41,20 @@ def get_args_parser():
 def main(args):
     tracker = OnnxTracker(args.graphs, threads=args.threads or computing_threads())
     frames = open_frames([args.video], [Path(args.mask)])
-    height, width = tracker.frame_size
-    if frames.size != (width, height):
+    size = tracker.frame_size[::-1]
+    if frames.size != size:
         raise InputError(f"{args.video}: frames of {pixels(frames.size)}, but the graphs in {args.graphs} are made for "
-                         f"{pixels((width, height))}; export graphs with --frame {pixels(frames.size)}")
+                         f"{pixels(size)}; export others with --frame-size {'x'.join(map(str, frames.size))}")
     given = read_mask(args.mask, frames.size)
     folder = Path(args.output) / "masks"
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InputError(f"{folder}: there are masks already; give another --output")
-    with progress_bar(frames.length) as progress:
-        for number, frame in enumerate(frames):
-            ids = tracker.step(frame.image, given if number == 0 else None)
-            write_mask(folder / f"{frame.name}.png", ids)
-            progress.update(number + 1)
+    with progress_bar(frames.length, "tracking") as progress:
+        for frame in frames:
+            write_mask(folder / f"{frame.name}.png", tracker.step(frame.image, given))
+            given = None
+            progress.increment()
     return 0
 
 

@@ -29,10 +29,20 @@ from inference_core.core import compute_padding, keep_finite, restore_size, scal
 from inference_core.memory import READS
 from model.inference import Frame
 from model.memory_reading import find_top_k, weigh
-from model.network import distribution
+from model.network import distribution, normalise
 
 MODE = "two-frames-compress"
 """The mode of the memory."""
+
+TENSORS = {
+    "encode": (("frame",), ("image", *Frame._fields)),
+    "give": (("given", "objects"), ("masks",)),
+    "segment": (("key", "compress", "compress_skip", "skip8", "skip4", "keys", "values", "counts"),
+                ("masks", "probabilities", "ids")),
+    "remember": (("image", "key", "f16", "masks", "keys", "values", "counts"),
+                 ("new_keys", "new_values", "new_counts")),
+}
+"""{graph: (names of what it takes, names of what it returns)}. A tensor has the same name wherever it is."""
 
 SLOTS = ("mem", "last", "gt")
 """What the slots of the memory hold; see `inference_core.memory.READS`."""
@@ -60,12 +70,38 @@ class Encode(nn.Module):
     def __init__(self, engine, sizes):
         super().__init__()
         self.engine, self.sizes = engine, sizes
+        if sizes.resized:
+            self.rows, self.columns = (BicubicRows(*lengths) for lengths in zip(sizes.frame, sizes.network,
+                                                                                strict=True))
 
     def forward(self, frame):
-        sizes = self.sizes
-        image, encoded = self.engine.encode(frame.permute(2, 0, 1), sizes.network if sizes.resized else None,
-                                            sizes.padding)
-        return image, *encoded
+        image = normalise(frame.permute(2, 0, 1), (self.engine.mean, self.engine.std))
+        if self.sizes.resized:
+            image = self.columns(self.rows(image.permute(1, 2, 0)).transpose(0, 1)).permute(2, 1, 0)
+        image = F.pad(image.unsqueeze(0), self.sizes.padding)
+        return image, *self.engine.encode_prepared(image)
+
+
+class BicubicRows(nn.Module):
+    """Resizes `length` rows of anything to `wanted` rows, as torch's bicubic interpolation does.
+
+    The operator that ONNX has for this takes longer than the network in onnxruntime. With fixed sizes, each row is a
+    sum of four rows with fixed weights.
+    """
+
+    def __init__(self, length, wanted):
+        super().__init__()
+        weights = F.interpolate(torch.eye(length)[None, ..., None], size=(wanted, 1), mode="bicubic")[0, ..., 0].t()
+        taps = min(4, length)
+        first = (weights != 0).int().argmax(1).clamp(max=length - taps)
+        places = first.unsqueeze(1) + torch.arange(taps)
+        self.register_buffer("places", places.t().contiguous(), persistent=False)
+        self.register_buffer("weights", weights.gather(1, places).t().contiguous()[..., None, None], persistent=False)
+
+    def forward(self, x):
+        """Turn length×W×C into wanted×W×C."""
+        return sum(x.index_select(0, places) * weights
+                   for places, weights in zip(self.places, self.weights, strict=True))
 
 
 class Give(nn.Module):
@@ -149,6 +185,6 @@ def read_slots(query, keys, values, counts, top_k):
     # What is not in use is never among the nearest.
     negative_norm = torch.where(copies > 0, columns.square().sum(0) * -scale, -math.inf)
     nearest, position = find_top_k((query * (2 * scale)).t() @ columns + negative_norm, kept, groups)
-    weight = weigh(nearest, copies[position], top_k)
-    found = values.flatten(0, 1).flatten(1)[position]
+    weight = weigh(nearest, copies.index_select(0, position.flatten()).view(position.shape), top_k)
+    found = values.flatten(0, 1).flatten(1).index_select(0, position.flatten()).unflatten(0, position.shape)
     return (weight.unsqueeze(1) @ found).squeeze(1).unflatten(1, values.shape[2:])
