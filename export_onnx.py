@@ -1,9 +1,9 @@
 """Write a network as ONNX graphs, with which other programs and browsers track without torch.
 
     pip install -r requirements-onnx.txt
-    python export_onnx.py --frame-size 1280x720 --output graphs
-    python export_onnx.py --frame-size 854x480 --model pretrain/model_s012_final.pth --output graphs
-    python track_onnx.py graphs clip.mp4 mask.png
+    python export_onnx.py --frame-size 1280x720 --output out/graphs
+    python export_onnx.py --frame-size 854x480 --model pretrain/model_s012_final.pth --output out/graphs
+    python track_onnx.py out/graphs clip.mp4 mask.png
 
 The four graphs are for frames of one size and any number of objects, in mode two-frames-compress. If onnxruntime is
 installed, the script then tracks a few frames with the graphs, and compares with torch. docs/ONNX.md says what the
@@ -51,7 +51,7 @@ def get_args_parser():
     parser.add_argument("--size", type=whole, default=480, metavar="PIXELS",
                         help="let the graphs reduce the shorter side of the frames to so many pixels for the network; "
                              "0 keeps the frames' own size (default: %(default)s)")
-    parser.add_argument("--output", default="graphs", metavar="FOLDER",
+    parser.add_argument("--output", default="out/graphs", metavar="FOLDER",
                         help="folder for the graphs (default: %(default)s)")
     return parser
 

@@ -1,7 +1,7 @@
 """Track a video with the graphs of export_onnx.py, with onnxruntime and without torch: an example to copy from.
 
     pip install onnxruntime
-    python track_onnx.py graphs clip.mp4 mask.png --output out/clip-onnx
+    python track_onnx.py out/graphs clip.mp4 mask.png --output out/clip-onnx
 
 It writes masks/NAME.png, as track.py does. `OnnxTracker` is all there is to it; it needs numpy and onnxruntime alone.
 docs/ONNX.md says what the graphs take and return.
@@ -61,7 +61,7 @@ def main(args):
 class OnnxTracker:
     """Tracks objects through one video.
 
-        tracker = OnnxTracker("graphs")
+        tracker = OnnxTracker("out/graphs")
         for frame, given in frames:                # given is None, but for the first frame
             ids = tracker.step(frame, given)
 

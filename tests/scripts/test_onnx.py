@@ -1,5 +1,7 @@
 """The ONNX graphs against the core, with onnxruntime where it is installed."""
 
+import contextlib
+import io
 import subprocess
 import sys
 import types
@@ -113,20 +115,23 @@ def test_a_size_that_is_none_is_refused(text, capsys):
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny_checkpoint, tmp_path_factory):
-    """The tiny network's graphs."""
+def graphs(tmp_path_factory):
+    """The compact network's graphs, and what the script that wrote them has printed."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    folder = tmp_path_factory.mktemp("tiny")
-    assert export("--model", tiny_checkpoint, "--frame-size", "100x72", "--size", SIZE, "--output", folder) == 0
-    return folder
+    folder, printed = tmp_path_factory.mktemp("graphs"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert export("--frame-size", "100x72", "--size", SIZE, "--output", folder) == 0
+    return folder, printed.getvalue()
 
 
 @pytest.mark.slow
-def test_graphs_of_an_export_track_as_the_core_does(graphs, tiny_network, clip):
+def test_graphs_of_an_export_track_as_the_core_does(graphs, clip):
+    folder, printed = graphs
+    assert "ONNX opset 18" in printed and "checked with onnxruntime" in printed
     frames, truth = clip
-    core = InferenceCore(tiny_network, size=SIZE)
-    tracker = track_onnx.OnnxTracker(graphs, threads=1)
+    core = InferenceCore(load_network(COMPACT, "cpu"), size=SIZE)
+    tracker = track_onnx.OnnxTracker(folder, threads=1)
     compare(tracker, core, frames, {0: truth[0], 11: truth[11]})
     # One object, whose id is not 1, and then three.
     core.reset()
@@ -135,18 +140,6 @@ def test_graphs_of_an_export_track_as_the_core_does(graphs, tiny_network, clip):
     three[:20, :20] = 9
     core.reset()
     compare(tracker, core, frames[:8], {0: three})
-
-
-@pytest.mark.slow
-def test_compact_network_s_graphs_track_as_the_core_does(clip, tmp_path, capsys):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    assert export("--frame-size", "100x72", "--size", 0, "--output", tmp_path) == 0
-    printed = capsys.readouterr().out
-    assert "ONNX opset 18" in printed and "checked with onnxruntime" in printed
-    frames, truth = clip
-    compare(track_onnx.OnnxTracker(tmp_path, threads=1), InferenceCore(load_network(COMPACT, "cpu")), frames,
-            {0: truth[0]})
 
 
 WITHOUT_TORCH = """
@@ -158,17 +151,17 @@ runpy.run_path("track_onnx.py", run_name="__main__")
 
 
 @pytest.mark.slow
-def test_script_tracks_without_torch(graphs, tiny_network, clip, tmp_path, capsys):
+def test_script_tracks_without_torch(graphs, clip, tmp_path, capsys):
     frames, truth = clip
     (tmp_path / "frames").mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / "frames" / f"{number:05d}.png")
     write_mask(tmp_path / "first.png", truth[0])
-    arguments = [graphs, tmp_path / "frames", tmp_path / "first.png", "--output", tmp_path / "out"]
+    arguments = [graphs[0], tmp_path / "frames", tmp_path / "first.png", "--output", tmp_path / "out"]
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "track_onnx.py", *map(str, arguments)], cwd=ROOT,
                           capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    core = InferenceCore(tiny_network, size=SIZE)
+    core = InferenceCore(load_network(COMPACT, "cpu"), size=SIZE)
     for number, frame in enumerate(frames):
         ids = core.to_mask(core.step(frame, truth[0] if number == 0 else None)).numpy()
         written = np.array(Image.open(tmp_path / "out" / "masks" / f"{number:05d}.png"))
@@ -177,7 +170,7 @@ def test_script_tracks_without_torch(graphs, tiny_network, clip, tmp_path, capsy
     assert track(*arguments) == 2
     assert one_line_error(capsys, "masks already")
     Image.fromarray(frames[0][:, :80]).save(tmp_path / "small.png")
-    assert track(graphs, tmp_path / "small.png", tmp_path / "first.png", "--output", tmp_path / "small") == 2
+    assert track(graphs[0], tmp_path / "small.png", tmp_path / "first.png", "--output", tmp_path / "small") == 2
     assert one_line_error(capsys, "--frame-size 80x72")
     assert track(tmp_path, *arguments[1:]) == 2
     assert one_line_error(capsys, "encode.onnx")
