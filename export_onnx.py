@@ -36,7 +36,10 @@ TOP_K = 40
 """The number of memory positions that each query reads, as by default in track.py."""
 
 TOLERANCE = 1e-3
-"""A probability that differs by more than this is a fault of the export."""
+"""Where probabilities differ by more than this, they are different."""
+
+FEW = 0.01
+"""The share of pixels in which they may be different. In a few, the last bit may decide, see docs/ONNX.md."""
 
 CHECKED_FRAMES = 8
 """The comparison with torch takes so many frames."""
@@ -83,10 +86,10 @@ def main(args):
     if onnxruntime is None:
         print("not checked: onnxruntime is not installed")
         return 0
-    difference, others = compare(core, OnnxTracker(folder))
-    if not difference <= TOLERANCE:
-        raise InputError(f"{folder}: probabilities differ from torch's by up to {difference:.1e}, at most {TOLERANCE} "
-                         "was expected; do not use these graphs")
+    difference, share, others = compare(core, OnnxTracker(folder))
+    if not share <= FEW:
+        raise InputError(f"{folder}: in {share:.0%} of the pixels, probabilities differ from torch's by more than "
+                         f"{TOLERANCE}, in all by up to {difference:.1e}; do not use these graphs")
     print(f"checked with onnxruntime on {CHECKED_FRAMES} frames of noise: probabilities differ from torch's by up to "
           f"{difference:.1e}; {others} pixels have another id")
     return 0
@@ -132,17 +135,22 @@ def make_example(modules, config, sizes):
 
 
 def compare(core, tracker):
-    """Track a few frames with both, and return the largest difference of a probability, and in how many pixels ids
-    differ."""
+    """Track a few frames with both, and see how their results differ.
+
+    Returns the largest difference of a probability, the share of pixels in which one differs by more than TOLERANCE
+    or is no number, and the number of pixels in which ids differ.
+    """
     video = MovingNoise(tracker.frame_size, 2, "cpu")
-    largest, others = 0.0, 0
+    largest, different, others = [], [], 0
     for number in range(CHECKED_FRAMES):
         frame, mask = video.frame(number).numpy(), video.mask if number == 0 else None
         prob, ids = core.step(frame, mask), tracker.step(frame, mask)
         if mask is None:
-            largest = max(largest, float(np.abs(prob.numpy() - tracker.probabilities).max()))
+            difference = np.abs(prob.numpy() - tracker.probabilities).max(0)
+            largest.append(difference.max())
+            different.append(1 - np.mean(difference <= TOLERANCE))
             others += int((core.to_mask(prob).numpy() != ids).sum())
-    return largest, others
+    return max(largest), np.mean(different), others
 
 
 if __name__ == "__main__":

@@ -176,6 +176,23 @@ def test_script_tracks_without_torch(graphs, clip, tmp_path, capsys):
     assert one_line_error(capsys, "encode.onnx")
 
 
+@pytest.mark.slow
+def test_graphs_that_compute_something_else_are_refused(graphs, monkeypatch, capsys):
+    step = track_onnx.OnnxTracker.step
+
+    def disturb(tracker, frame, given=None):
+        ids = step(tracker, frame, given)
+        if given is None:
+            tracker.probabilities[:, :5] += 0.1
+        return ids
+
+    monkeypatch.setattr(track_onnx.OnnxTracker, "step", disturb)
+    # The graphs that are there already are checked.
+    monkeypatch.setattr(export_onnx, "export_graphs", lambda *arguments: [])
+    assert export("--frame-size", "100x72", "--size", SIZE, "--output", graphs[0]) == 2
+    assert one_line_error(capsys, "do not use these graphs", "7%")
+
+
 def test_network_without_sam_is_refused(tmp_path, capsys):
     pytest.importorskip("onnxscript")
     network = recipe_network(PRESETS["tiny"])
