@@ -51,18 +51,18 @@ OPTIONS = {
     "download_models.py": "--root --only --yes",
     "evaluation/check.py": "--dataset --split --root --results",
     "evaluation/baselines.py": "--method --davis-path --split --output --overwrite",
-    "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
-                             "--ignore-extra-ids",
+    "evaluation/generic.py": f"{SCORING} --compare --ground-truth --results --results-path --images --strict "
+                              "--all-frames --ignore-extra-ids",
     "evaluation/references.py": f"--davis-path --both-ways {TRACKING}",
     "evaluation/clicks.py": "--root --method --model --every --json",
     "evaluation/quality.py": f"--davis-path --video-root {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
     "evaluation/seek_speed.py": "--folder --rounds",
     "evaluation/2016/evaluation.py": f"{SCORING} --official-decay --results --results-path --davis-path --split --set",
-    "evaluation/2017/evaluation_ours.py": f"{SCORING} --official-decay --results --results-path --davis-path --split "
-                                          "--set --task --show",
-    "evaluation/2017/evaluation_method.py": f"{SCORING} --official-decay --results --results-path --davis-path --split "
-                                            "--set --task",
+    "evaluation/2017/evaluation_ours.py": f"{SCORING} --official-decay --compare --results --results-path --davis-path "
+                                          "--split --set --task --show",
+    "evaluation/2017/evaluation_method.py": f"{SCORING} --official-decay --compare --results --results-path "
+                                            "--davis-path --split --set --task",
     "evaluation/2017/evaluation_codalab.py": f"{SCORING} --official-decay",
     "evaluation/youtube/evaluation.py": f"{SCORING} --yv-path --split --results --results-path --seen --include-first "
                                         "--per-category",

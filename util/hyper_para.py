@@ -369,6 +369,14 @@ class DecaySettings(ScoringSettings):
 
 
 @dataclass(frozen=True)
+class CompareSettings:
+    """Which other runs a scoring script compares with."""
+
+    compare: list = option((), "folders with results of other runs on the same videos: print and report the J&F of all "
+                               "runs side by side (default: none)", nargs="+", type=Path, metavar="FOLDER")
+
+
+@dataclass(frozen=True)
 class DavisScoringSettings(DecaySettings):
     """What the scripts that score a split of DAVIS are told."""
 
