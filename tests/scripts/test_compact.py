@@ -1,4 +1,4 @@
-"""The commands of docs/COMPACT.md and COMPACT_NOTES.md in small: data, keys alone, rollouts, means in float16, tracking."""
+"""The commands of docs/COMPACT.md and COMPACT_NOTES.md in small: data, keys, rollouts, means in float16, tracking."""
 
 from pathlib import Path
 
