@@ -150,21 +150,6 @@ class Project:
                         found[str(position)][str(object_id)] = (values.read(1) or b"\0")[0]
         return found
 
-    def find_worst(self):
-        """The position of the frame with the lowest quality that is no reference, or None.
-
-        Of frames in a row that are as bad, the first.
-        """
-        with self.lock:
-            lowest = np.full(len(self), 255, np.uint8)
-            for object_id in self.objects:
-                values = self.quality(object_id)
-                known = (values > UNKNOWN) & (values <= GIVEN)
-                lowest[known] = np.minimum(lowest[known], values[known])
-            lowest[list(self.reference_positions())] = 255
-            worst = int(lowest.argmin())
-            return worst if lowest[worst] < GIVEN else None
-
     # Changes, each a step of the history.
 
     def draw(self, position, change, label="draw"):

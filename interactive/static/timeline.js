@@ -1,6 +1,22 @@
 // The timeline: a row for each object, coloured by quality; references, the range and the frame that is shown.
 
-const ROW = 13, RULER = 20, LEFT = 22, RIGHT = 10, UNSEEN = 250;  // LEFT has room for the objects' colours
+const ROW = 13, RULER = 20, LEFT = 22, RIGHT = 10, GIVEN = 101, UNSEEN = 250;  // LEFT has room for the objects' colours
+
+// The frame that is most worth a look: of those that are no reference, and not within `apart` frames of those in `seen`,
+// the one with the lowest quality of any object; null if there is none.
+export function findWorst(count, qualities, references, seen, apart) {
+  const skipped = new Uint8Array(count);
+  for (const position of Object.keys(references)) skipped[position] = 1;
+  for (const position of seen) skipped.fill(1, Math.max(0, position - apart), position + apart + 1);
+  let found = null, lowest = GIVEN;
+  for (const values of qualities.values()) {
+    for (let position = 0; position < count; position++) {
+      const value = values[position];
+      if (value && (value < lowest || value === lowest && position < found) && !skipped[position]) [found, lowest] = [position, value];
+    }
+  }
+  return found;
+}
 
 export class Timeline {
   // seek(position) is called while somebody drags.
