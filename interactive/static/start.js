@@ -46,7 +46,10 @@ export function prepareStart(open) {
       $("drop").classList.toggle("over", name === "dragover");
       if (name !== "drop") return;
       const entry = event.dataTransfer.items[0]?.webkitGetAsEntry();
-      if (entry?.isDirectory) listFolder(entry).then(files => take(files, entry.name));
+      if (entry?.isDirectory) {
+        listFolder(entry).then(files => files.length ? take(files, entry.name) : tell("this folder is empty", true),
+          error => tell(error.message, true));
+      }
       else take([...event.dataTransfer.files], "images");
     });
   }

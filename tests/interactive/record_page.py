@@ -107,6 +107,11 @@ def act(page, film, truth):
         page.wait_for_selector("#saved:text-is('saved')")
         film.watch(0.7)
 
+    def track(selector):
+        press(selector)
+        film.watch(60, "#progress:not([hidden])")
+        film.watch(120, "#tracking:not([hidden])")
+
     film.watch(0.5)
     press("[data-tool=box]")
     drag_in_frame([(163, 41), (253, 125)], 5)
@@ -119,8 +124,7 @@ def act(page, film, truth):
         page.locator("#objects .name").nth(row).fill(name)
         page.keyboard.press("Enter")
         film.watch(0.3)
-    press("#track")
-    film.watch(60, "#tracking:not([hidden])")
+    track("#track")
     film.watch(0.8)
     press("#worst")
     film.watch(0.8)
@@ -131,8 +135,7 @@ def act(page, film, truth):
     press("#objects li:first-child .name")
     press("[data-tool=lasso]")
     drag_in_frame(outline[::max(1, len(outline) // 16)] + outline[:1], 1)
-    press("#track-both")
-    film.watch(60, "#tracking:not([hidden])")
+    track("#track-both")
     page.keyboard.press("Home")
     film.watch(0.3)
     page.keyboard.press("Space")
