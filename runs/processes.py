@@ -18,7 +18,7 @@ import torch
 from inference_core import InferenceCore
 from runs.row import failed_row, track_row
 from runs.video import open_model
-from util.errors import catch_end
+from util.errors import InputError, catch_end
 
 MOST_ATTEMPTS = 3
 """So many times a video is begun whose process is killed."""
@@ -40,7 +40,10 @@ def count_workers(tracking, gpus_per_worker, cores):
 def pick_kind(tracking):
     """The kind of device that TrackingSettings mean, such as "cpu", found without using it."""
     if tracking.device != "auto":
-        return torch.device(tracking.device).type
+        try:
+            return torch.device(tracking.device).type
+        except RuntimeError as error:
+            raise InputError(f"device {tracking.device} cannot be used: {str(error).splitlines()[0]}") from None
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
@@ -70,7 +73,7 @@ def track_in_processes(task, rows, tracking, workers, report):
             for connection in wait(list(team)):
                 worker = team[connection]
                 try:
-                    kind_of_message, content = connection.recv()
+                    topic, content = connection.recv()
                 except (EOFError, OSError):
                     del team[connection]
                     free.append(worker.number)
@@ -82,7 +85,9 @@ def track_in_processes(task, rows, tracking, workers, report):
                         yield failed_row(row, f"{attempts} processes ended while they tracked this video ({reason})",
                                          attempts)
                     continue
-                if kind_of_message == "frames":
+                if topic == "no network":
+                    raise InputError(content)
+                if topic == "frames":
                     report(worker.row.name, content)
                 else:
                     content["attempts"] = worker.attempts
@@ -179,7 +184,11 @@ def _work(connection, inherited, task, tracking, model):
 
     try:
         if model is None:
-            model = open_model(tracking)
+            try:
+                model = open_model(tracking)
+            except InputError as error:
+                connection.send(("no network", str(error)))
+                return
         else:
             torch.set_num_threads(tracking.threads)
             cv2.setNumThreads(tracking.threads)
