@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -24,6 +25,9 @@ NOT_NEEDED = ["/tests/", "/docs/", "/.git", "/out/", "/.venv/"]
 
 MOST_SUBMITTED = 10000
 """So many videos wait in Ray at once, for it to see how many nodes are wanted."""
+
+SECONDS_TO_ANSWER = 10
+"""So long a cluster may take to answer."""
 
 _models = {}
 """{SHA-256 of weights: Model} of this process. Ray lets a process track one video after another."""
@@ -102,13 +106,17 @@ def _join_cluster(address, tracking):
         raise InputError("--ray needs the package ray: pip install -r requirements-cluster.txt") from None
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
+        if address not in ("local", "auto"):
+            # Ray itself would try for minutes.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
         if address == "local":
             # Nobody else is to reach what listens there.
             ray.init("local", num_cpus=max(tracking.threads, available_cores()), include_dashboard=False,
                      _node_ip_address="127.0.0.1", **quiet)
         else:
             ray.init(address, runtime_env={"working_dir": str(CODE), "excludes": NOT_NEEDED}, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         raise InputError(f"--ray {address}: no cluster there ({str(error).splitlines()[0]})") from None
     # Ray takes SIGTERM for itself.
     catch_end(signal.default_int_handler)

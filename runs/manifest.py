@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import mimetypes
 import re
 import statistics
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from runs.addresses import describe, fetch, is_address, join
 from util.decoding import find_stream, open_container, public_name
-from util.errors import InputError
+from util.errors import InputError, name_a_few
 from util.files import is_hidden, read_text
 from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, check_directions, plain_name, settings_from
 from util.image_io import is_image, natural
@@ -252,16 +253,19 @@ def _check_name(name):
 
 def _read_folder(folder):
     """Yield (place, cells) for the videos in a folder."""
-    names = sorted((path.name for path in folder.iterdir() if not is_hidden(path.name)), key=natural)
-    for name in names:
-        video = folder / name
+    left_out = []
+    for video in sorted((path for path in folder.iterdir() if not is_hidden(path.name)),
+                        key=lambda path: natural(path.name)):
         if video.is_dir() or is_image(video):
             continue
-        masks = next((mask for mask in (video.with_suffix(".png"), video.with_suffix("")) if mask.exists()), None)
-        if masks is None:
-            yield video, {"video": str(video), "name": video.stem}
+        masks = [path for path in (video.with_suffix(".png"), video.with_suffix("")) if path.exists()]
+        kind = mimetypes.guess_type(video.name)[0] or "video"
+        if masks or kind.startswith("video"):
+            yield folder, {"video": [str(video)], "masks": [str(path) for path in masks[:1]], "name": video.stem}
         else:
-            yield video, {"video": [str(video)], "masks": [str(masks)], "name": video.stem}
+            left_out.append(video.name)
+    if left_out:
+        tell([f"{folder}: {name_a_few(left_out)}: no video, and left out"])
 
 
 def _read_file(path):

@@ -9,12 +9,15 @@ from util.image_io import write_mask
 from util.video_writer import VideoWriter
 
 
-def write_videos(folder, clip, names, length=5):
-    """NAME.mp4 and NAME.png for each name: parts of a clip (frames, ids) that begin one frame after another."""
+def write_videos(folder, clip, names, length=5, size=(100, 72)):
+    """NAME.mp4 and NAME.png for each name: parts of a clip (frames, ids) that begin one frame after another.
+
+    size: (width, height).
+    """
     folder.mkdir(exist_ok=True)
     frames, truth = clip
     for number, name in enumerate(names):
-        video = VideoWriter(folder / f"{name}.mp4", (100, 72), 24)
+        video = VideoWriter(folder / f"{name}.mp4", size, 24)
         for frame in frames[number:number + length]:
             video.write(frame)
         video.close()

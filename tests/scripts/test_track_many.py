@@ -121,7 +121,7 @@ def test_rows_have_the_options_of_track_py(videos, tiny_checkpoint, tmp_path, mo
     assert sorted(folder_bytes(tmp_path / "out" / "part")) == [f"masks/0000{number}.png" for number in (1, 2, 3)]
     both, clicked = (json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("both", "clicked"))
     assert both["both_ways"] and list(both["annotated"]) == ["00000", "00004"]
-    assert clicked["settings"]["size"] == 48 
+    assert clicked["settings"]["size"] == 48
     assert [(tmp_path / "out" / name / "overlay.mp4").exists() for name in ("clicked", "shown")] == [False, True]
     assert list(clicked["frames"][0]["objects"]) == ["7"]
 
