@@ -127,8 +127,11 @@ class _Progress:
         self.finished = 0
         self._bar = progress_bar(sum(self._expected.values()), f"frames of {len(rows)} videos")
 
-    def report(self, name, frames):
-        """So many frames of a video are done."""
+    def report(self, name, frames, length=None):
+        """So many frames of a video are done. length: how many it has, where that is known by now."""
+        if length:
+            self._bar.max_value += length - self._expected[name]
+            self._expected[name] = length
         # A header may promise fewer frames than there are, and a video that is begun again has been counted.
         frames = max(min(frames, self._expected[name]), self._done.get(name, 0))
         self._total += frames - self._done.get(name, 0)

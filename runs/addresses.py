@@ -21,6 +21,13 @@ def join(folder, name):
     return f"{str(folder).rstrip('/')}/{name}" if is_address(folder) else str(Path(folder) / name)
 
 
+def replace_all(text, replacements):
+    """The text with each key of `replacements` in it replaced by its value."""
+    for old in sorted(replacements, key=len, reverse=True):
+        text = text.replace(old, replacements[old])
+    return text
+
+
 def open_address(address):
     """Return (the file system of fsspec, path in it). Raises InputError if a package for it is missing."""
     import fsspec

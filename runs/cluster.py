@@ -70,8 +70,8 @@ class _Submissions:
                     self._running[self._remote.remote(*self._arguments, row)] = row, attempts
                 done, _ = self._ray.wait(list(self._running), timeout=TELL_EVERY)
                 with contextlib.suppress(self._ray.exceptions.RayError):
-                    for name, frames in self._ray.get(counter.take.remote()).items():
-                        report(name, frames)
+                    for name, counts in self._ray.get(counter.take.remote()).items():
+                        report(name, *counts)
                 for result in done:
                     row, attempts = self._running.pop(result)
                     try:
@@ -129,11 +129,11 @@ class _Counter:
     def __init__(self):
         self._frames = {}
 
-    def add(self, name, frames):
-        self._frames[name] = frames
+    def add(self, name, *counts):
+        self._frames[name] = counts
 
     def take(self):
-        """{row's name: frames} of what has changed since the last time."""
+        """{row's name: (frames done, frames in all)} of what has changed since the last time."""
         frames, self._frames = self._frames, {}
         return frames
 
@@ -142,10 +142,10 @@ def _track_on_node(task, tracking, weights, counter, row):
     """What a process of the cluster does for each video: `track_row`."""
     told = 0.0
 
-    def tell(frames):
+    def tell(frames, length):
         nonlocal told
         if time.monotonic() - told >= TELL_EVERY:
-            counter.add.remote(row.name, frames)
+            counter.add.remote(row.name, frames, length)
             told = time.monotonic()
 
     return track_row(task, row, lambda: _open_model(task, tracking, weights), tell)

@@ -38,6 +38,9 @@ YES, NO = ("true", "yes", "1"), ("", "false", "no", "0")
 CHECKING_THREADS = 16
 """So many files are looked at at once: most of the time is spent waiting for disks and servers."""
 
+TEN_SECONDS = 250
+"""Frames of a video of which nothing is known."""
+
 SHOWN_PROBLEMS = 10
 """So many rows that cannot be used are shown."""
 
@@ -120,7 +123,7 @@ def count_frames(rows):
     """Return the Rows with the number of frames that their videos' headers say."""
     with ThreadPoolExecutor(CHECKING_THREADS) as pool:
         counts = list(pool.map(_count_frames, rows))
-    usual = int(statistics.median([count for count in counts if count] or [1]))
+    usual = int(statistics.median([count for count in counts if count] or [TEN_SECONDS]))
     # Of a file that is not here yet, nothing is known but that it is there.
     return [dataclasses.replace(row, frames=usual if is_address(row.job.video[0]) else count)
             for row, count in zip(rows, counts, strict=True)]

@@ -51,8 +51,9 @@ def track_in_processes(task, rows, tracking, workers, report):
     """Track Rows in processes, in their order; yield what videos.csv says of each, as they are finished.
 
     task: a Task. tracking: TrackingSettings, of which the network is opened. report: function of (row's name, frames
-    that are done), called often. A video whose process is killed is begun again by another one, MOST_ATTEMPTS times in
-    all. A caller that stops early, or is interrupted, waits until the processes have kept what is finished.
+    that are done, frames that there are or None), called often. A video whose process is killed is begun again by
+    another one, MOST_ATTEMPTS times in all. A caller that stops early, or is interrupted, waits until the processes
+    have kept what is finished.
     """
     kind = pick_kind(tracking)
     forked = kind == "cpu" and sys.platform == "linux"
@@ -88,7 +89,7 @@ def track_in_processes(task, rows, tracking, workers, report):
                 if topic == "no network":
                     raise InputError(content)
                 if topic == "frames":
-                    report(worker.row.name, content)
+                    report(worker.row.name, *content)
                 else:
                     content["attempts"] = worker.attempts
                     worker.row = None
@@ -176,10 +177,10 @@ def _work(connection, inherited, task, tracking, model):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     told = 0.0
 
-    def tell(frames):
+    def tell(frames, length):
         nonlocal told
         if time.monotonic() - told >= TELL_EVERY:
-            connection.send(("frames", frames))
+            connection.send(("frames", (frames, length)))
             told = time.monotonic()
 
     try:

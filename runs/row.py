@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 
-from runs.addresses import fetch, is_address, join, read_bytes, send
+from runs.addresses import fetch, is_address, join, read_bytes, replace_all, send
 from runs.manifest import split_mask
 from runs.video import Watcher, track_video
 from util.decoding import public_name
@@ -65,13 +65,14 @@ def read_finished(task, row):
         return None
 
 
-def track_row(task, row, find_model, count=lambda frames: None):
+def track_row(task, row, find_model, report=lambda frames, length: None):
     """Track a Row's video into its folder, exactly as track.py does; return what videos.csv says of it.
 
-    find_model: as for `track_video`. count: is called after each frame with the number of frames that are done. What is
-    wrong with a video is in the `error` of what is returned; only an interruption is raised.
+    find_model: as for `track_video`. report: is called after each frame with how many frames are done, and how many
+    there are (None: unknown). What is wrong with a video is in the `error` of what is returned; only an interruption is
+    raised.
     """
-    watcher = _RowWatcher(count)
+    watcher = _RowWatcher(report)
     error, shown = "", io.StringIO()
     try:
         # What exports print is for whoever tracks a single video.
@@ -102,9 +103,11 @@ def _track(task, row, find_model, watcher):
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rde-vos-"))) / str(number)
             place.mkdir()
             fetched[address] = fetch(address, place)
+            watcher.names[fetched[address]] = public_name(address)
         local = folder
         if is_address(folder):
             local = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rde-vos-"))) / row.name)
+            watcher.names[local] = public_name(folder)
         job = dataclasses.replace(row.job, output=local, overwrite=task.overwrite, resume=not row.job.both_ways)
         track_video(row.tracking, job, find_model, watcher, fetched=fetched, begin_anew=True)
         _write_thumbnail(watcher, Path(local))
@@ -144,20 +147,21 @@ def _write_thumbnail(watcher, folder):
 class _RowWatcher(Watcher):
     """Counts a video's frames, and keeps what videos.csv says of it and the frame for its thumbnail."""
 
-    def __init__(self, tell=None):
-        """tell: as `count` of `track_row`."""
-        self._tell, self._frames, self._at, self._notes, self._tracked = tell, 0, 0, [], None
+    def __init__(self, report=None):
+        """report: as for `track_row`."""
+        self._report, self._frames, self._length, self._notes, self._tracked = report, 0, None, [], None
         self._start = time.perf_counter()
+        self.names = {}  # {local path: the address that it stands for}
         self.middle = None, None
 
     def begin(self, length):
-        self._at = (length or 1) // 2
+        self._length = length
 
     def count(self, name=None, image=None):
-        if image is not None and self._frames <= self._at:
+        if image is not None and self._frames <= (self._length or 1) // 2:
             self.middle = name, image
         self._frames += 1
-        self._tell(self._frames)
+        self._report(self._frames, self._length)
 
     def note(self, line):
         self._notes.append(line)
@@ -169,8 +173,8 @@ class _RowWatcher(Watcher):
         """{column: value}; None is empty."""
         output = self._tracked and self._tracked.output
         values = {"name": row.name, "video": " ".join(map(public_name, row.job.video)),
-                  "status": FAILED if error else DONE, "frames": self._frames, "error": error,
-                  "notes": "; ".join(self._notes), "attempts": 1,
+                  "status": FAILED if error else DONE, "frames": self._frames, "error": replace_all(error, self.names),
+                  "notes": replace_all("; ".join(self._notes), self.names), "attempts": 1,
                   "seconds": round(time.perf_counter() - self._start, 2)}
         if output:
             values |= {"frames": output.finished, "objects": len(output.objects), "quality": output.quality,

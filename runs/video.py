@@ -18,6 +18,7 @@ from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects
 from model import RDE, load_clicks
 from model.checkpoint import preset_name
+from runs.addresses import replace_all
 from util.cuts import CutFinder
 from util.decoding import is_stream, public_name
 from util.device import device_name, pick_device
@@ -96,7 +97,7 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
     Raises InputError if an input cannot be used or a file cannot be written; finished masks stay.
     """
     output, fetched = Path(job.output), fetched or {}
-    video, given = ([_replace_all(value, fetched) for value in values or ()] for values in (job.video, job.mask))
+    video, given = ([replace_all(value, fetched) for value in values or ()] for values in (job.video, job.mask))
     if job.start:
         # Frames before it are decoded, too: only so it is sure which number a frame has.
         watcher.say(f"reading up to {job.start}")
@@ -301,7 +302,7 @@ def _describe_run(tracking, job, model, frames, masks, size, fetched):
         "frame_rate": float(frames.rate),
         "pixel_aspect": float(frames.look.pixel_aspect),
         "across_cuts": job.across_cuts,
-        "annotated": {frame: public_name(_replace_all(str(file), addresses)) for frame, file in masks.items()},
+        "annotated": {frame: public_name(replace_all(str(file), addresses)) for frame, file in masks.items()},
         "settings": {**tracking.core(), "size": size},
         "precision": precision_name(tracking.amp, device),
         "model": {"file": tracking.model, "preset": preset_name(model.network.config),
@@ -353,10 +354,3 @@ def _write_frame_to_draw_on(frame, path, overwrite):
     raise InputError(f"no --mask is given; frame {frame.name} is now in {path}: make everything black in it but the "
                      "objects, each in one flat colour of its own, save this as mask.png, and give the same command "
                      "with --mask mask.png; or give --click X,Y with a pixel of the object")
-
-
-def _replace_all(text, replacements):
-    """The text with each key of `replacements` in it replaced by its value."""
-    for old in sorted(replacements, key=len, reverse=True):
-        text = text.replace(old, replacements[old])
-    return text

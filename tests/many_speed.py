@@ -123,7 +123,7 @@ def processes(workers, kill=False):
             os.kill(children()[0], signal.SIGKILL)
 
         seen = []
-        records = track_in_processes(task, rows, tracking, workers, lambda name, frames: seen.append(measure_children())
+        records = track_in_processes(task, rows, tracking, workers, lambda *given: seen.append(measure_children())
                                      if len(seen) < 20 else None)
         stamps, found = collect(records, (len(rows) // 2, end_one) if kill else None)
         resident, own = max(seen)
@@ -161,7 +161,7 @@ def on_ray(task, rows, tracking, kill=False):
 
     try:
         many = ManySettings(ray=cluster.address)
-        return *collect(track_on_ray(task, rows, tracking, many, lambda name, frames: None),
+        return *collect(track_on_ray(task, rows, tracking, many, lambda *given: None),
                         (len(rows) // 2, end_one) if kill else None), ""
     finally:
         cluster.shutdown()
