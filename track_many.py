@@ -35,7 +35,7 @@ from pathlib import Path
 from runs.addresses import is_address
 from runs.manifest import count_frames, read_manifest
 from runs.processes import count_workers, track_in_processes
-from runs.row import FAILED, Task, read_finished
+from runs.row import FAILED, Task, find_finished
 from runs.table import order_rows, write_table
 from util.errors import run_script
 from util.files import file_sha256, lock_folder
@@ -79,7 +79,7 @@ def main(args):
     rows = rows[part - 1::parts]
     task = Task(output, file_sha256(tracking.model), results.overwrite)
     with _take_folder(output, many.shard):
-        found = {row.name: record for row in rows if (record := read_finished(task, row))}
+        found = find_finished(task, rows)
         if found:
             print(f"{len(found)} of {len(rows)} videos are finished already", file=sys.stderr)
         waiting = [row for row in rows if row.name not in found]

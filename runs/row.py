@@ -8,13 +8,14 @@ import os
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
 from runs.addresses import fetch, is_address, join, read_bytes, replace_all, send
-from runs.manifest import split_mask
+from runs.manifest import CHECKING_THREADS, split_mask
 from runs.video import Watcher, track_video
 from util.decoding import public_name
 from util.errors import InputError
@@ -52,7 +53,14 @@ class Task:
     overwrite: bool = False
 
 
-def read_finished(task, row):
+def find_finished(task, rows):
+    """Return {video's name: what videos.csv says of it} of those Rows that are finished."""
+    with ThreadPoolExecutor(CHECKING_THREADS) as pool:
+        records = list(pool.map(lambda row: _read_finished(task, row), rows))
+    return {row.name: record for row, record in zip(rows, records, strict=True) if record}
+
+
+def _read_finished(task, row):
     """Return what videos.csv says of a video that is finished, or None if it is not, or its inputs are others."""
     data = read_bytes(join(join(task.output, row.name), RECORD))
     try:

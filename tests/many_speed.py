@@ -55,7 +55,7 @@ def main(args):
     tracking = TrackingSettings(threads=1, size=480)
     task = Task("", file_sha256(tracking.model))
     rows = read_manifest(str(manifest), tracking, VideoResultSettings())
-    ways = {"loop": in_a_loop, "one process": processes(1), "two processes": processes(2),
+    ways = {"loop": in_a_loop, "two processes": processes(2),
             "two processes, one killed": processes(2, kill=True)}
     if importlib.util.find_spec("ray"):
         ways |= {"Ray, two nodes": on_ray, "Ray, one of two nodes killed": lambda *given: on_ray(*given, kill=True)}
