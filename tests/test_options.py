@@ -32,6 +32,8 @@ OPTIONS = {
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
     "track.py": "--example --video --mask --click --box --start --end --backward --both-ways --output --overwrite "
                 f"--resume --stamp --across-cuts --no-overlay --save-scores --export {TRACKING}",
+    "track_many.py": "--output --workers --gpus-per-worker --ray --shard --worst-first "
+                     f"--overwrite --stamp --across-cuts --no-overlay --save-scores --export {TRACKING}",
     "annotate.py": f"--example --output --root --host --port --no-browser {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
