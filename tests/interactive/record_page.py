@@ -66,7 +66,7 @@ class Film:
                      for before, after in itertools.pairwise(times)]
         durations[-1] = 2000
         self.pictures[0].save(path, save_all=True, append_images=self.pictures[1:], duration=durations, loop=0,
-                              quality=62, method=6)
+                              quality=62, method=4)
 
 
 def act(page, film, truth):
@@ -135,7 +135,7 @@ def act(page, film, truth):
     press("#objects li:first-child .name")
     press("[data-tool=lasso]")
     drag_in_frame(outline[::max(1, len(outline) // 16)] + outline[:1], 1)
-    track("#track-both")
+    track("#track")
     page.keyboard.press("Home")
     film.watch(0.3)
     page.keyboard.press("Space")
