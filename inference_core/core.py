@@ -228,7 +228,7 @@ class InferenceCore:
 
         # Encode the frame, and predict the objects that have no whole mask in it.
         size = None if self.size is None else scale_size(frame_size, self.size)
-        pad = _compute_padding(size or frame_size)
+        pad = compute_padding(size or frame_size)
         image, encoded = self.engine.encode(self._upload(image), size, pad)
         rows = [row for row, object_id in enumerate(self.objects, 1) if partial or object_id not in ids]
         if rows:
@@ -255,7 +255,7 @@ class InferenceCore:
             self._remember(image, encoded, masks, new, number, touched if annotated else ())
         if not needs_output:
             return None
-        prob = self._restore_size(prob, pad, frame_size)
+        prob = restore_size(prob, pad, size and frame_size)
         if annotated and size is not None and self.keep_given:
             predicted = prob[:len(rows) + 1]
             prob = _put_masks(predicted, order, mask.to(self._device).float(), ids, partial)
@@ -394,15 +394,6 @@ class InferenceCore:
             planes = F.interpolate(planes.unsqueeze(0), size=size, mode="nearest").squeeze(0)
         return F.pad(planes, pad)
 
-    def _restore_size(self, prob, pad, frame_size):
-        """Crop the padding off the probabilities and resize them to the frame."""
-        left, right, top, bottom = pad
-        prob = prob[:, top:prob.shape[1] - bottom, left:prob.shape[2] - right]
-        if self.size is not None:
-            prob = F.interpolate(prob.unsqueeze(0), size=frame_size, mode="bilinear",
-                                 align_corners=False).squeeze(0)
-        return prob
-
     def _segment(self, frame):
         """Return the probabilities (O+1)×H'×W' of background and tracked objects in this frame."""
         readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read) for group in self._groups])
@@ -433,18 +424,11 @@ class InferenceCore:
         self._since_memory = 0
 
     def _aggregate(self, old, new):
-        """Merge two memory entries (key C×h×w, value O×V×h×w) with SAM.
-
-        SAM is applied to its own output, and nothing bounds that. In a network trained on too short videos the output
-        may grow from frame to frame without end. Once infinite, it would stay so for the rest of the video.
-        """
+        """Merge two memory entries (key C×h×w, value O×V×h×w) with SAM."""
         key = self.engine.aggregate_key(old[0].unsqueeze(0), new[0].unsqueeze(0))[0]
         chunks = zip(old[1].split(self.chunk_size), new[1].split(self.chunk_size), strict=True)
         value = torch.cat([self.engine.aggregate_value(before, after) for before, after in chunks])
-        # The square of the key is checked because affinities contain it. The device makes the choice, so that the host
-        # need not wait for it.
-        finite = key.float().square().sum().isfinite() & value.isfinite().all()
-        return torch.where(finite, key, new[0]), torch.where(finite, value, new[1])
+        return keep_finite((key, value), new)
 
     def _forget(self, ids):
         """Drop these objects, and the groups that are then empty."""
@@ -523,7 +507,29 @@ def _find_largest(prob):
     return places
 
 
-def _compute_padding(size):
+def keep_finite(merged, new):
+    """Return the entry `merged`, which SAM has made, or `new`, the entry of a memory frame, if that is not finite.
+
+    SAM is applied to its own output, and nothing bounds that. In a network trained on too short videos the output
+    may grow from frame to frame without end. Once infinite, it would stay so for the rest of the video.
+    """
+    key, value = merged
+    # The square of the key is checked because affinities contain it. The device makes the choice, so that the host
+    # need not wait for it.
+    finite = key.float().square().sum().isfinite() & value.isfinite().all()
+    return torch.where(finite, key, new[0]), torch.where(finite, value, new[1])
+
+
+def restore_size(prob, pad, frame_size):
+    """Crop the padding off probabilities and resize them to the frame, a (height, width), or None to leave them so."""
+    left, right, top, bottom = pad
+    prob = prob[:, top:prob.shape[1] - bottom, left:prob.shape[2] - right]
+    if frame_size is not None:
+        prob = F.interpolate(prob.unsqueeze(0), size=frame_size, mode="bilinear", align_corners=False).squeeze(0)
+    return prob
+
+
+def compute_padding(size):
     """Return the padding (left, right, top, bottom) that makes (height, width) multiples of 16."""
     height, width = size
     extra_y, extra_x = -height % STRIDE, -width % STRIDE

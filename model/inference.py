@@ -98,8 +98,12 @@ class InferenceNetwork(nn.Module):
         Arguments as for `prepare_image`.
         """
         image = prepare_image(image, size, padding, (self.mean, self.std))
+        return image, self.encode_prepared(image)
+
+    def encode_prepared(self, image):
+        """Return the Frame of a prepared image 1×3×H'×W'."""
         f16, f8, f4 = self.key_encoder(self._lay_out(image))
-        return image, Frame(self.key_proj(f16), f16, *self.decoder.encode_frame(f16, f8, f4))
+        return Frame(self.key_proj(f16), f16, *self.decoder.encode_frame(f16, f8, f4))
 
     def read(self, query, key, value, copies, top_k):
         """See model.memory_reading.read_top_k."""

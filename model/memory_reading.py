@@ -52,19 +52,27 @@ def read_top_k(query, key, value, copies, top_k):
     limit = TILES.get(key.device.type, 2**24)
     readout = []
     for block in query.split(max(1, limit // kept)):
-        found = [_find_top_k(multiply(tile, key, negative_norm), kept, groups)
+        found = [find_top_k(multiply(tile, key, negative_norm), kept, groups)
                  for tile in block.split(max(1, limit // key.shape[1]))]
         nearest, position = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
-        taken = copies[position]
-        # Positions are sorted by affinity. Each gives as many of its copies as there are places left in the top-k.
-        taken = torch.minimum(taken, top_k - (taken.cumsum(-1) - taken)).clamp_(min=0)
-        weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
-        weight = weight.div_(weight.sum(-1, keepdim=True)).to(value.dtype)
+        weight = weigh(nearest, copies[position], top_k).to(value.dtype)
         readout.append(F.embedding_bag(position, value, per_sample_weights=weight, mode="sum"))
     return readout[0] if len(readout) == 1 else torch.cat(readout)
 
 
-def _find_top_k(rows, k, groups):
+def weigh(nearest, copies, top_k):
+    """Return the softmax weights Q×K of a query's K nearest positions.
+
+    nearest: their affinities Q×K, sorted, the largest first. copies: Q×K, the number of times that each is in the
+    memory.
+    """
+    # Each position gives as many of its copies as there are places left in the top-k.
+    taken = torch.minimum(copies, top_k - (copies.cumsum(-1) - copies)).clamp_(min=0)
+    weight = (nearest - nearest[:, :1]).exp_().mul_(taken)
+    return weight.div_(weight.sum(-1, keepdim=True))
+
+
+def find_top_k(rows, k, groups):
     """Return rows.topk(k) of rows Q×N. N is a multiple of `groups`.
 
     The columns form N/groups sets of `groups` columns each. The k sets with the largest maxima hold the k largest

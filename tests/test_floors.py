@@ -27,7 +27,7 @@ BELOW = {
 
 WITHOUT_TORCH = ["evaluation/2016/evaluation.py", "evaluation/check.py", "evaluation/generic.py",
                  "evaluation/youtube/evaluation.py", "download_bl30k.py", "download_datasets.py", "download_models.py",
-                 "annotate.py", "export_masks.py", "import_masks.py",
+                 "annotate.py", "export_masks.py", "import_masks.py", "track_onnx.py",
                  *(f"evaluation/2017/evaluation_{name}.py" for name in ("codalab", "method", "ours"))]
 
 

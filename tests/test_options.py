@@ -45,6 +45,8 @@ OPTIONS = {
     "export_masks.py": "--format --video --output --overwrite --names --objects --hold --largest --fill-holes --grow "
                        "--feather --soft",
     "export_model.py": "--output",
+    "export_onnx.py": "--model --frame-size --size --output",
+    "track_onnx.py": "--output --threads",
     "import_masks.py": "--output --video --overwrite",
     "make_pack.py": "--static-root --video-root --exclude --output",
     "gpu_check.py": "--rehearse --minutes --davis-path --json",

@@ -209,6 +209,15 @@ def shard(text):
     return int(part), int(parts)
 
 
+def frame_size(text):
+    """An argparse type: a size like 1280x720, as (width, height)."""
+    sides = text.replace("×", "x").split("x")
+    if len(sides) != 2:
+        raise argparse.ArgumentTypeError(f"{text[:LONGEST_SHOWN]!r} was found, width and height like 1280x720 were "
+                                         "expected")
+    return tuple(_number(side, int, 1, MOST, "a number of pixels from 1 on") for side in sides)
+
+
 def plain_name(text):
     """An argparse type: a name that leads into no other folder."""
     if text in ("", ".", "..") or set(text) & set("/\\\0"):

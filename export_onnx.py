@@ -1,0 +1,149 @@
+"""Write a network as ONNX graphs, with which other programs and browsers track without torch.
+
+    pip install -r requirements-onnx.txt
+    python export_onnx.py --frame-size 1280x720 --output out/graphs
+    python export_onnx.py --frame-size 854x480 --model pretrain/model_s012_final.pth --output out/graphs
+    python track_onnx.py out/graphs clip.mp4 mask.png
+
+The four graphs are for frames of one size and any number of objects, in mode two-frames-compress. If onnxruntime is
+installed, the script then tracks a few frames with the graphs, and compares with torch. docs/ONNX.md says what the
+graphs take and return, and how to track with them.
+"""
+
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataset.synthetic import MovingNoise
+from inference_core import InferenceCore
+from inference_core.graphs import MODE, TENSORS, Encode, Give, Remember, Segment, Sizes
+from model import load_network
+from model.checkpoint import preset_name
+from model.inference import take_snapshot
+from track_onnx import OnnxTracker, onnxruntime
+from util.errors import InputError, pixels, run_script
+from util.files import atomic_path
+from util.hyper_para import COMPACT, OptionParser, frame_size, whole
+
+OPSET = 18
+"""The version of ONNX's operators."""
+
+TOP_K = 40
+"""The number of memory positions that each query reads, as by default in track.py."""
+
+TOLERANCE = 1e-3
+"""A probability that differs by more than this is a fault of the export."""
+
+CHECKED_FRAMES = 8
+"""The comparison with torch takes so many frames."""
+
+
+def get_args_parser():
+    parser = OptionParser("export_onnx.py", __doc__)
+    parser.add_argument("--model", default=COMPACT, metavar="FILE",
+                        help="checkpoint of the network (default: the compact network that comes with the repository)")
+    parser.add_argument("--frame-size", type=frame_size, required=True, metavar="WIDTHxHEIGHT",
+                        help="size of the frames that the graphs will take")
+    parser.add_argument("--size", type=whole, default=480, metavar="PIXELS",
+                        help="let the graphs reduce the shorter side of the frames to so many pixels for the network; "
+                             "0 keeps the frames' own size (default: %(default)s)")
+    parser.add_argument("--output", default="out/graphs", metavar="FOLDER",
+                        help="folder for the graphs (default: %(default)s)")
+    return parser
+
+
+def main(args):
+    try:
+        import onnxscript  # noqa: F401 (torch needs it)
+    except ImportError:
+        raise InputError("torch needs onnx and onnxscript for this: pip install -r requirements-onnx.txt") from None
+    network, folder = load_network(args.model), Path(args.output)
+    # As in tracking, a network that cannot track ends the script here.
+    width, height = args.frame_size
+    core = InferenceCore(network, MODE, top_k=TOP_K, size=args.size if 0 < args.size < min(width, height) else None)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = Sizes((height, width), core.size)
+    described = {"network": preset_name(network.config), "weights": core.engine.weights, "mode": MODE,
+                 "frame_size": f"{width}x{height}", "top_k": str(TOP_K), "made_by": "RDE-VOS, export_onnx.py"}
+    print(f"frames of {pixels((width, height))}, computed at {pixels(sizes.network[::-1])}; ONNX opset {OPSET}")
+    operators = Counter()
+    for name, program in export_graphs(take_snapshot(network, packed=False), sizes, TOP_K):
+        program.model.metadata_props.update(described)
+        model = program.model_proto
+        with atomic_path(folder / f"{name}.onnx") as temporary:
+            temporary.write_bytes(model.SerializeToString())
+        operators.update(node.op_type for node in model.graph.node)
+        print(f"wrote {folder / name}.onnx: {len(model.graph.node)} operators, "
+              f"{(folder / f'{name}.onnx').stat().st_size / 1e6:.2f} MB", flush=True)
+    print(f"kinds of operators: {', '.join(sorted(operators))}")
+    if onnxruntime is None:
+        print("not checked: onnxruntime is not installed")
+        return 0
+    difference, others = compare(core, OnnxTracker(folder))
+    if not difference <= TOLERANCE:
+        raise InputError(f"{folder}: probabilities differ from torch's by up to {difference:.1e}, at most {TOLERANCE} "
+                         "was expected; do not use these graphs")
+    print(f"checked with onnxruntime on {CHECKED_FRAMES} frames of noise: probabilities differ from torch's by up to "
+          f"{difference:.1e}; {others} pixels have another id")
+    return 0
+
+
+@torch.no_grad()
+def export_graphs(engine, sizes, top_k):
+    """Yield (name, torch.onnx.ONNXProgram) of each graph.
+
+    engine: a model.inference.InferenceNetwork made with packed=False. sizes: Sizes. top_k: as for InferenceCore.
+    """
+    modules = {"encode": Encode(engine, sizes), "give": Give(sizes), "segment": Segment(engine, sizes, top_k),
+               "remember": Remember(engine, sizes)}
+    tensors = make_example(modules, engine.config, sizes)
+    objects = torch.export.Dim("objects", min=1, max=255)
+    varying = {"objects": {0: objects}, "masks": {0: objects}, "values": {2: objects}}
+    for name, module in modules.items():
+        inputs, outputs = TENSORS[name]
+        with warnings.catch_warnings():
+            # Torch warns of its own doings, such as that two axes have one name.
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module, tuple(tensors[each] for each in inputs), dynamo=True, opset_version=OPSET, verbose=False,
+                input_names=list(inputs), output_names=list(outputs),
+                dynamic_shapes={each: varying.get(each) for each in inputs})
+        yield name, program
+
+
+def make_example(modules, config, sizes):
+    """Return {name: tensor} of inputs for all graphs, with two objects: torch follows the graphs' work on them."""
+    height, width = sizes.frame
+    cells = sizes.cells[0] * sizes.cells[1]
+    tensors = {"frame": torch.zeros(height, width, 3, dtype=torch.uint8),
+               "given": torch.zeros(height, width, dtype=torch.uint8),
+               "objects": torch.tensor([1, 2], dtype=torch.uint8),
+               "keys": torch.zeros(3, config.key_dim, cells), "values": torch.zeros(3, cells, 2, config.value_dim),
+               "counts": torch.ones(3)}
+    for name in ("encode", "give"):
+        inputs, outputs = TENSORS[name]
+        results = modules[name](*(tensors[each] for each in inputs))
+        tensors |= zip(outputs, results if isinstance(results, tuple) else (results,), strict=True)
+    return tensors
+
+
+def compare(core, tracker):
+    """Track a few frames with both, and return the largest difference of a probability, and in how many pixels ids
+    differ."""
+    video = MovingNoise(tracker.frame_size, 2, "cpu")
+    largest, others = 0.0, 0
+    for number in range(CHECKED_FRAMES):
+        frame, mask = video.frame(number).numpy(), video.mask if number == 0 else None
+        prob, ids = core.step(frame, mask), tracker.step(frame, mask)
+        if mask is None:
+            largest = max(largest, float(np.abs(prob.numpy() - tracker.probabilities).max()))
+            others += int((core.to_mask(prob).numpy() != ids).sum())
+    return largest, others
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(get_args_parser(), main))
