@@ -8,6 +8,7 @@ import eval_davis
 import export_model
 import train
 from model import PRESETS, load_network
+from model.clicks import CLICKS
 from tests.trees import static_tree
 from util.errors import run_script
 from util.files import file_sha256
@@ -48,5 +49,6 @@ def test_from_images_to_masks(davis, tmp_path, capsys):
     assert list((tmp_path / "masks").rglob("*.png"))
 
 
-def test_model_card_has_the_hash_of_the_weights():
-    assert f"| SHA-256 | `{file_sha256(COMPACT)}` |" in Path(COMPACT).with_name("README.md").read_text()
+@pytest.mark.parametrize("weights", [COMPACT, CLICKS])
+def test_model_card_has_the_hash_of_the_weights(weights):
+    assert f"| SHA-256 | `{file_sha256(weights)}` |" in Path(weights).with_name("README.md").read_text()
