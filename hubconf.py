@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent
 NAME = "rde_vos"
 """The package that holds ours: our `model.network` is `rde_vos.model.network` here."""
 
-PACKAGES = ("dataset", "evaluation", "exporting", "inference_core", "interactive", "model", "util")
+PACKAGES = ("dataset", "evaluation", "exporting", "inference_core", "interactive", "model", "runs", "util")
 """Our packages, whose imports of one another get NAME put before."""
 
 

@@ -1,5 +1,6 @@
 """Functions that the scoring scripts share, and the evaluation of DAVIS 2017 as the official toolkit runs it."""
 
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -15,16 +16,17 @@ from evaluation.report import write_report
 from evaluation.tables import (
     GLOBAL_HEADER,
     compute_global_scores,
+    make_comparison,
     make_object_rows,
     note_decay,
     print_table,
     write_csv,
 )
-from util.hyper_para import DavisScoringSettings, option
+from util.hyper_para import CompareSettings, DavisScoringSettings, option
 
 
 @dataclass(frozen=True)
-class Davis2017Settings(DavisScoringSettings):
+class Davis2017Settings(CompareSettings, DavisScoringSettings):
     """Options of the scripts that score DAVIS 2017."""
 
     task: str = option("semi-supervised", "rules to score by (default: %(default)s); unsupervised needs SciPy",
@@ -39,6 +41,21 @@ def choose_decay_rule(settings):
 def say_written(paths):
     """Print the last line of every scoring script, to standard error: which files were written. Skip paths of None."""
     print(f"written: {', '.join(str(path) for path in paths if path)}", file=sys.stderr)
+
+
+def compare_runs(settings, scores, score):
+    """Score the runs of --compare, and print all side by side. Returns {folder: ObjectScores}, this run's first.
+
+    settings: with the fields of CompareSettings and `results`. scores: of this run. score: function of such settings
+    that returns the ObjectScores.
+    """
+    runs = {str(settings.results): scores}
+    for folder in settings.compare:
+        runs[str(folder)] = score(dataclasses.replace(settings, results=folder))
+    if len(runs) > 1:
+        print("\n---------- J&F of all runs ----------")
+        print_table(*make_comparison(runs))
+    return runs
 
 
 def score_davis_2017(settings):
@@ -84,11 +101,13 @@ def evaluate_davis_2017(settings, print_objects):
         print(f"\n---------- Per sequence results for {settings.split} ----------")
         print_table(header, rows)
 
+    runs = compare_runs(settings, scores, score_davis_2017)
+
     # Write the report.
     if settings.report:
         summary = dict(zip(GLOBAL_HEADER, row, strict=True))
-        facts = {"results": settings.results.resolve().name, "task": settings.task, "decay": rule}
-        write_report(settings.report, f"DAVIS 2017, {settings.split}", scores, summary, facts, rule)
+        facts = {"task": settings.task, "decay": rule}
+        write_report(settings.report, f"DAVIS 2017, {settings.split}", runs, summary, facts, rule)
     print(f"\nTotal time:{time.monotonic() - start}")
     say_written([global_path, objects_path, settings.report])
     return scores

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from evaluation.command_line import say_written
+from evaluation.command_line import compare_runs, say_written
 from evaluation.decoding import read_ids
 from evaluation.folders import check_predictions, list_folders, list_masks
 from evaluation.report import write_report
@@ -27,11 +27,11 @@ from evaluation.scoring import Rules, ScoredVideo, collect_object_score, raise_p
 from evaluation.tables import join_csv
 from util.errors import InputError, name_a_few, run_script
 from util.files import write_text
-from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
+from util.hyper_para import CompareSettings, OptionParser, ScoringSettings, option, settings_from
 
 
 @dataclass(frozen=True)
-class GenericSettings(ScoringSettings):
+class GenericSettings(CompareSettings, ScoringSettings):
     """Options of this script."""
 
     ground_truth: Path = option(None, "folder that holds a folder of true masks for each video", type=Path,
@@ -169,9 +169,14 @@ def format_percent(j, f):
     return [f"{100 * value:.1f}" for value in ((j + f) / 2, j, f)]
 
 
+def score_run(settings):
+    """Return the ObjectScores of the results that GenericSettings name."""
+    return score_objects(*find_videos(settings), settings)
+
+
 def main(args):
     settings = settings_from(GenericSettings, args)
-    scores = score_objects(*find_videos(settings), settings)
+    scores = score_run(settings)
     means = [(np.mean(score.j), np.mean(score.f)) for score in scores]
     j, f = (float(np.mean(values)) for values in zip(*means, strict=True))
     width = max(len(name) for name in ("Global score", *(score.sequence for score in scores)))
@@ -186,14 +191,14 @@ def main(args):
     path = settings.results / "results.csv"
     write_text(path, text)
     print(text, end="")
+    runs = compare_runs(settings, scores, score_run)
     if settings.report:
         facts = {
             "ground truth": settings.ground_truth.resolve().name,
-            "results": settings.results.resolve().name,
             "frames": "all" if settings.all_frames else "all but the first and the last",
         }
         summary = {"J&F-Mean": (j + f) / 2, "J-Mean": j, "F-Mean": f}
-        write_report(settings.report, "Two folders of masks", scores, summary, facts)
+        write_report(settings.report, "Two folders of masks", runs, summary, facts)
     say_written([path, settings.report])
 
 

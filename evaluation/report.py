@@ -11,6 +11,8 @@ from PIL import __version__ as pillow_version
 
 from evaluation.decoding import read_ids
 from evaluation.measures import object_statistics
+from evaluation.results import describe_run
+from evaluation.tables import make_comparison
 from util.files import write_text
 from util.image_io import read_image
 
@@ -60,7 +62,8 @@ tr.object td:first-child { padding-left: 28px; }
 td.bar { width: 130px; padding-right: 0; }
 td.bar i { display: block; height: 9px; border-radius: 3px; background: var(--j); }
 a { color: inherit; text-decoration-color: var(--line); text-underline-offset: 3px; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 14px; }
+.wide { overflow-x: auto; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 14px; }
 figure { margin: 0; background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 12px; }
 figcaption { font-size: 13px; display: flex; justify-content: space-between; gap: 12px; flex-wrap: wrap; }
@@ -74,24 +77,34 @@ span.j, span.f { font-weight: 600; }
 .panels img { width: 100%; height: auto; display: block; border-radius: 4px; }
 .panels div { font-size: 12px; color: var(--soft); }
 .facts td { text-align: left; white-space: normal; }
-.facts td:first-child { color: var(--soft); width: 220px; }
+.facts td:first-child { color: var(--soft); width: 220px; overflow-wrap: anywhere; }
+@media (max-width: 640px) {
+  body { padding: 16px 12px 40px; } h1 { font-size: 21px; overflow-wrap: anywhere; }
+  .panels { grid-template-columns: 1fr; } td.bar, th:nth-child(2):empty { display: none; }
+  th, td { padding: 4px 7px; } .facts td:first-child { width: 110px; } .tile { padding: 8px 12px; }
+}
 """
 
 
-def write_report(path, title, scores, summary, settings, decay_rule="correct", binary=False):
-    """Write the report on a list of ObjectScores to `path`, atomically.
+def write_report(path, title, runs, summary, settings, decay_rule="correct", binary=False):
+    """Write a report on scores to `path`, atomically.
 
-    summary: {name: score} of all objects together. settings: {name: text} to list at the end. binary: in masks, all
-    ids above 0 are the object.
+    runs: {folder of results: its ObjectScores}; the report is on the first one, and compares it with the others.
+    summary: {name: score} of all its objects together. settings: {name: text} of how it was scored. binary: in masks,
+    all ids above 0 are the object.
     """
     # Collect what the report says.
+    folder, scores = next(iter(runs.items()))
+    tracking = describe_run(folder)
     objects = len(scores)
     videos = len({score.sequence for score in scores})
     frames = sum(len(score.frames) for score in scores)
     facts = {
+        "results": folder,
+        **tracking,
         **settings,
         "scored": f"{frames} object frames, {objects} objects, {videos} sequences",
-        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "scored at": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "Python": platform.python_version(),
         "NumPy, OpenCV, Pillow": f"{np.__version__}, {cv2.__version__}, {pillow_version}",
     }
@@ -100,9 +113,11 @@ def write_report(path, title, scores, summary, settings, decay_rule="correct", b
     # Make the page.
     body = [
         f"<h1>{html.escape(title)}</h1>",
+        f'<p class="soft">{html.escape(", ".join([folder, *_list_facts(tracking)]))}</p>',
         f'<p class="soft">{videos} sequences, {objects} objects. J is region similarity, F boundary accuracy '
         "(Perazzi et al., CVPR 2016), both from 0 to 1.</p>",
         f'<div class="tiles">{"".join(_make_tile(*item) for item in summary.items())}</div>',
+        *_make_comparison(runs),
         "<h2>Sequences and objects</h2>",
         _make_table(scores, decay_rule),
         '<h2>Over time: <span class="j">J</span> and <span class="f">F</span></h2>',
@@ -138,6 +153,28 @@ def find_worst_frames(scores):
     return [(scores[index], t) for index, t in chosen]
 
 
+def _list_facts(facts):
+    """Return {name: text} as texts in a row."""
+    return [f"{name} {value}" for name, value in facts.items()]
+
+
+def _make_comparison(runs):
+    """Return parts of the page: what is known of each run, and the J&F of all, the best in bold; none of one run."""
+    if len(runs) == 1:
+        return []
+    known = (_make_fact(folder, ", ".join(_list_facts(describe_run(folder))) or "no record of how it was tracked")
+             for folder in runs)
+    header, rows = make_comparison(runs)
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in header)]
+    for name, *values in rows:
+        best = np.nanmax(values)
+        cells = (f"<td><b>{_format_number(value)}</b></td>" if value == best else f"<td>{_format_number(value)}</td>"
+                 for value in values)
+        lines.append(f"<td>{html.escape(name)}</td>{''.join(cells)}")
+    return ["<h2>J&amp;F of all runs</h2>", f'<table class="facts">{"".join(known)}</table>',
+            f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>']
+
+
 def _make_tile(name, value):
     return f'<div class="tile"><b>{_format_number(value)}</b><span>{html.escape(name)}</span></div>'
 
@@ -168,7 +205,7 @@ def _make_table(scores, decay_rule):
                 _make_row("object", _make_link(score, f"object {score.label}"), numbers, count)
                 for score, numbers, count in zip(own, statistics, frames, strict=True)
             ]
-    return f"<table><tr>{header}</tr>{''.join(rows)}</table>"
+    return f"<div class=\"wide\"><table><tr>{header}</tr>{''.join(rows)}</table></div>"
 
 
 def _make_link(score, text):
@@ -235,8 +272,8 @@ def _make_worst_frame(score, t, binary):
     part = _crop_around(truth | prediction)
     pictures = (
         ("frame" if has_image else "no frame at hand", _draw_crop(image, part)),
-        ("ground truth", _draw_mask(image, truth, GROUND_TRUTH_COLOUR, None)[part]),
-        ("prediction", _draw_mask(image, prediction, PREDICTION_COLOUR, truth)[part]),
+        ("ground truth", _draw_mask(image[part], truth[part], GROUND_TRUTH_COLOUR, truth[part])),
+        ("prediction", _draw_mask(image[part], prediction[part], PREDICTION_COLOUR, truth[part])),
     )
     panels = "".join(
         f'<div><img alt="{name}" src="{_make_data_uri(picture)}">{name}</div>' for name, picture in pictures
@@ -273,22 +310,27 @@ def _draw_crop(image, part):
 
 
 def _draw_mask(image, mask, colour, outline):
-    """Return a copy of uint8 H×W×3 `image` with a bool mask in colour, and in white the outline of another mask.
+    """Return uint8 H×W×3 `image` in the size of a panel, with a bool mask in colour, and another mask's outline.
 
-    outline: the other mask; None draws the outline of `mask`.
+    The outline is white and one pixel wide and lies around its mask, so that it covers nothing of a small object.
     """
-    picture = image.copy()
+    picture = _resize(image)
+    mask, outline = (cv2.resize(each.view(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+                     for each in (np.ascontiguousarray(mask), np.ascontiguousarray(outline)))
     picture[mask] = (0.45 * picture[mask] + 0.55 * np.array(colour)).astype(np.uint8)
-    shape = (mask if outline is None else outline).astype(np.uint8)
-    contours, _ = cv2.findContours(shape, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(picture, contours, -1, (255, 255, 255), max(image.shape[1] // 400, 1))
+    around = cv2.dilate(outline.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    picture[around & ~outline] = 255
+    return picture
+
+
+def _resize(picture):
+    """Return uint8 H×W×3 in the size of a panel."""
+    height, width = picture.shape[:2]
+    size = PANEL_WIDTH, max(round(PANEL_WIDTH * height / width), 1)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if width > PANEL_WIDTH else cv2.INTER_LINEAR)
 
 
 def _make_data_uri(picture):
     """Return RGB uint8 H×W×3 as a JPEG of PANEL_WIDTH in a data URI."""
-    height, width = picture.shape[:2]
-    size = PANEL_WIDTH, max(round(PANEL_WIDTH * height / width), 1)
-    interpolation = cv2.INTER_AREA if width > PANEL_WIDTH else cv2.INTER_LINEAR
-    picture = cv2.resize(picture, size, interpolation=interpolation)
-    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _, data = cv2.imencode(".jpg", _resize(picture)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import zipfile
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,24 @@ class Results:
                     information.external_attr = 0o644 << 16
                     archive.writestr(information, (self.masks / name / file).read_bytes())
         return self._archive
+
+
+def describe_run(folder):
+    """Return {name: text} of what an evaluation's records in a folder say of it; {} where there are none."""
+    # The masks of YouTube-VOS lie in a folder of their own, beside the records.
+    paths = next((found for place in (Path(folder), Path(folder).parent)
+                  if (found := sorted(place.glob(".evaluation/*.json")))), [])
+    record = read_json(paths[0]) if paths else None
+    if not _is_record(record):
+        return {}
+    settings = record["settings"]
+    network = [record["model"]] if "model" in record else []
+    network += [f"SHA-256 {settings['model_sha256'][:12]}…"] if "model_sha256" in settings else []
+    tracked = datetime.fromtimestamp(max(path.stat().st_mtime for path in paths)).astimezone()
+    shown = {name: settings[name] for name in ("method", "mode", "mem_every", "top_k", "size", "amp", "device")
+             if settings.get(name) not in (None, False)}
+    return {"tracked": tracked.strftime("%Y-%m-%d %H:%M %Z"), **({"network": ", ".join(network)} if network else {}),
+            **{name.replace("_", " "): str(value) for name, value in shown.items()}}
 
 
 def _sizes(paths):

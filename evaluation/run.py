@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -195,7 +196,8 @@ class _Run:
         if not files:
             raise InputError("no object in its masks")
         self.results.finish(video, files=files, objects=len(self.core.objects), width=images.size[0],
-                            height=images.size[1], seconds=time.perf_counter() - started, latencies=latencies.state())
+                            height=images.size[1], model=Path(self.tracking.model).name,
+                            seconds=time.perf_counter() - started, latencies=latencies.state())
 
     def find_first_masks(self, video, name, image):
         """Return the mask of the objects whose first mask is that of frame `name`, and their ids, or None.

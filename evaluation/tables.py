@@ -39,6 +39,24 @@ def make_object_rows(scores, decay_rule, statistics=False):
     return ("Sequence", *(GLOBAL_HEADER[1:] if statistics else ("J-Mean", "F-Mean"))), rows
 
 
+def make_comparison(runs):
+    """Return header and rows of the J&F of several runs side by side: all objects together, then each sequence.
+
+    runs: {name: ObjectScores}. A sequence that a run does not have is NaN.
+    """
+    means = {name: {} for name in runs}
+    for name, scores in runs.items():
+        for score in scores:
+            means[name].setdefault(score.sequence, []).append((np.mean(score.j) + np.mean(score.f)) / 2)
+    sequences = dict.fromkeys(sequence for found in means.values() for sequence in found)
+    everything = [float(np.mean([value for values in found.values() for value in values])) for found in means.values()]
+    rows = [["all objects", *everything]]
+    for sequence in sequences:
+        rows.append([sequence, *(float(np.mean(found[sequence])) if sequence in found else math.nan
+                                 for found in means.values())])
+    return ("J&F", *runs), rows
+
+
 def note_decay(scores, decay_rule):
     """Print a note to standard error if the official code's decay of the longest video is wrong."""
     longest = max(scores, key=lambda score: len(score.j))

@@ -232,6 +232,8 @@ class InferenceCore:
         image, encoded = self.engine.encode(self._upload(image), size, pad)
         rows = [row for row, object_id in enumerate(self.objects, 1) if partial or object_id not in ids]
         if rows:
+            for group in self._groups:
+                group.face(number)
             prob = self._segment(encoded)
         # Put the given masks into the prediction, and see which objects get this frame as a reference.
         order, new = self.objects, []

@@ -57,7 +57,8 @@ class ObjectMemory:
     `aggregate` is SAM: a function of two memory entries, the embedding and a new one, that returns one. state: a
     MemoryState. The size does not depend on how many entries were added, except in mode `stm`.
 
-    If there is more than one reference, each is read, in every mode: as often as `gt`, and at least once.
+    If there is more than one reference, each is read, in every mode: the one that is nearest in time as often as `gt`
+    (twice in the two-frames modes), the others once.
     """
 
     def __init__(self, mode, aggregate, state):
@@ -65,6 +66,7 @@ class ObjectMemory:
         self.references = dict(state.references)
         self._mode = mode
         self._aggregate = aggregate
+        self._nearest = None
         self._parts = {}
         if needs_sam(mode):
             self._parts["mem"] = state.embedding or next(iter(self.references.values()))
@@ -112,6 +114,14 @@ class ObjectMemory:
         del self.references[frame]
         self._join(others)
 
+    def face(self, frame):
+        """Let the reference that is nearest to the frame of this index count most."""
+        nearest = min(self.references, key=lambda other: abs(other - frame))
+        if nearest != self._nearest:
+            self._nearest = nearest
+            if len(self.references) > 1:
+                self._join(self._list_others())
+
     def read(self, query, top_k, read=read_top_k):
         """Return the readout O×V×h×w, channels_last, for a query C×h×w. read: read_top_k, or an engine's `read`."""
         readout = read(query.flatten(1), self._key, self._value, self._copies, top_k)
@@ -151,12 +161,10 @@ class ObjectMemory:
         parts = {"gt": first, **self._parts}
         # Where a mode does not read `last`, both lists are the same, but for `stm`, whose later frames are `others`.
         names = READS[self._mode]["last" in self._parts]
-        entries = [(parts[name], names.count(name)) for name in dict.fromkeys(names)]
+        entries = [(parts[name], names.count(name)) for name in dict.fromkeys(names) if not (further and name == "gt")]
         if further:
-            copies = max(1, names.count("gt"))
-            if "gt" not in names:
-                further = [first, *further]
-            entries += [(entry, copies) for entry in further]
+            most = max(1, names.count("gt"))
+            entries += [(entry, most if frame == self._nearest else 1) for frame, entry in self.references.items()]
         self._key = torch.cat([_to_columns(key) for (key, _), _ in entries], 1)
         self._value = torch.cat([_to_rows(value) for (_, value), _ in entries])
         self._copies = torch.cat([self._key.new_full((key[0].numel(),), copies) for (key, _), copies in entries])

@@ -63,6 +63,9 @@ class Doubt(NamedTuple):
     object_id: int
     quality: float
 
+    def __str__(self):
+        return f"{self.frame} (object {self.object_id}, {100 * self.quality:.0f} %)"
+
 
 class Doubts:
     """Finds the frames that are most worth a look: the worst one of each run of doubtful frames, LISTED at most."""

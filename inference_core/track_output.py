@@ -74,14 +74,17 @@ class TrackOutput:
     replace results of another video, too. stamp: write names and times into the overlay. threads: how many encode it,
     None for all cores. run: {name: value} of what is the same in the run that goes on from this one. resume: go on from
     an interrupted run in this folder: entering the block then sets `state` to the core's State there, and the frames
-    before `state.next_frame` are to be given to `take_over`; None if there is nothing to go on from. draw_later: the
-    frames do not come in their order, and the overlay is drawn by `draw`.
+    before `state.next_frame` are to be given to `take_over`; None if there is nothing to go on from. begin_anew: if the
+    interrupted run was another one, or its state is damaged, begin anew instead of refusing. draw_later: the frames do
+    not come in their order, and the overlay is drawn by `draw`.
 
-    After `finish`, `doubtful` lists the frames that are most worth a look, see `inference_core.quality.Doubts`.
+    After `finish`, `doubtful` lists the frames that are most worth a look, see `inference_core.quality.Doubts`;
+    `quality` is the mean quality of all masks that were not given, None if there are none; `objects` are the ids of all
+    objects, a set; `complete` says whether every frame of the video could be tracked.
     """
 
     def __init__(self, folder, frames, header, *, video=None, overwrite=False, overlay=True, stamp=False, scores=False,
-                 threads=None, run=None, resume=False, draw_later=False):
+                 threads=None, run=None, resume=False, begin_anew=False, draw_later=False):
         self.folder = Path(folder)
         self.masks = self.folder / "masks"
         self.scores = self.folder / "scores" if scores else None
@@ -89,8 +92,8 @@ class TrackOutput:
         self.overlay = self.folder / "overlay.mp4" if overlay else None
         self.finished = 0
         self.state = None
-        self.doubtful = []
-        self._run, self._resume, self._whole = run, resume, False
+        self.doubtful, self.quality, self.objects, self.complete = [], None, set(), False
+        self._run, self._resume, self._begin_anew, self._whole = run, resume, begin_anew, False
         self._items = self._item = None
         self._draw_at_once = overlay and not draw_later
         self._frames, self._header = frames, header
@@ -98,6 +101,7 @@ class TrackOutput:
         self._report = {}
         self._summary_part, self._video_part = self.folder / UNFINISHED, temporary_path(self.folder / "overlay.mp4")
         self._meter, self._doubts = QualityMeter(), Doubts()
+        self._quality_sum = self._quality_count = 0
 
     def __enter__(self):
         with contextlib.ExitStack() as lock:
@@ -108,7 +112,11 @@ class TrackOutput:
 
     def _begin(self):
         """Clear the folder, unless a run in it goes on, and open the summary."""
-        self.state = self._find_state() if self._resume else None
+        try:
+            self.state = self._find_state() if self._resume else None
+        except InputError:
+            if not self._begin_anew:
+                raise
         self._frame_list = self.folder / FRAMES
         self._announced = set()
         self._unflushed = []
@@ -213,7 +221,8 @@ class TrackOutput:
         self._drawing.wait()
         flush(self._unflushed)
         self.doubtful = self._doubts.finish()
-        self._report = {**report, "doubtful": [doubt._asdict() for doubt in self.doubtful],
+        self.quality = round(self._quality_sum / self._quality_count, 3) if self._quality_count else None
+        self._report = {**report, "quality": self.quality, "doubtful": [doubt._asdict() for doubt in self.doubtful],
                         "notices": self._frames.notices}
         self._whole = True
 
@@ -227,7 +236,8 @@ class TrackOutput:
         except (OSError, InputError) as problem:
             failure = failure or problem
         try:
-            self._close_summary(complete=failure is None and self._frames.complete)
+            self.complete = failure is None and self._frames.complete
+            self._close_summary()
         except OSError as problem:
             failure = failure or problem
         if self._whole and failure is None:
@@ -258,6 +268,10 @@ class TrackOutput:
         """Add a frame to the summary, and return {object id: quality}. objects: as `measure_objects` returns them."""
         quality = self._meter.measure(objects, given)
         self._doubts.add(name, quality)
+        found = [value for object_id, value in quality.items() if object_id not in given]
+        self.objects |= set(quality)
+        self._quality_sum += sum(found)
+        self._quality_count += len(found)
         item = {"name": name, **({} if time is None else {"time": round(float(time), 6)}),
                 **({"given": given} if given else {}),
                 "objects": {str(object_id): {**found, "quality": round(quality[object_id], 3)}
@@ -318,12 +332,12 @@ class TrackOutput:
         finally:
             self._video_part.unlink(missing_ok=True)
 
-    def _close_summary(self, complete):
-        """Finish the summary and give it its name. complete: whether every frame of the video was tracked."""
+    def _close_summary(self):
+        """Finish the summary and give it its name."""
         try:
             with name_errors(self.summary):
                 self._json.end_list()
-                for name, value in {**self._report, "complete": complete}.items():
+                for name, value in {**self._report, "complete": self.complete}.items():
                     self._json.add(name, value)
                 self._json.close()
                 self._summary_file.close()

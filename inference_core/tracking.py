@@ -13,6 +13,7 @@ import torch
 
 from inference_core.core import InferenceCore
 from model import load_network
+from model.checkpoint import build_network
 from util.cuts import CutFinder
 from util.device import pick_device
 from util.hyper_para import COMPACT
@@ -20,8 +21,10 @@ from util.machine import computing_threads, keep_freed_memory
 from util.pipeline import mark_last, prefetch
 
 
-def open_network(settings):
+def open_network(settings, state=None):
     """Return the network that TrackingSettings name, on their device, and prepare this process for tracking.
+
+    state: the state dict in the file that they name, where it is at hand already.
 
     This sets the number of threads of torch and OpenCV, and keeps freed memory on the CPU, for the whole process. So
     call it from a script, not from a library. Raises InputError if the network or the device cannot be used.
@@ -35,7 +38,7 @@ def open_network(settings):
     if device.type == "cpu" and settings.mode != "stm":
         # Not in mode `stm`: its growing memory would leave holes that nothing fits into.
         keep_freed_memory()
-    return load_network(settings.model, device)
+    return load_network(settings.model, device) if state is None else build_network(state, settings.model, device)
 
 
 class TrackedFrame(NamedTuple):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +20,13 @@ class Step(NamedTuple):
 
     label: str
     values: dict
-    """What `Journal.add` was given as "before" or "after"."""
+    """What `Journal.record` was given as "before" or "after"."""
 
     files: list
     """Paths of files, relative to the project's folder."""
 
-    contents: list
-    """The bytes that each of them is to have; None if it is to be removed."""
+    contents: Iterable
+    """The bytes that each of them is to have, one after another; None if it is to be removed."""
 
 
 class Journal:
@@ -46,24 +47,24 @@ class Journal:
         self._next = self._done
         self._labels = {}
 
-    def add(self, step, before, after):
-        """Add a step behind the done ones; steps that were taken back are forgotten.
+    @contextlib.contextmanager
+    def record(self, folder, files):
+        """Record what the block changes as a step behind the done ones; steps that were taken back are forgotten.
 
-        step: {"label", "before", "after", "files"}. before, after: lists with the bytes of each file, or None.
+        folder: the project's. files: relative paths of those that the block may change. As `with … as step`, the block
+        gets a dict, and gives it "label", "before" and "after". Only one file at a time is in memory.
         """
-        for number in [number for number in self._numbers if number > self._done]:
-            self._file(number).unlink(missing_ok=True)
-            self._labels.pop(number, None)
-        self._numbers = [number for number in self._numbers if number <= self._done]
-        number = self._done + 1
-        with atomic_path(self._file(number), flushed=False) as temporary, \
-                zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        number, step = self._done + 1, {"files": files}
+        with atomic_path(self._file(number), flushed=False) as temporary, zipfile.ZipFile(
+                temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
+            _put(archive, "before", folder, files)
+            yield step
+            _put(archive, "after", folder, files)
             archive.writestr("step.json", json.dumps(step))
-            for side, contents in (("before", before), ("after", after)):
-                for file, content in zip(step["files"], contents, strict=True):
-                    if content is not None:
-                        archive.writestr(f"{side}/{file}", content)
-        self._numbers.append(number)
+            for later in [later for later in self._numbers if later >= number]:
+                self._file(later).unlink(missing_ok=True)
+                self._labels.pop(later, None)
+        self._numbers = [*(known for known in self._numbers if known < number), number]
         self._labels[number] = step["label"]
         self._next = number
         self.commit()
@@ -94,22 +95,40 @@ class Journal:
 
     def _label(self, number):
         if number in self._numbers and number not in self._labels:
-            self._labels[number] = self._open(number)[0]["label"]
+            with self._open(number) as archive:
+                self._labels[number] = json.loads(archive.read("step.json"))["label"]
         return self._labels.get(number)
 
+    @contextlib.contextmanager
     def _open(self, number):
-        """(step.json, {name: bytes}) of a step. Raises InputError if its file is damaged."""
+        """The archive of a step. Raises InputError if it is damaged."""
         try:
             with zipfile.ZipFile(self._file(number)) as archive:
-                names = set(archive.namelist()) - {"step.json"}
-                return json.loads(archive.read("step.json")), {name: archive.read(name) for name in names}
+                yield archive
         except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
             raise InputError(f"{self._file(number)}: damaged step of the history ({error})") from None
 
     def _read(self, number, side, then):
         if number not in self._numbers:
             return None
-        step, contents = self._open(number)
+        with self._open(number) as archive:
+            step = json.loads(archive.read("step.json"))
+            # Before anything is written.
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(damaged)
         self._next = then
-        return Step(step["label"], step[side], step["files"],
-                    [contents.get(f"{side}/{file}") for file in step["files"]])
+        return Step(step["label"], step[side], step["files"], self._contents(number, side, step["files"]))
+
+    def _contents(self, number, side, files):
+        with zipfile.ZipFile(self._file(number)) as archive:
+            names = set(archive.namelist())
+            for file in files:
+                yield archive.read(f"{side}/{file}") if f"{side}/{file}" in names else None
+
+
+def _put(archive, side, folder, files):
+    """Put files into an archive, as they are now; those that are not there are left out."""
+    for file in files:
+        path = Path(folder) / file
+        if path.exists():
+            archive.write(path, f"{side}/{file}")

@@ -150,21 +150,6 @@ class Project:
                         found[str(position)][str(object_id)] = (values.read(1) or b"\0")[0]
         return found
 
-    def find_worst(self):
-        """The position of the frame with the lowest quality that is no reference, or None.
-
-        Of frames in a row that are as bad, the first.
-        """
-        with self.lock:
-            lowest = np.full(len(self), 255, np.uint8)
-            for object_id in self.objects:
-                values = self.quality(object_id)
-                known = (values > UNKNOWN) & (values <= GIVEN)
-                lowest[known] = np.minimum(lowest[known], values[known])
-            lowest[list(self.reference_positions())] = 255
-            worst = int(lowest.argmin())
-            return worst if lowest[worst] < GIVEN else None
-
     # Changes, each a step of the history.
 
     def draw(self, position, change, label="draw"):
@@ -345,13 +330,11 @@ class Project:
         files: those that it may change; names: the frames whose references it may change; positions: where it may
         change the quality.
         """
-        before, contents = self._describe(names, positions), [_read(file) for file in files]
-        yield
-        self._write_header()
-        self._journal.add({
-            "label": label, "before": before, "after": self._describe(names, positions),
-            "files": [str(file.relative_to(self.folder)) for file in files],
-        }, contents, [_read(file) for file in files])
+        with self._journal.record(self.folder, [str(file.relative_to(self.folder)) for file in files]) as step:
+            step.update(label=label, before=self._describe(names, positions))
+            yield
+            self._write_header()
+            step["after"] = self._describe(names, positions)
 
     def _go(self, move):
         with self.lock:
@@ -421,11 +404,6 @@ def read_header(folder):
                 "references": dict(header["references"])}
     except (LookupError, TypeError) as error:
         raise InputError(f"{file}: damaged, {error}") from None
-
-
-def _read(file):
-    """The bytes of a file, None if there is none."""
-    return file.read_bytes() if file.exists() else None
 
 
 def _write(file, content):

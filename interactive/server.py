@@ -3,8 +3,10 @@
     GET  /                                the page
     GET  /api/start                       projects, and what is in the root folder
     GET  /api/browse?folder=              what is in a folder below the root
-    POST /api/open {video|project|example}    open a project; answers {project}
+    POST /api/open {video|project|uploaded|example}    open a project; answers {project}
     POST /api/upload?name=                the body is a video file; answers {project}
+    POST /api/folder?name=                make a folder for images; answers {folder}
+    POST /api/upload?folder=&name=        the body is an image for such a folder
     GET  /api/p/NAME                      the project: size, objects, references, job
     GET  /api/p/NAME/frame/POSITION?w=    a frame as JPEG, w pixels wide at most; never changes
     GET  /api/p/NAME/mask/POSITION        a mask as indexed PNG; its ETag is its revision
@@ -60,6 +62,7 @@ def make_app(workspace, *, token=None, host="127.0.0.1", make_example=None, larg
         Route("/api/browse", browse),
         Route("/api/open", open_project, methods=["POST"]),
         Route("/api/upload", upload, methods=["POST"]),
+        Route("/api/folder", upload_folder, methods=["POST"]),
         Route("/api/p/{name}", describe),
         Route("/api/p/{name}/frame/{position:int}", frame),
         Route("/api/p/{name}/mask/{position:int}", mask),
@@ -111,6 +114,9 @@ async def open_project(request):
     make_example = request.app.state.make_example
     if asked.get("example") and make_example:
         room = await run_in_threadpool(lambda: workspace.open(make_example(), "example"))
+    elif asked.get("uploaded"):
+        path = workspace.output / "uploads" / plain_file_name(asked["uploaded"])
+        room = await run_in_threadpool(workspace.open, path)
     elif asked.get("project"):
         room = await run_in_threadpool(workspace.room, str(asked["project"]))
     else:
@@ -120,10 +126,14 @@ async def open_project(request):
 
 
 async def upload(request):
-    """Take a video file, and open it. It is written while it comes, never held in memory."""
-    workspace = request.app.state.workspace
-    folder = workspace.output / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Take a video file, and open it, or one of a folder's images. It is written while it comes, never held in memory.
+    """
+    workspace, inside = request.app.state.workspace, request.query_params.get("folder")
+    folder = workspace.output / "uploads" / (plain_file_name(inside) if inside else "")
+    if not inside:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not folder.is_dir():
+        raise InputError(f"{inside}: no such folder")
     path = confine(folder, plain_file_name(request.query_params.get("name", "")))
     temporary, size = temporary_path(path), 0
     try:
@@ -134,7 +144,7 @@ async def upload(request):
                     raise InputError(f"{path.name}: larger than {request.app.state.largest_upload} bytes; put it below "
                                      f"{workspace.root} on this machine instead")
                 await run_in_threadpool(file.write, block)
-        known = path.exists()
+        known = path.exists() and not inside
         if known and not await run_in_threadpool(filecmp.cmp, path, temporary, False):
             number = 2
             while (other := path.with_stem(f"{path.stem}-{number}")).exists():
@@ -144,6 +154,8 @@ async def upload(request):
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if inside:
+        return JSONResponse({"folder": inside})
     try:
         room = await run_in_threadpool(workspace.open, path)
     except InputError:
@@ -151,6 +163,18 @@ async def upload(request):
             path.unlink()
         raise
     return JSONResponse({"project": room.name})
+
+
+async def upload_folder(request):
+    """Make a folder of this name, or of this name with a number, into which images are uploaded."""
+    folder = request.app.state.workspace.output / "uploads"
+    name = stem = plain_file_name(request.query_params.get("name", ""))
+    number = 1
+    while (folder / name).exists():
+        number += 1
+        name = f"{stem}-{number}"
+    (folder / name).mkdir(parents=True)
+    return JSONResponse({"folder": name})
 
 
 async def describe(request):

@@ -181,8 +181,7 @@ class Room:
                 "objects": [vars(thing) for thing in project.objects.values()],
                 "references": {str(position): ids for position, ids in project.reference_positions().items()},
                 "version": self._version, "undo": undo, "redo": redo,
-                "job": self.job and self.job._asdict(), "worst": project.find_worst(),
-                "notices": project.notices,
+                "job": self.job and self.job._asdict(), "notices": project.notices,
             }
 
     def picture(self, position, width):

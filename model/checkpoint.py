@@ -31,7 +31,11 @@ def load_network(path, device="cpu", preset="auto"):
     are not finite, or a tensor is missing, unexpected, or of another shape; further lines of the message list these
     tensors.
     """
-    state = read_state(path)
+    return build_network(read_state(path), path, device, preset)
+
+
+def build_network(state, path, device="cpu", preset="auto"):
+    """Return the network of a state dict that was read from `path`; otherwise like `load_network`."""
     config = _detect_config(state, path, preset)
     with torch.device("meta"):
         network = RDE(config)

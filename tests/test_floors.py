@@ -1,7 +1,7 @@
 """Imports go down only, and what needs no torch does without it.
 
 The floors, from the ground up: util; model, dataset and exporting, which do not know one another; inference_core;
-evaluation; interactive, the page of annotate.py; the scripts at the top.
+evaluation; runs, what a video becomes in its folder; interactive, the page of annotate.py; the scripts at the top.
 """
 
 import ast
@@ -20,6 +20,7 @@ BELOW = {
     "exporting": {"util"},
     "inference_core": {"util", "model", "dataset"},
     "evaluation": {"util", "model", "dataset", "inference_core"},
+    "runs": {"util", "model", "dataset", "exporting", "inference_core"},
     "interactive": {"util", "model", "dataset", "exporting", "inference_core", "evaluation"},
 }
 """{floor: the floors that its files may import, beside itself}; scripts may import all of them, and one another."""

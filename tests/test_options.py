@@ -32,6 +32,8 @@ OPTIONS = {
         "--val-davis --val-every --no-amp --amp-dtype --compile --capture --benchmark --debug --seed --device",
     "track.py": "--example --video --mask --click --box --start --end --backward --both-ways --output --overwrite "
                 f"--resume --stamp --across-cuts --no-overlay --save-scores --export {TRACKING}",
+    "track_many.py": "--output --workers --gpus-per-worker --ray --shard --worst-first "
+                     f"--overwrite --stamp --across-cuts --no-overlay --save-scores --export {TRACKING}",
     "annotate.py": f"--example --output --root --host --port --no-browser {TRACKING}",
     "eval_davis.py": f"--davis-path --split --repeat {RESULTS} {TRACKING}",
     "eval_davis_2016.py": f"--davis-path {RESULTS} {TRACKING}",
@@ -53,18 +55,18 @@ OPTIONS = {
     "download_models.py": "--root --only --yes",
     "evaluation/check.py": "--dataset --split --root --results",
     "evaluation/baselines.py": "--method --davis-path --split --output --overwrite",
-    "evaluation/generic.py": f"{SCORING} --ground-truth --results --results-path --images --strict --all-frames "
-                             "--ignore-extra-ids",
+    "evaluation/generic.py": f"{SCORING} --compare --ground-truth --results --results-path --images --strict "
+                              "--all-frames --ignore-extra-ids",
     "evaluation/references.py": f"--davis-path --both-ways {TRACKING}",
     "evaluation/clicks.py": "--root --method --model --every --json",
     "evaluation/quality.py": f"--davis-path --video-root {TRACKING}",
     "evaluation/scoring_speed.py": "--folder --rounds",
     "evaluation/seek_speed.py": "--folder --rounds",
     "evaluation/2016/evaluation.py": f"{SCORING} --official-decay --results --results-path --davis-path --split --set",
-    "evaluation/2017/evaluation_ours.py": f"{SCORING} --official-decay --results --results-path --davis-path --split "
-                                          "--set --task --show",
-    "evaluation/2017/evaluation_method.py": f"{SCORING} --official-decay --results --results-path --davis-path --split "
-                                            "--set --task",
+    "evaluation/2017/evaluation_ours.py": f"{SCORING} --official-decay --compare --results --results-path --davis-path "
+                                          "--split --set --task --show",
+    "evaluation/2017/evaluation_method.py": f"{SCORING} --official-decay --compare --results --results-path "
+                                            "--davis-path --split --set --task",
     "evaluation/2017/evaluation_codalab.py": f"{SCORING} --official-decay",
     "evaluation/youtube/evaluation.py": f"{SCORING} --yv-path --split --results --results-path --seen --include-first "
                                         "--per-category",

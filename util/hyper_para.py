@@ -194,6 +194,21 @@ def fraction(text):
     return _number(text, float, 0, 1, "a number from 0 to 1")
 
 
+def gpu_share(text):
+    """An argparse type: a share of a GPU, above 0 and at most 1."""
+    return _number(text, float, 1e-3, 1, "a number above 0 and up to 1")
+
+
+def shard(text):
+    """An argparse type: PART/PARTS, as (PART, PARTS), PART from 1 to PARTS."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and len(text) < LONGEST_SHOWN
+            and 1 <= int(part) <= int(parts) <= MOST):
+        raise argparse.ArgumentTypeError(f"{text[:LONGEST_SHOWN]} was found, PART/PARTS was expected, from 1/16 to "
+                                         "16/16 for sixteen parts")
+    return int(part), int(parts)
+
+
 def frame_size(text):
     """An argparse type: a size like 1280x720, as (width, height)."""
     sides = text.replace("×", "x").split("x")
@@ -255,7 +270,23 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
-class VideoSettings:
+class VideoResultSettings:
+    """What track.py and track_many.py write of a video, and what becomes of its objects where a new shot begins."""
+
+    overwrite: bool = option(False, "replace the results of another video, or of another part of it (default: refuse)")
+    stamp: bool = option(False, "write each frame's name and time into a corner of the overlay (default: only the "
+                                "objects' ids)")
+    across_cuts: bool = option(False, "track objects on where a new shot begins (default: they end there)")
+    no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
+    save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "
+                                      "masks)")
+    export: list = option((), f"also export the masks, when all are there, into OUTPUT/export: "
+                              f"{', '.join(EXPORT_FORMATS)}; export_masks.py has more options (default: do not)",
+                          nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT")
+
+
+@dataclass(frozen=True)
+class VideoSettings(VideoResultSettings):
     """Which video track.py tracks, and what it writes."""
 
     video: list | None = option(None, "a video file, a folder of images, a glob, image files, an image file with "
@@ -281,18 +312,44 @@ class VideoSettings:
     both_ways: bool = option(False, "track from the given masks to both ends of the video, and frames between two "
                                     "masks from both (default: towards the end)")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
-    overwrite: bool = option(False, "replace the results of another video, or of another part of it (default: refuse)")
     resume: bool = option(False, "go on where an interrupted run of the same command stopped (default: begin with the "
                                  "first frame)")
-    stamp: bool = option(False, "write each frame's name and time into a corner of the overlay (default: only the "
-                                "objects' ids)")
-    across_cuts: bool = option(False, "track objects on where a new shot begins (default: they end there)")
-    no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
-    save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "
-                                      "masks)")
-    export: list = option((), f"also export the masks, when all are there, into OUTPUT/export: "
-                              f"{', '.join(EXPORT_FORMATS)}; export_masks.py has more options (default: do not)",
-                          nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT")
+
+
+@dataclass(frozen=True)
+class ManySettings:
+    """Where track_many.py computes, and how its results are put together."""
+
+    output: str = option("out", "folder, or address like s3://bucket/results, in which each video gets a folder of its "
+                                "own (default: %(default)s)", metavar="FOLDER")
+    workers: int | None = option(None, "number of processes that track on this machine (default: one for each GPU, see "
+                                       "--gpus-per-worker, or one for each --threads cores)", type=few, metavar="N")
+    gpus_per_worker: float = option(1, "the share of a GPU that a worker takes: 0.25 lets four workers share each GPU "
+                                       "(default: %(default)s)", type=gpu_share, metavar="SHARE")
+    ray: str | None = option(None, "track on a Ray cluster: its address, local for one on this machine, or without a "
+                                   "value the one that this machine belongs to; requirements-cluster.txt lists what "
+                                   "this needs (default: processes on this machine)", nargs="?", const="auto",
+                             metavar="ADDRESS")
+    shard: tuple = option((1, 1), "track only a part of the list: 3/16 is the third of sixteen parts (default: all)",
+                          type=shard, metavar="PART/PARTS")
+    worst_first: bool = option(False, "order videos.csv and the page by quality, failed videos first (default: in the "
+                                      "order of the list)")
+
+
+def many_settings(args):
+    """The ManySettings that arguments stand for. Raises InputError for options that do not go together."""
+    settings = settings_from(ManySettings, args)
+    if settings.ray and settings.workers:
+        raise InputError("--workers is for processes on this machine, and Ray finds out by itself how many fit; leave "
+                         "out --workers or --ray")
+    return settings
+
+
+def check_directions(job):
+    """Raise InputError if VideoSettings say to track in directions that do not go together."""
+    if job.both_ways and (job.backward or job.resume):
+        raise InputError(f"--both-ways goes {'backwards, too' if job.backward else 'through the video twice'}; leave "
+                         f"out {'--backward' if job.backward else '--resume'}")
 
 
 @dataclass(frozen=True)
@@ -375,6 +432,14 @@ class DecaySettings(ScoringSettings):
     official_decay: str | None = option(None, "for sequences with more than 255 scored frames, give the official "
                                               "toolkit's wrong decay, as NumPy 1 or 2 computes it (default: the right "
                                               "decay)", choices=("numpy1", "numpy2"))
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Which other runs a scoring script compares with."""
+
+    compare: list = option((), "folders with results of other runs on the same videos: print and report the J&F of all "
+                               "runs side by side (default: none)", nargs="+", type=Path, metavar="FOLDER")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Frames of a video file, a camera, a stream or images, one at a time."""
 
 import glob
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from util.frames import Frame, FrameRange, number_name
 from util.image_frames import ImageFrames, StackFrames, count_pages
 from util.image_io import IMAGE_SUFFIXES, check_size, choose_frames, is_image
 from util.notices import list_notices
+from util.pyav import av
 from util.seekable import SeekableFrames
 from util.video_store import VideoStore
 from util.video_writer import UNSPECIFIED, Look
@@ -78,6 +80,7 @@ class VideoFrames:
         self._source, self._threads = source, threads
         self._decoder = decoder = Decoder(source, self._title, threads)
         self._turn_notice = self._cut = None
+        self._converting = threading.local()
         self.rate = decoder.rate
         self._digits_of = decoder.length
         self._range = FrameRange(start, end, self._title, decoder.rate, decoder.timecode)
@@ -155,9 +158,16 @@ class VideoFrames:
 
     def _turn(self, frame):
         """A decoded frame as uint8 H×W×3, turned and mirrored as its file says."""
-        matrix = display_matrix(frame)
+        # A frame keeps what it was converted with, which may be as large as the frame itself. So none converts itself.
+        converting = self._converting
+        if not hasattr(converting, "to_rgb"):
+            converting.to_rgb, converting.to_little = (av.video.reformatter.VideoReformatter() for _ in range(2))
         # Converted by several threads, some formats come out differently from time to time.
-        image = frame.to_ndarray(format="rgb24", threads=1)
+        image = converting.to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        # PyAV ties a frame that is asked for its side data into a cycle, and Python comes to free those late. A little
+        # copy has them as well.
+        matrix = display_matrix(converting.to_little.reformat(frame, width=16, height=16, format="gray8", threads=1,
+                                                              interpolation="POINT"))
         if matrix is None:
             return image
         turned, off = apply_display_matrix(image, matrix)

@@ -50,9 +50,9 @@ def main(args):
     print()
     print_table(header, rows)
     if settings.report:
-        facts = {"results": settings.results.resolve().name, "decay": rule}
+        facts, runs = {"decay": rule}, {str(settings.results): scores}
         summary = dict(zip(GLOBAL_HEADER, row, strict=True))
-        write_report(settings.report, f"DAVIS 2016, {settings.split}", scores, summary, facts, rule, binary=True)
+        write_report(settings.report, f"DAVIS 2016, {settings.split}", runs, summary, facts, rule, binary=True)
     say_written([global_path, sequences_path, settings.report])
 
 

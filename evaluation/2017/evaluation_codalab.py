@@ -49,9 +49,9 @@ def main(args):
     print("\n------------Per sequence results in CSV-------------")
     print(make_csv_text(*make_object_rows(scores, rule)), end="")
     if settings.report:
-        facts = {"submission": submission.resolve().name, "decay": rule}
+        facts = {"decay": rule}
         summary = dict(zip(GLOBAL_HEADER, row, strict=True))
-        write_report(settings.report, f"DAVIS 2017, {SET}", scores, summary, facts, rule)
+        write_report(settings.report, f"DAVIS 2017, {SET}", {str(submission): scores}, summary, facts, rule)
     say_written([args.output / "scores.txt", settings.report])
 
 

@@ -210,10 +210,9 @@ def main(args):
 
     # Write the report.
     if settings.report:
-        facts = {"results": settings.results.resolve().name, "mean over": "objects"}
-        if settings.per_category:
-            facts["mean over"] = "categories"
-        write_report(settings.report, f"YouTube-VOS, {settings.split}", scores, summary, facts)
+        facts = {"mean over": "categories" if settings.per_category else "objects"}
+        runs = {str(settings.results): scores}
+        write_report(settings.report, f"YouTube-VOS, {settings.split}", runs, summary, facts)
     say_written([global_path, objects_path, settings.report])
 
 

@@ -9,14 +9,15 @@ export async function ask(path, body) {
   return found;
 }
 
-// Send a file, and tell how much of it is there, from 0 to 1. Resolves to {project}.
-export function upload(file, tell) {
+// Send a video, or an image into a folder of uploads, and tell how much of it is there, from 0 to 1.
+// Resolves to {project}, or {folder}.
+export function upload(file, tell, folder = null) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", `/api/upload?name=${encodeURIComponent(file.name)}`);
+    request.open("POST", `/api/upload?name=${encodeURIComponent(file.name)}${folder ? `&folder=${encodeURIComponent(folder)}` : ""}`);
     request.responseType = "json";
     request.upload.onprogress = event => tell(event.loaded / event.total);
-    request.onload = () => request.response?.project ? resolve(request.response)
+    request.onload = () => request.status === 200 ? resolve(request.response)
       : reject(new Error(request.response?.error ?? "the upload failed"));
     request.onerror = () => reject(new Error("the server does not answer"));
     request.send(file);

@@ -50,6 +50,14 @@ export class Stage {
     this.redraw();
   }
 
+  // Move as little as brings a point of the frame into view.
+  reveal([x, y]) {
+    const {clientWidth, clientHeight} = this.canvas, margin = 24;
+    const far = (at, size) => Math.min(0, at - margin) || Math.max(0, at - size + margin);
+    const [dx, dy] = [far(this.x + x * this.zoom, clientWidth), far(this.y + y * this.zoom, clientHeight)];
+    if (dx || dy) this.move(-dx, -dy);
+  }
+
   // A place on the screen, relative to the canvas, as a point of the frame.
   toFrame(x, y) {
     return [(x - this.x) / this.zoom, (y - this.y) / this.zoom];

@@ -29,8 +29,10 @@ function chosen() {
 async function showCommand() {
   const wanted = chosen();
   $("run-export").disabled = !wanted.formats.length;
-  $("command").textContent = !wanted.formats.length ? "choose a format" :
+  const command = !wanted.formats.length ? "choose a format" :
     (await ask(`/api/p/${encodeURIComponent(project)}/command`, wanted).catch(error => ({command: error.message}))).command;
+  // A line does not end within an option.
+  $("command").replaceChildren(...command.split(" ").flatMap((word, number) => [number ? " " : "", make("span", {}, word)]));
 }
 
 async function run() {

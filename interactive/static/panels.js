@@ -1,5 +1,8 @@
 // Small parts of the page: elements, messages, the list of objects, the facts of a frame.
 
+// What a byte of quality means: one more than the quality in percent; see interactive/project.py.
+export const GIVEN = 101, UNSEEN = 250, GOOD = 81, DOUBTFUL = 70;
+
 export const $ = id => document.getElementById(id);
 
 // make("button", {class: "icon", onclick}, child, "text")
@@ -29,46 +32,54 @@ export function tell(text, bad = false) {
   setTimeout(() => toast.remove(), bad ? 9000 : 5000);
 }
 
-// The list of objects. on: {choose(id), change(id, values), remove(id), merge(id, into)}
+// The list of objects. on: {choose(id), change(id, values)}
 export function showObjects(objects, chosen, on) {
-  const list = $("objects");
-  if (list.contains(document.activeElement) && document.activeElement.matches(".name, [type=color]")) return;
+  const list = $("objects"), said = JSON.stringify([objects, chosen]), focused = document.activeElement;
+  const editing = list.contains(focused) && focused.matches(".name, [type=color]");
+  if (list.dataset.said === said || editing && list.children.length === objects.length) return;
+  list.dataset.said = said;
+  const key = list.contains(focused) ? focused.dataset.key : null;
   list.replaceChildren(...objects.map(thing => {
     const toggle = (field, yes, no, label) => make("button", {
-      class: thing[field] ? "icon" : "icon rare", "aria-pressed": String(thing[field]), "aria-label": `${label} ${thing.name}`,
+      class: "icon", "aria-pressed": String(thing[field]), "aria-label": `${label} ${thing.name}`, "data-key": `${field} ${thing.id}`,
       title: label[0].toUpperCase() + label.slice(1),
       onclick: event => { event.stopPropagation(); on.change(thing.id, {[field]: !thing[field]}); },
     }, icon(thing[field] ? yes : no));
-    const other = objects.find(each => each.id === chosen && each.id !== thing.id);
     return make("li", {"aria-current": String(thing.id === chosen), "data-id": thing.id, onclick: () => on.choose(thing.id)},
-      make("input", {type: "color", value: thing.colour, "aria-label": `colour of ${thing.name}`,
+      make("input", {type: "color", value: thing.colour, "aria-label": `colour of ${thing.name}`, "data-key": `colour ${thing.id}`,
         onchange: event => { on.change(thing.id, {colour: event.target.value}); event.target.blur(); }}),
-      make("input", {class: "name", value: thing.name, "aria-label": `name of object ${thing.id}`, spellcheck: "false",
-        onfocus: () => on.choose(thing.id),
+      make("input", {class: "name", value: thing.name, "aria-label": `name of object ${thing.id}`, "data-key": `name ${thing.id}`,
+        spellcheck: "false", onfocus: () => on.choose(thing.id),
         onkeydown: event => { if (event.key === "Enter" || event.key === "Escape") event.target.blur(); event.stopPropagation(); },
         onchange: event => on.change(thing.id, {name: event.target.value})}),
-      toggle("hidden", "hidden", "eye", "hide"), toggle("locked", "lock", "unlock", "lock"),
-      other && make("button", {class: "icon rare", "aria-label": `merge ${thing.name} into ${other.name}`,
-        title: `Merge into ${other.name}`, onclick: event => { event.stopPropagation(); on.merge(thing.id, other.id); }}, icon("merge")),
-      make("button", {class: "icon rare", "aria-label": `delete ${thing.name}`, title: "Delete",
-        onclick: event => { event.stopPropagation(); on.remove(thing.id); }}, icon("bin")));
+      make("span", {class: "fact", title: "How good the mask in this frame probably is"}),
+      toggle("hidden", "hidden", "eye", "hide"), toggle("locked", "lock", "unlock", "lock"));
   }));
   if (!objects.length) list.append(make("li", {class: "none"}, "None yet. Click on something in the frame."));
+  if (key) list.querySelector(`[data-key="${key}"]`)?.focus();
+  list.querySelector("[aria-current=true]")?.scrollIntoView({block: "nearest"});
+  // Into which object the chosen one can be merged.
+  const others = objects.filter(thing => thing.id !== chosen);
+  $("merge").replaceChildren(make("option", {value: ""}, "Merge …"), ...others.map(thing => make("option", {value: thing.id}, thing.name)));
+  $("merge").disabled = !others.length || others.length === objects.length;
 }
 
-// What is known of each object in a frame.
+// What is known of each object in a frame, in the list of objects.
 export function showFacts(objects, qualities, references, position) {
   const drawn = references[position] ?? [];
-  $("frame-facts").replaceChildren(...objects.flatMap(thing => {
-    const value = qualities.get(thing.id)?.[position] ?? 0;
-    const text = drawn.includes(thing.id) ? "drawn" : value === 0 ? "–" : value === 250 ? "not seen" : `${value - 1} %`;
-    return [make("dt", {}, make("span", {class: "dot", style: `background:${thing.colour}`}), thing.name), make("dd", {}, text)];
-  }));
-  $("unmark").hidden = !drawn.length;
+  for (const {id} of objects) {
+    const value = qualities.get(id)?.[position] ?? 0, fact = $("objects").querySelector(`[data-id="${id}"] .fact`);
+    if (!fact) continue;
+    fact.textContent = drawn.includes(id) ? "drawn" : value === 0 ? "" : value === UNSEEN ? "not seen" : `${value - 1} %`;
+    fact.classList.toggle("bad", value > 0 && value <= DOUBTFUL && !drawn.includes(id));
+  }
+  $("unmark").disabled = !drawn.length;
 }
 
 export function showTime(position, count, rate) {
   const seconds = position / rate, minutes = Math.floor(seconds / 60);
   const clock = `${minutes}:${(seconds % 60).toFixed(2).padStart(5, "0")}`;
-  $("where").value = `${position} / ${count - 1}  ·  ${clock}`;
+  if (document.activeElement !== $("frame")) $("frame").value = position;
+  $("frame").style.width = `${String(count - 1).length + 2.5}ch`;
+  $("where").value = `/ ${count - 1}  ·  ${clock}`;
 }

@@ -1,6 +1,24 @@
 // The timeline: a row for each object, coloured by quality; references, the range and the frame that is shown.
 
-const ROW = 13, RULER = 20, LEFT = 22, RIGHT = 10, UNSEEN = 250;  // LEFT has room for the objects' colours
+import {DOUBTFUL, GIVEN, GOOD, UNSEEN} from "./panels.js";
+
+const ROWS = 52, RULER = 20, LEFT = 22, RIGHT = 10;  // ROWS: pixels for all objects together
+
+// The frame that is most worth a look: of those that are no reference, and not within `apart` frames of those in `seen`,
+// the one with the lowest quality of any object; null if there is none.
+export function findWorst(count, qualities, references, seen, apart) {
+  const skipped = new Uint8Array(count);
+  for (const position of Object.keys(references)) skipped[position] = 1;
+  for (const position of seen) skipped.fill(1, Math.max(0, position - apart), position + apart + 1);
+  let found = null, lowest = GIVEN;
+  for (const values of qualities.values()) {
+    for (let position = 0; position < count; position++) {
+      const value = values[position];
+      if (value && (value < lowest || value === lowest && position < found) && !skipped[position]) [found, lowest] = [position, value];
+    }
+  }
+  return found;
+}
 
 export class Timeline {
   // seek(position) is called while somebody drags.
@@ -41,7 +59,9 @@ export class Timeline {
 
   draw() {
     const {canvas, context} = this, ratio = devicePixelRatio || 1;
-    const height = RULER + Math.max(3, this.objects.length) * ROW + 4;  // the first objects find their rows there
+    // As high with one object as with many, so that the frame above stays where it is; what has no room is scrolled to.
+    const ROW = Math.max(6, Math.min(18, Math.floor(ROWS / Math.max(1, this.objects.length))));
+    const height = RULER + Math.max(ROWS, this.objects.length * ROW) + 4;
     canvas.style.height = `${height}px`;
     const width = canvas.parentElement.clientWidth - 20;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
@@ -74,7 +94,7 @@ export class Timeline {
       context.fillRect(LEFT, top + ROW / 2 - 1, width - LEFT - RIGHT, 1);
       context.fillStyle = thing.colour;
       context.beginPath();
-      context.arc(9, top + ROW / 2 - 0.5, 3.5, 0, 7);
+      context.arc(9, top + ROW / 2 - 0.5, Math.min(3.5, ROW / 2 - 1), 0, 7);
       context.fill();
       if (!values) return;
       let run = null, start = left;
@@ -85,12 +105,12 @@ export class Timeline {
           const value = values[position];
           if (value && (!worst || value < worst)) worst = value;
         }
-        const kind = pixel === right || !worst ? null : worst === UNSEEN ? "unseen" : worst > 81 ? "good" : worst > 70 ? "fair" : "bad";
+        const kind = pixel === right || !worst ? null : worst === UNSEEN ? "unseen" : worst > GOOD ? "good" : worst > DOUBTFUL ? "fair" : "bad";
         if (kind === run) continue;
         if (run) {
-          const thin = run === "unseen" ? 3 : 0;
+          const thin = run === "unseen" && ROW > 10 ? 4 : 0;
           context.fillStyle = colours[run];
-          context.fillRect(start, top + 2 + thin, pixel - start, ROW - 5 - 2 * thin);
+          context.fillRect(start, top + 2 + thin, pixel - start, Math.max(2, ROW - 4 - 2 * thin));
         }
         [run, start] = [kind, pixel];
       }
@@ -100,7 +120,7 @@ export class Timeline {
     for (const [position, ids] of Object.entries(this.references)) {
       this.objects.forEach((thing, row) => {
         if (!ids.includes(thing.id)) return;
-        const centre = x(+position) + Math.min(step / 2, 4), middle = RULER + row * ROW + ROW / 2 - 0.5, size = 5;
+        const centre = x(+position) + Math.min(step / 2, 4), middle = RULER + row * ROW + ROW / 2, size = Math.min(5, ROW / 2);
         context.beginPath();
         [[0, -size], [size, 0], [0, size], [-size, 0]].forEach(([dx, dy]) => context.lineTo(centre + dx, middle + dy));
         context.closePath();
@@ -132,5 +152,6 @@ export class Timeline {
     context.fill();
     canvas.setAttribute("aria-valuemax", this.count - 1);
     canvas.setAttribute("aria-valuenow", this.position);
+    canvas.setAttribute("aria-valuetext", `frame ${this.position} of ${this.count - 1}`);
   }
 }

@@ -2,17 +2,18 @@
 
 export const TOOLS = [
   {name: "click", key: "c", icon: "click", title: "Click", hint: "Click on the object. Alt-click, or the right button, on what does not belong to it."},
+  {name: "away", key: "d", icon: "away", title: "Click away", hint: "Click on what does not belong to the object."},
   {name: "box", key: "x", icon: "box", title: "Box", hint: "Draw a box around the object."},
   {name: "brush", key: "b", icon: "brush", title: "Brush", hint: "Paint the object. [ and ] change the size."},
   {name: "eraser", key: "e", icon: "eraser", title: "Eraser", hint: "Erase what does not belong to the object."},
-  {name: "polygon", key: "p", icon: "polygon", title: "Polygon", hint: "Click from corner to corner; close with a double click or Enter."},
+  {name: "polygon", key: "p", icon: "polygon", title: "Polygon", hint: "Click from corner to corner; close it at the first one, with a double click, or Enter."},
   {name: "lasso", key: "l", icon: "lasso", title: "Lasso", hint: "Draw around the object in one line."},
   {name: "hand", key: "h", icon: "hand", title: "Move", hint: "Move the frame; the wheel zooms."},
 ];
 
-const SIZED = ["brush", "eraser"];
+const SIZED = ["brush", "eraser"], POINTED = ["click", "away", "polygon"];
 
-// stage: a Stage. current(): {tool, width, colour, beside}. send(tool, values): makes a stroke.
+// stage: a Stage. current(): {tool, width, colour}. send(tool, values): makes a stroke.
 export class Pen {
   constructor(stage, current, send) {
     Object.assign(this, {stage, current, send, points: [], clicks: [], pointers: new Map(), at: null, stroke: null});
@@ -33,7 +34,7 @@ export class Pen {
 
   // Forget what is half done: another tool, object or frame.
   reset() {
-    Object.assign(this, {points: [], clicks: [], stroke: null, dragging: false});
+    Object.assign(this, {points: [], clicks: [], stroke: null, dragging: false, waiting: null});
     this.stage.redraw();
   }
 
@@ -44,6 +45,13 @@ export class Pen {
   }
 
   down(event) {
+    // A hand lies on the glass while a pen draws.
+    if (event.pointerType === "touch" && this.inked) return;
+    if (event.pointerType === "pen") {
+      this.inked = true;
+      if (this.pointers.size) this.reset();
+      this.pointers.clear();
+    }
     this.stage.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
     const tool = this.current().tool;
@@ -56,16 +64,21 @@ export class Pen {
       this.panning = true;
       return;
     }
-    this.press(this.place(event), event.button === 2 || event.altKey);
+    const press = () => this.press(this.place(event), event.button === 2 || event.altKey);
+    // Of a finger that sets a point nobody knows yet whether a second one follows.
+    if (event.pointerType === "touch" && POINTED.includes(tool)) this.waiting = press;
+    else press();
   }
 
   // The tool is set down at a point; `other` is the negative click.
   press(point, other = false) {
-    const {tool, beside} = this.current();
-    if (tool === "click") {
-      this.clicks.push([point, other === beside]);
+    const {tool} = this.current();
+    if (tool === "click" || tool === "away") {
+      this.clicks.push([point, (tool === "click") !== other]);
       this.send("click", {points: this.clicks.map(([at]) => at), positive: this.clicks.map(([, on]) => on)});
     } else if (tool === "polygon") {
+      const [first] = this.points, near = first && Math.hypot(point[0] - first[0], point[1] - first[1]) * this.stage.zoom < 10;
+      if (near && this.close()) return;
       this.points.push(point);
     } else {
       this.points = [point];
@@ -76,6 +89,7 @@ export class Pen {
 
   moved(event) {
     const before = this.pointers.get(event.pointerId), now = [event.offsetX, event.offsetY];
+    if (event.pointerType === "touch" && !before) return;
     this.at = this.place(event);
     if (before) this.pointers.set(event.pointerId, now);
     if (before && this.pointers.size === 2) {
@@ -94,8 +108,12 @@ export class Pen {
   }
 
   up(event) {
-    this.pointers.delete(event.pointerId);
+    if (!this.pointers.delete(event.pointerId)) return;
     this.panning = false;
+    if (event.pointerType === "pen") this.inked = false;
+    if (event.type === "pointercancel") return this.reset();
+    this.waiting?.();
+    this.waiting = null;
     if (this.dragging) this.finish();
   }
 
@@ -125,6 +143,7 @@ export class Pen {
     const [x, y] = this.at ?? [width / 2, height / 2];
     this.at = [Math.min(width - 1, Math.max(0, x + dx)), Math.min(height - 1, Math.max(0, y + dy))];
     this.cursor = true;
+    this.stage.reveal(this.at);
     if (this.dragging && this.current().tool === "box") this.points = [this.points[0], this.at];
     else if (this.dragging) this.points.push(this.at);
     this.stage.redraw();

@@ -1,12 +1,16 @@
 import base64
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from evaluation import report
 from tests.evaluation.conftest import square
+from util.image_io import write_mask
 
 VOID_TAGS = {"meta", "img", "br"}
 
@@ -82,3 +86,33 @@ def test_worst_frame_shows_ground_truth_and_prediction_in_colour(davis, run):
 def test_report_without_photos_shows_masks(davis, run):
     page = make_report(davis, run, photos=False)
     assert "no frame at hand" in page.text and page.tags.count("img") > 0
+
+
+def test_report_compares_runs_and_says_how_they_were_tracked(davis, run, tmp_path):
+    make_report(davis, run)
+    other = tmp_path / "other <run>"
+    shutil.copytree(davis.results / "a<b", other / "a<b")
+    # In the other run, the first object is lost in all frames.
+    for path in (other / "a<b").iterdir():
+        ids = np.array(Image.open(path))
+        write_mask(path, np.where(ids == 1, 0, ids).astype(np.uint8))
+    (other / ".evaluation").mkdir()
+    (other / ".evaluation" / "a<b.json").write_text(json.dumps({
+        "settings": {"mode": "gt", "mem_every": 5, "amp": False, "model_sha256": "ab" * 32}, "model": "m.pth"}))
+    path = davis.results / "report.html"
+    code, out, _ = run("2017/evaluation_ours", *davis.arguments("--report", path, "--compare", other))
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    page = Outline(path.read_text(encoding="utf-8")).text
+    assert "network m.pth, SHA-256 abababababab…, mode gt, mem every 5" in page and "no record of how" in page
+    both = next(row for row in rows if row[:1] == ["a<b"])
+    assert float(both[-2]) > float(both[-1]) + 0.3 and f"{float(both[-1]):.3f}" in page
+    code, _, err = run("2017/evaluation_ours", *davis.arguments("--compare", tmp_path / "none"))
+    assert code == 2 and "none" in err
+
+
+def test_outline_covers_nothing_of_a_small_object():
+    image, mask = np.zeros((300, 400, 3), np.uint8), np.zeros((300, 400), bool)
+    mask[100:103, 200:203] = True
+    picture = report._draw_mask(image, mask, (0, 200, 0), mask)
+    assert ((picture[..., 1] > 50) & (picture[..., 0] == 0)).sum() >= 4

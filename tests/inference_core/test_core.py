@@ -245,6 +245,14 @@ def test_annotated_frame_counts_twice_in_two_frames_modes():
     assert memory.read(key, 2).item() in (0.5, 1)
 
 
+def test_of_several_references_the_nearest_in_time_counts_twice():
+    key, one, zero = torch.zeros(1, 1, 1), torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    memory = ObjectMemory("two-frames", None, MemoryState([1], {0: (key, one), 10: (key, zero)}, last=(key, zero)))
+    for frame, share in ((3, 2 / 4), (6, 1 / 4), (4, 2 / 4), (20, 1 / 4)):
+        memory.face(frame)
+        assert memory.read(key, 40).item() == pytest.approx(share)
+
+
 def test_every_mode_that_compresses_says_so():
     assert [mode for mode in MODES if needs_sam(mode)] == [
         "compress", "gt-compress", "last-compress", "two-frames-compress"]

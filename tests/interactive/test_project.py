@@ -141,17 +141,6 @@ def test_tracking_keeps_what_is_drawn_and_what_it_does_not_track(project):
     assert project.quality(1)[6] == UNSEEN
 
 
-def test_worst_frame_is_one_that_is_not_corrected(project):
-    project.add_object()
-    assert project.find_worst() is None
-    ids = fill(1, 5, 5)(np.zeros((72, 100), np.uint8))
-    for position, quality in enumerate((0.9, 0.4, 0.2, 0.3)):
-        project.write_tracked(position, ids, [1], {1: quality})
-    assert project.find_worst() == 2
-    project.draw(2, fill(1, 30, 30))
-    assert project.find_worst() == 3
-
-
 def test_delete_and_merge_change_every_mask(project):
     project.add_object("a"), project.add_object("b"), project.add_object("c")
     project.draw(0, fill(1, 5, 5)), project.draw(0, fill(2, 30, 30)), project.draw(0, fill(3, 50, 50))

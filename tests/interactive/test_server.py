@@ -312,6 +312,22 @@ def test_upload(client, clip, tmp_path):
     assert sorted(file.name for file in (tmp_path / "out" / "uploads").iterdir()) == ["my clip.mp4"]
 
 
+def test_upload_of_a_folder(client, clip, tmp_path):
+    for name in ("frames", "frames-2"):
+        assert client.post("/api/folder?name=frames").json() == {"folder": name}
+        for number, image in enumerate(clip[0][:3]):
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "png")
+            answer = client.post(f"/api/upload?folder={name}&name={number}.png", content=file.getvalue())
+            assert answer.json() == {"folder": name}
+        assert client.post("/api/open", json={"uploaded": name}).json() == {"project": name}
+        assert client.get(f"/api/p/{name}").json()["count"] == 3
+    for folder in ("nowhere", "../out", "frames/../.."):
+        answer = client.post("/api/upload", params={"folder": folder, "name": "a.png"}, content=b"x")
+        assert answer.status_code == 400
+    assert not (tmp_path / "a.png").exists() and not (tmp_path / "out" / "a.png").exists()
+
+
 @pytest.mark.parametrize("name, content", [("a.mp4", b"rubbish" * 1000), ("", b"x"), ("a.mp4", b""),
                                            ("../a.mp4", b"x")])
 def test_upload_of_rubbish_is_one_message(client, tmp_path, name, content):

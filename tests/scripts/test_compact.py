@@ -1,4 +1,4 @@
-"""The commands of docs/COMPACT.md in small: images, videos, keys alone, rollouts, means in float16, then tracking."""
+"""The commands of docs/COMPACT.md and COMPACT_NOTES.md in small: data, keys, rollouts, means in float16, tracking."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import eval_davis
 import export_model
 import train
 from model import PRESETS, load_network
+from model.clicks import CLICKS
 from tests.trees import static_tree
 from util.errors import run_script
 from util.files import file_sha256
@@ -48,5 +49,6 @@ def test_from_images_to_masks(davis, tmp_path, capsys):
     assert list((tmp_path / "masks").rglob("*.png"))
 
 
-def test_model_card_has_the_hash_of_the_weights():
-    assert f"| SHA-256 | `{file_sha256(COMPACT)}` |" in Path(COMPACT).with_name("README.md").read_text()
+@pytest.mark.parametrize("weights", [COMPACT, CLICKS])
+def test_model_card_has_the_hash_of_the_weights(weights):
+    assert f"| SHA-256 | `{file_sha256(weights)}` |" in Path(weights).with_name("README.md").read_text()

@@ -777,7 +777,7 @@ def breakable(inputs, tiny_checkpoint, monkeypatch):
 
     The folder named killed beside `folder` is then as a kill would have left it.
     """
-    monkeypatch.setattr(track, "KEEP_SECONDS", 0)
+    monkeypatch.setattr("runs.video.KEEP_SECONDS", 0)
 
     def track_part(folder, *options, stop=None, method="step", owner=InferenceCore):
         calls, function = [], getattr(owner, method)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import track
 from inference_core import InferenceCore
 from tests.tracking_runs import run
 from util.image_io import read_mask, write_mask
@@ -109,7 +108,7 @@ def test_a_stream_cannot_be_tracked_backwards(inputs, tiny_checkpoint, tmp_path,
 
 
 def test_an_interrupted_run_backwards_goes_on(inputs, tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(track, "KEEP_SECONDS", 0)
+    monkeypatch.setattr("runs.video.KEEP_SECONDS", 0)
     options = [inputs / "clip.mp4", inputs / "last.png", "--backward", "--model", tiny_checkpoint, "--output"]
     assert run(*options, tmp_path / "whole") == 0
     step, calls = InferenceCore.step, []

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import track
 from tests.painted_network import PaintedNetwork
 from tests.tracking_runs import one_line_error, run
 from util.image_io import read_mask
@@ -17,7 +16,7 @@ COUNT = 6
 @pytest.fixture
 def inputs(tmp_path, monkeypatch):
     """A folder of frames: a red square of 20×20 pixels, at 30 in the first frame, that moves by two pixels a frame."""
-    monkeypatch.setattr(track, "load_clicks", lambda device: PaintedNetwork())
+    monkeypatch.setattr("runs.video.load_clicks", lambda device: PaintedNetwork())
     (tmp_path / "frames").mkdir()
     for number in range(COUNT):
         image = np.zeros((72, 100, 3), np.uint8)

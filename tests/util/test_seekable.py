@@ -1,5 +1,6 @@
 """Frames of videos in any order and backwards, against the same frames read in their order."""
 
+import gc
 import random
 import threading
 from fractions import Fraction
@@ -161,6 +162,27 @@ def test_a_group_that_does_not_fit_is_decoded_again(tmp_path, monkeypatch):
     monkeypatch.setattr(seekable_module, "MOST_KEPT", 7 * 64 * 48 * 2)
     seekable = compare(path)
     assert 0 < len(seekable._kept) <= 7
+
+
+def test_frames_that_are_no_longer_kept_are_freed_at_once(tmp_path, monkeypatch):
+    """Python's collector, which is late, must not be needed: hundreds of frames would wait for it."""
+    path = write(tmp_path / "a.mp4", moving_noise(COUNT), options=GROUPS)
+    monkeypatch.setattr(seekable_module, "MOST_KEPT", 4 * 64 * 48 * 2)
+
+    def count_frames():
+        return sum(issubclass(type(thing), av.VideoFrame) and thing.width == 64 for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        seekable, before = open_frames([str(path)]).seekable(), count_frames()
+        for position in range(len(seekable)):
+            seekable[position]
+        assert count_frames() - before <= len(seekable._kept) + 2
+        for number, _ in enumerate(seekable.forwards()):
+            assert count_frames() - before <= len(seekable._kept) + seekable_module.TOGETHER + 4, number
+    finally:
+        gc.enable()
 
 
 def test_what_can_only_be_read_in_order_says_so(tmp_path):

@@ -1,0 +1,111 @@
+"""Files and folders that are local or have an address such as s3://bucket/clip.mp4, which fsspec reads and writes."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from util.decoding import public_name
+from util.errors import InputError
+from util.files import is_hidden
+
+
+def is_address(text):
+    """Whether a path is an address for fsspec, not a local path."""
+    return "://" in str(text)
+
+
+def join(folder, name):
+    """The path of `name` in a folder, which may have an address. A `name` that is absolute or an address stays."""
+    if is_address(name):
+        return name
+    return f"{str(folder).rstrip('/')}/{name}" if is_address(folder) else str(Path(folder) / name)
+
+
+def replace_all(text, replacements):
+    """The text with each key of `replacements` in it replaced by its value."""
+    for old in sorted(replacements, key=len, reverse=True):
+        text = text.replace(old, replacements[old])
+    return text
+
+
+def open_address(address):
+    """Return (the file system of fsspec, path in it). Raises InputError if a package for it is missing."""
+    import fsspec
+    try:
+        return fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{public_name(address)}: {str(error).splitlines()[0]}") from None
+
+
+def describe(path):
+    """Return what changes when a file, or a file in a folder, does, as JSON can hold it.
+
+    path: local, or an address. Raises InputError if there is nothing.
+    """
+    if is_address(path):
+        files, inside = open_address(path)
+        try:
+            return files.ukey(inside)
+        except Exception as error:
+            # Each file system has errors of its own.
+            raise InputError(f"{public_name(path)}: cannot be found ({_first_line(error)})") from None
+    try:
+        status = os.stat(path)
+        if not os.path.isdir(path):
+            return [status.st_size, status.st_mtime_ns]
+        found = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(path)
+                       if not is_hidden(entry.name))
+        return hashlib.sha256(repr(found).encode()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def fetch(address, folder):
+    """Copy a file, or a folder with all in it, from its address into a local folder. Returns its path there."""
+    files, inside = open_address(address)
+    local = Path(folder) / inside.rstrip("/").rpartition("/")[2]
+    try:
+        files.get(inside, str(local), recursive=files.isdir(inside))
+    except Exception as error:
+        raise InputError(f"{public_name(address)}: cannot be read ({_first_line(error)})") from None
+    return str(local)
+
+
+def read_bytes(path):
+    """What a file holds; None if there is none, or it cannot be read. path: local, or an address."""
+    try:
+        if is_address(path):
+            files, inside = open_address(path)
+            return files.cat_file(inside)
+        return Path(path).read_bytes()
+    except InputError:
+        raise
+    except Exception:
+        return None
+
+
+def send(folder, address, last):
+    """Copy all files of a local folder to an address, in place of what a folder there holds.
+
+    last: the name of the file in it that says that all others are there; it is removed first and written last. Raises
+    InputError if something cannot be written.
+    """
+    files, inside = open_address(address)
+    try:
+        if files.exists(f"{inside}/{last}"):
+            files.rm(inside, recursive=True)
+        paths = sorted((path for path in Path(folder).rglob("*") if path.is_file()),
+                       key=lambda path: path == Path(folder) / last)
+        names = [f"{inside}/{path.relative_to(folder).as_posix()}" for path in paths]
+        if paths[:-1]:
+            files.makedirs(inside, exist_ok=True)
+            for parent in sorted({name.rpartition("/")[0] for name in names}):
+                files.makedirs(parent, exist_ok=True)
+            files.put([str(path) for path in paths[:-1]], names[:-1])
+        files.put_file(str(paths[-1]), names[-1])
+    except Exception as error:
+        raise InputError(f"{public_name(address)}: cannot be written ({_first_line(error)})") from None
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
