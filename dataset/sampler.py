@@ -114,6 +114,8 @@ def load_batches(dataset, numbers, *, workers=0, pin_memory=False):
     finally:
         end_workers()
         atexit.unregister(end_workers)
+        # By this event torch tells workers to end. A killed one may have held its lock; torch would wait for it forever.
+        batches._workers_done_event = threading.Event()
     raise InputError(message)
 
 

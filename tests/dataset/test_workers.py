@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -78,6 +79,18 @@ def test_a_worker_that_dies_interrupts_nothing_else():
     workers[0].join()
     time.sleep(0.1)
     batches.close()
+
+
+def test_a_killed_worker_may_hold_the_lock_by_which_torch_ends_workers():
+    batches, workers = start(Samples())
+    batches.gi_yieldfrom._workers_done_event._cond.acquire()
+    ending = threading.Thread(target=batches.close, daemon=True)
+    ending.start()
+    ending.join(20)
+    assert not ending.is_alive()
+    for worker in workers:
+        worker.join(10)
+    assert not multiprocessing.active_children()
 
 
 def test_workers_end_with_who_waits_for_them():
