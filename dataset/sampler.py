@@ -114,7 +114,7 @@ def load_batches(dataset, numbers, *, workers=0, pin_memory=False):
     finally:
         end_workers()
         atexit.unregister(end_workers)
-        # By this event torch tells workers to end. A killed one may have held its lock; torch would wait for it forever.
+        # By this event torch tells workers to end. A killed one may have held its lock, and torch would wait for ever.
         batches._workers_done_event = threading.Event()
     raise InputError(message)
 
