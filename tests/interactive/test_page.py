@@ -219,6 +219,8 @@ def test_every_tool_undo_to_the_beginning_and_reload(page, server):
 
 
 def test_keyboard_alone(page, server):
+    # What is not shown yet takes no focus.
+    page.wait_for_selector("#path")
     page.focus("#path")
     page.keyboard.type("one")
     page.keyboard.press("Enter")
