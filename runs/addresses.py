@@ -73,14 +73,15 @@ def fetch(address, folder):
 
 def read_bytes(path):
     """What a file holds; None if there is none, or it cannot be read. path: local, or an address."""
+    if not is_address(path):
+        try:
+            return Path(path).read_bytes()
+        except OSError:
+            return None
+    files, inside = open_address(path)
     try:
-        if is_address(path):
-            files, inside = open_address(path)
-            return files.cat_file(inside)
-        return Path(path).read_bytes()
-    except InputError:
-        raise
-    except Exception:
+        return files.cat_file(inside)
+    except Exception:  # Each kind of storage has errors of its own for what is not there.
         return None
 
 

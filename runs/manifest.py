@@ -1,5 +1,6 @@
 """Read the list of videos of track_many.py, and check all of it before anything is computed."""
 
+import argparse
 import csv
 import dataclasses
 import io
@@ -247,7 +248,7 @@ def _name_video(video):
 def _check_name(name):
     try:
         plain_name(name)
-    except Exception:
+    except argparse.ArgumentTypeError:
         raise InputError(f"name {name}: a name without slashes was expected") from None
     if is_hidden(name) or name in OURS:
         raise InputError(f"name {name}: no folder of results can have this name; give another one in the column name")

@@ -10,19 +10,10 @@ from inference_core import InferenceCore
 from interactive.jobs import Tracker
 from interactive.plans import BACKWARD, BOTH, FORWARD, Job, plan_job
 from interactive.project import GIVEN, Project
+from tests.tiny_engines import TinyEngines
 from util.errors import InputError
 
 COUNT = 12
-
-
-class TinyEngines:
-    """Cores of the tests' network."""
-
-    def __init__(self, network):
-        self._network = network
-
-    def core(self, size):
-        return InferenceCore(self._network)
 
 
 @pytest.fixture

@@ -11,22 +11,14 @@ from PIL import Image
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from inference_core import InferenceCore
 from interactive.clicking import Clicker
 from interactive.jobs import Tracker
 from interactive.server import make_app
 from interactive.workspace import Workspace
 from tests.painted_network import PaintedNetwork
+from tests.tiny_engines import TinyEngines
 
 COUNT = 8
-
-
-class TinyEngines:
-    def __init__(self, network):
-        self._network = network
-
-    def core(self, size):
-        return InferenceCore(self._network)
 
 
 @pytest.fixture
