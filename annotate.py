@@ -33,6 +33,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
+import numpy as np
 import uvicorn
 
 from interactive.access import LOOPBACK
@@ -69,6 +70,7 @@ def main(args):
 
     # The page is there before torch, which takes seconds to load.
     def load_networks():
+        from inference_core.clicks import ClickSession
         from interactive.clicking import Clicker
         from interactive.jobs import Engines, Tracker
         from model import load_clicks
@@ -77,9 +79,9 @@ def main(args):
         load = functools.cache(lambda: load_clicks(device=pick_device(tracking.device)))
         made["tracker"] = lambda project, tell: Tracker(project, engines, tell)
         made["clicker"] = lambda: Clicker(load)
-        # So that the first click need not wait. Whoever clicks gets the error.
+        # So that the first click need not wait: the first use of a network takes longest. Whoever clicks gets the error.
         with contextlib.suppress(InputError):
-            load()
+            ClickSession(load(), np.zeros((480, 854, 3), np.uint8)).click(427, 240, True)
 
     def make(what, *given):
         loading.join()
