@@ -14,13 +14,14 @@ class Clicker:
 
     load: returns the click network; it is called with the first click.
 
-    The session of the last click is kept: a further click on the same object only adds to it. Whatever else changes the
-    mask in between, an undo or the brush, ends the session, and the next click starts from the mask as it is.
+    The session of the last click is kept: a further click on the same object only adds to it. So what the first click
+    took from another object goes back to it when a later click says that it was too much. Whatever else changes the
+    frame in between, an undo or the brush, ends the session, and the next click starts from the masks as they are.
     """
 
     def __init__(self, load):
         self._load, self._lock = load, threading.Lock()
-        self._session = self._place = self._answer = None
+        self._session = self._place = self._before = self._answer = None
 
     def click(self, ids, place, image, points, positive):
         """Draw the object at clicks into object ids, uint8 H×W, and return them. Raises InputError.
@@ -34,10 +35,10 @@ class Clicker:
         if len(points) != len(positive):
             raise InputError(f"{len(points)} points, but {len(positive)} times whether they are on the object")
         with self._lock:
-            session, goes_on = self._open(ids, place, image)
+            session, before, goes_on = self._open(ids, place, image)
             for point, on in list(zip(points, positive, strict=True))[-1 if goes_on else 0:]:
                 session.click(*point, on)
-            return self._draw(ids, place, session)
+            return self._draw(place, session, before)
 
     def box(self, ids, place, image, points):
         """Draw the object that fills the box between two opposite corners; see `click`."""
@@ -49,24 +50,24 @@ class Clicker:
             raise InputError("the box is empty")
         with self._lock:
             # What is in the box is the object; what was the object before is not, where it is outside.
-            session, _ = self._open(np.where(ids == place[1], 0, ids), place, image)
+            session, before, _ = self._open(np.where(ids == place[1], 0, ids), place, image)
             session.box(left, top, right, bottom)
-            return self._draw(ids, place, session)
+            return self._draw(place, session, before)
 
     def _open(self, ids, place, image):
-        """Return the session to go on with, and whether it knows the clicks that made the mask."""
+        """Return the session to go on with, all others' ids before it, and whether it knows the clicks so far."""
+        if self._place == place and np.array_equal(self._answer, ids):
+            return self._session, self._before, True
         plane = ids == place[1]
-        if self._place == place and np.array_equal(self._answer, plane):
-            return self._session, True
-        return ClickSession(self._load(), image, plane), False
+        return ClickSession(self._load(), image, plane), np.where(plane, 0, ids), False
 
-    def _draw(self, ids, place, session):
-        ids = np.where(ids == place[1], 0, ids)
+    def _draw(self, place, session, before):
+        ids = before.copy()
         clicked = [ids[round(y), round(x)] for hint in session.hints if hint.positive and not hint.box
                    for x, y in hint.points]
         ids[session.mask & np.isin(ids, [0, *clicked])] = place[1]
-        self._session, self._place, self._answer = session, place, ids == place[1]
-        return ids
+        self._session, self._place, self._before, self._answer = session, place, before, ids
+        return ids.copy()
 
 
 def _in_image(points, image):

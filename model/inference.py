@@ -122,7 +122,7 @@ class InferenceNetwork(nn.Module):
 
         masks: O×H×W, each object's own. others: O×H×W, for each object the sum of all other objects' masks.
         """
-        masks = self._lay_out(torch.stack([masks, others], 1))
+        masks = self._lay_out(torch.stack([masks, others], -1).permute(0, 3, 1, 2))
         return self.value_encoder(self._lay_out(image), masks, frame.f16)
 
     def _lay_out(self, x):
@@ -198,7 +198,7 @@ class PlainEngine:
 
 
 def prepare_image(image, size, padding, statistics=None):
-    """Return an image normalised, resized and padded with zeros, 1×3×H'×W'.
+    """Return an image normalised, resized and padded with zeros, 1×3×H'×W', channels_last.
 
     image: 3×H×W, uint8 or float in [0, 1].
     size: (height, width) to resize it to, or None.
@@ -209,7 +209,8 @@ def prepare_image(image, size, padding, statistics=None):
     if size is not None:
         # There is no antialiasing, as in the environment of the published results.
         image = F.interpolate(image, size=size, mode="bicubic", align_corners=False)
-    return F.pad(image, padding)
+    # Rows of pixels are padded, which the network then need not lay out anew.
+    return F.pad(image.permute(0, 2, 3, 1), (0, 0, *padding)).permute(0, 3, 1, 2)
 
 
 _snapshots = weakref.WeakKeyDictionary()

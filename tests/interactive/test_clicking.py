@@ -75,6 +75,16 @@ def test_only_objects_that_are_clicked_at_lose_pixels(clicker, image, empty):
     assert is_square(taken == 4) and (taken[30:50, 90:98] == 7).all()
 
 
+def test_what_was_taken_goes_back_when_the_next_click_does_not_want_it(clicker, image, empty):
+    other = empty.copy()
+    other[30:50, 100:124] = 7
+    first = clicker.click(other, PLACE, image, [[110, 40]], [True])
+    assert is_square(first == 4)
+    # The median of both clicks is the black around the square.
+    second = clicker.click(first.copy(), PLACE, image, [[110, 40], [60, 70]], [True, True])
+    assert np.array_equal(second == 7, other == 7) and second[70, 60] == 4
+
+
 def test_points_beside_the_image_count_as_its_edge(clicker, image, empty):
     image[80:, :20, 0] = 200
     assert clicker.click(empty, PLACE, image, [[-50, 500]], [True])[89, 0] == 4
