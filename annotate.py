@@ -79,7 +79,7 @@ def main(args):
         load = functools.cache(lambda: load_clicks(device=pick_device(tracking.device)))
         made["tracker"] = lambda project, tell: Tracker(project, engines, tell)
         made["clicker"] = lambda: Clicker(load)
-        # So that the first click need not wait: the first use of a network takes longest. Whoever clicks gets the error.
+        # So that the first click need not wait: first uses take longest. Whoever clicks gets the error.
         with contextlib.suppress(InputError):
             ClickSession(load(), np.zeros((480, 854, 3), np.uint8)).click(427, 240, True)
 

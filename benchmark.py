@@ -16,6 +16,8 @@ Protocols:
     size        frames per second and peak memory with one object, 240p to 4K
     train       milliseconds per step and peak memory, stages 0 and 3, published batch
     all         all of these, and stcn also in float32 and with --reference
+    runtimes    milliseconds per frame beside onnxruntime and OpenVINO, if these are installed, on the graphs of
+                export_onnx.py; on the CPU, in turns of one memory cycle each, images and masks on the host
 
 The frames are moving smooth noise, and the weights are random unless --model is given: neither changes the time of a
 step. The operations counted are those of the convolutions and products that the chosen engine calls. The machine's peak
@@ -32,6 +34,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,15 +45,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from dataset.sampler import BatchNumbers, load_batches
 from dataset.synthetic import MovingNoise, make_noise_batch
 from dataset.training import make_training_dataset
+from export_onnx import write_graphs
 from inference_core import InferenceCore, track_frames
 from inference_core.capture import CompiledEngine
+from inference_core.graphs import MODE, Sizes
 from model import PRESETS, RDE, load_network
 from model.checkpoint import preset_name
 from model.inference import InferenceNetwork, PlainEngine, take_snapshot
 from model.initialise import make_starting_network
 from model.trainer import Trainer
+from track_onnx import OnnxTracker, onnxruntime
 from util.device import device_name, pick_device
-from util.errors import run_script
+from util.errors import InputError, run_script
 from util.files import write_json
 from util.hyper_para import (
     BenchmarkSettings,
@@ -72,7 +78,7 @@ from util.timing import peak_memory_mb
 from util.video import ImageFrames
 
 PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train")
-"""The protocols, in the order in which `all` runs them."""
+"""The protocols that `all` runs, in this order."""
 
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 """{name: (height, width)} of the protocol `size`."""
@@ -447,6 +453,88 @@ class Bench:
         self.wait()
         return waited / (time.perf_counter() - start)
 
+    def runtimes(self):
+        """Measure each runtime on the same frames. They take turns, so that all have the machine at its best and worst.
+
+        Raises InputError where the protocol does not fit, or no other runtime is installed.
+        """
+        settings, cycle = self.settings, self.settings.mem_every
+        if self.device.type != "cpu" or settings.mode != MODE:
+            raise InputError(f"--protocol runtimes is for --device cpu and --mode {MODE}")
+        clip = MovingNoise(self.size, settings.objects, self.device)
+        with tempfile.TemporaryDirectory() as folder:
+            for path, _ in write_graphs(self.network, Sizes(self.size), Path(folder), settings.top_k):
+                print(f"exported {path.name}", flush=True)
+            trackers = {"ours": self.core(), **self._open_runtimes(folder)}
+            if len(trackers) == 1:
+                raise InputError(f"no other runtime computes in {settings.precision} here; pip install onnxruntime "
+                                 "openvino")
+            times = {name: [] for name in trackers}
+            for number in range(-WARM_UP // cycle, max(1, self.frames // cycle)):
+                for name, tracker in trackers.items():
+                    start = time.perf_counter()
+                    for index in range(cycle):
+                        image = clip.frame(index).numpy()
+                        mask = clip.mask.numpy() if number == -WARM_UP // cycle and index == 0 else None
+                        ids = tracker.step(image, mask)
+                        if name == "ours":
+                            ids = tracker.to_mask(ids).numpy()
+                    if number >= 0:
+                        times[name].append((time.perf_counter() - start) * 1000 / cycle)
+        ours = statistics.median(times["ours"])
+        for name, found in times.items():
+            milliseconds = statistics.median(found)
+            self.report("runtimes", {"runtime": name, "ms_per_frame": milliseconds, "best_ms": min(found),
+                                     "frames_per_second": 1000 / milliseconds, "times_ours": milliseconds / ours})
+
+    def _open_runtimes(self, folder):
+        """Return {name: OnnxTracker} of the runtimes that are installed and compute in the chosen precision."""
+        trackers, threads = {}, torch.get_num_threads()
+        if onnxruntime is not None and self.dtype == torch.float32:
+            trackers[f"onnxruntime {onnxruntime.__version__}"] = OnnxTracker(folder, self.settings.mem_every, threads)
+        with contextlib.suppress(ImportError):
+            import openvino
+            hint = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[self.dtype]
+            open_graph = functools.partial(OpenVINOGraph, objects=self.settings.objects, options={
+                "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
+            name = f"OpenVINO {openvino.__version__.partition('-')[0]}"
+            trackers[name] = OnnxTracker(folder, self.settings.mem_every, open_graph=open_graph)
+        return trackers
+
+
+class OpenVINOGraph:
+    """An ONNX graph that OpenVINO runs, to be called as a session of onnxruntime is.
+
+    objects: the number of objects, which OpenVINO then takes for fixed. options: of openvino.Core.compile_model.
+    """
+
+    def __init__(self, path, objects, options):
+        import openvino
+        core = openvino.Core()
+        graph = core.read_model(path)
+        graph.reshape({tensor.any_name: [objects if size.is_dynamic else size.get_length()
+                                         for size in tensor.partial_shape] for tensor in graph.inputs})
+        self._compiled = core.compile_model(graph, "CPU", options)
+        self._request = self._compiled.create_infer_request()
+
+    def get_inputs(self):
+        return [GraphTensor(each.any_name, list(each.shape)) for each in self._compiled.inputs]
+
+    def get_outputs(self):
+        return [GraphTensor(each.any_name, list(each.shape)) for each in self._compiled.outputs]
+
+    def run(self, _, tensors):
+        # What it returns are copies, which later calls do not change.
+        results = self._request.infer(tensors, share_inputs=True)
+        return [results[each] for each in self._compiled.outputs]
+
+
+class GraphTensor(NamedTuple):
+    """What a graph takes or returns."""
+
+    name: str
+    shape: list
+
 
 class MeasuredEngine:
     """An engine that runs another one, and each of its parts through `record` once that is set.
@@ -494,7 +582,8 @@ def _format(value):
 
 
 METHODS = {"stcn": Bench.stcn, "step": Bench.step, "phases": Bench.phases, "end-to-end": Bench.end_to_end,
-           "memory": Bench.memory, "objects": Bench.objects, "size": Bench.sizes, "train": Bench.train}
+           "memory": Bench.memory, "objects": Bench.objects, "size": Bench.sizes, "train": Bench.train,
+           "runtimes": Bench.runtimes}
 
 
 if __name__ == "__main__":

@@ -60,28 +60,17 @@ def get_args_parser():
 
 
 def main(args):
-    try:
-        import onnxscript  # noqa: F401 (torch needs it)
-    except ImportError:
-        raise InputError("torch needs onnx and onnxscript for this: pip install -r requirements-onnx.txt") from None
     network, folder = load_network(args.model), Path(args.output)
     # As in tracking, a network that cannot track ends the script here.
     width, height = args.frame_size
     core = InferenceCore(network, MODE, top_k=TOP_K, size=args.size if 0 < args.size < min(width, height) else None)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = Sizes((height, width), core.size)
-    described = {"network": preset_name(network.config), "weights": core.engine.weights, "mode": MODE,
-                 "frame_size": f"{width}x{height}", "top_k": str(TOP_K), "made_by": "RDE-VOS, export_onnx.py"}
     print(f"frames of {pixels((width, height))}, computed at {pixels(sizes.network[::-1])}; ONNX opset {OPSET}")
     operators = Counter()
-    for name, program in export_graphs(take_snapshot(network, packed=False), sizes, TOP_K):
-        program.model.metadata_props.update(described)
-        model = program.model_proto
-        with atomic_path(folder / f"{name}.onnx") as temporary:
-            temporary.write_bytes(model.SerializeToString())
+    for path, model in write_graphs(network, sizes, folder):
         operators.update(node.op_type for node in model.graph.node)
-        print(f"wrote {folder / name}.onnx: {len(model.graph.node)} operators, "
-              f"{(folder / f'{name}.onnx').stat().st_size / 1e6:.2f} MB", flush=True)
+        print(f"wrote {path}: {len(model.graph.node)} operators, {path.stat().st_size / 1e6:.2f} MB", flush=True)
     print(f"kinds of operators: {', '.join(sorted(operators))}")
     if onnxruntime is None:
         print("not checked: onnxruntime is not installed")
@@ -93,6 +82,27 @@ def main(args):
     print(f"checked with onnxruntime on {CHECKED_FRAMES} frames of noise: probabilities differ from torch's by up to "
           f"{difference:.1e}; {others} pixels have another id")
     return 0
+
+
+def write_graphs(network, sizes, folder, top_k=TOP_K):
+    """Write a network's graphs into a folder, and yield (path, model) of each, with the model as onnx.ModelProto.
+
+    sizes: Sizes. Raises InputError if torch cannot export here.
+    """
+    try:
+        import onnxscript  # noqa: F401 (torch needs it)
+    except ImportError:
+        raise InputError("torch needs onnx and onnxscript for this: pip install -r requirements-onnx.txt") from None
+    engine = take_snapshot(network, packed=False)
+    height, width = sizes.frame
+    described = {"network": preset_name(network.config), "weights": engine.weights, "mode": MODE,
+                 "frame_size": f"{width}x{height}", "top_k": str(top_k), "made_by": "RDE-VOS, export_onnx.py"}
+    for name, program in export_graphs(engine, sizes, top_k):
+        program.model.metadata_props.update(described)
+        model, path = program.model_proto, folder / f"{name}.onnx"
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+        yield path, model
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ It writes masks/NAME.png, as track.py does. `OnnxTracker` is all there is to it;
 docs/ONNX.md says what the graphs take and return.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -67,19 +68,18 @@ class OnnxTracker:
 
     folder: what export_onnx.py has written. mem_every: every Nth frame goes into the memory. threads: the number of CPU
     threads, 0 for all cores. providers: what onnxruntime is to compute on, such as ["CUDAExecutionProvider"].
+    open_graph: for another runtime, a function of a graph's file that returns what `get_inputs`, `get_outputs` and
+    `run` can be called on, as on onnxruntime's sessions.
     """
 
-    def __init__(self, folder, mem_every=3, threads=0, providers=("CPUExecutionProvider",)):
-        if onnxruntime is None:
-            raise InputError("onnxruntime is not installed; pip install onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+    def __init__(self, folder, mem_every=3, threads=0, providers=("CPUExecutionProvider",), open_graph=None):
+        open_graph = open_graph or functools.partial(_open_session, threads=threads, providers=list(providers))
         self.graphs = {}
         for name in ("encode", "give", "segment", "remember"):
             path = Path(folder) / f"{name}.onnx"
             if not path.exists():
                 raise InputError(f"{path}: no such file; {folder} is to be the folder that export_onnx.py has written")
-            self.graphs[name] = onnxruntime.InferenceSession(path, options, providers=list(providers))
+            self.graphs[name] = open_graph(path)
         self.mem_every = mem_every
         self.frame_size = tuple(self.graphs["encode"].get_inputs()[0].shape[:2])
         """(height, width) of the frames."""
@@ -125,6 +125,16 @@ class OnnxTracker:
         results = graph.run(None, {each.name: tensors[each.name] for each in graph.get_inputs()})
         names = [each.name.removeprefix("new_") for each in graph.get_outputs()]
         return dict(zip(names, results, strict=True))
+
+
+def _open_session(path, threads, providers):
+    if onnxruntime is None:
+        raise InputError("onnxruntime is not installed; pip install onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # The threads of one graph would otherwise wait busily while the next one needs the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(path, options, providers=providers)
 
 
 if __name__ == "__main__":

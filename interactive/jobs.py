@@ -123,6 +123,9 @@ class Tracker:
             if given is None:
                 return None
             ids, touched = given
+            if position == start:
+                # Whoever draws in a frame has seen it: what was left as it is there is right, too.
+                ids, touched = project.mask(position), project.objects
             among = [number for number in touched if number in among and (ids == number).any()]
             return (np.where(np.isin(ids, among), ids, 0), among) if among else None
 
@@ -142,7 +145,8 @@ class Tracker:
 
         def write(position, frame, confidence, totals):
             quality = meter.measure(measure_objects(frame.ids, confidence, totals, frame.objects), frame.given)
-            tell_written(position, project.write_tracked(position, frame.ids, frame.objects, quality))
+            tracked = [number for number in frame.objects if number not in frame.given]
+            tell_written(position, project.write_tracked(position, frame.ids, tracked, quality))
 
         try:
             for frame in tracked:

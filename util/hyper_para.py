@@ -712,9 +712,9 @@ class BenchmarkSettings:
     """What benchmark.py measures, and how."""
 
     protocol: list = option(("stcn",), "what to measure, one or several: stcn, step, phases, end-to-end, memory, "
-                                       "objects, size, train, all (default: stcn)", nargs="+", metavar="PROTOCOL",
-                            choices=("stcn", "step", "phases", "end-to-end", "memory", "objects", "size", "train",
-                                     "all"))
+                                       "objects, size, train, all, runtimes (default: stcn)", nargs="+",
+                            metavar="PROTOCOL", choices=("stcn", "step", "phases", "end-to-end", "memory", "objects",
+                                                         "size", "train", "all", "runtimes"))
     model: str | None = option(None, "checkpoint of the network (default: random weights of --preset)", metavar="FILE")
     preset: str = option("base", "which network (default: %(default)s)", choices=PRESET_NAMES)
     mode: str = option("two-frames-compress", "what the memory holds (default: %(default)s)", choices=MODES,

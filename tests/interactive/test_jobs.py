@@ -95,6 +95,24 @@ def test_a_correction_changes_nothing_before_it(project, tracker, events, clip):
     assert any(after[position] != before[position] for position in range(7, COUNT))
 
 
+def test_what_is_left_as_it_is_in_a_corrected_frame_is_tracked_from_there(project, tracker, events, clip, tiny_network):
+    draw_truth(project, clip, 0, 1, 2)
+    run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1, 2)))
+    # Object 1 was tracked to where it would not be found again from its reference.
+    elsewhere = np.roll(clip[1][6] == 1, 40, axis=1)
+    project.write_tracked(6, elsewhere.astype(np.uint8), [1, 2], {1: 0.5})
+    draw_truth(project, clip, 6, 2)
+    mask, quality = project.mask(6), project.quality(1)[6]
+    run(tracker, events, Job(FORWARD, 6, 6, COUNT - 1, (1, 2)))
+    np.testing.assert_array_equal(project.mask(6), mask)
+    assert project.quality(1)[6] == quality
+    core = InferenceCore(tiny_network)
+    core.step(clip[0][0], clip[1][0], frame=0)
+    for position in (6, 7):
+        prob = core.step(clip[0][position], mask if position == 6 else None, frame=position)
+    np.testing.assert_array_equal(project.mask(7), core.to_mask(prob).numpy())
+
+
 def test_a_reference_ahead_is_known_beforehand(project, tracker, events, clip):
     draw_truth(project, clip, 0, 1)
     run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1,)))
