@@ -11,8 +11,9 @@ Protocols:
     step        milliseconds per frame, waiting for the device after each: median and 95th percentile
     phases      milliseconds and floating point operations per call of each part
     end-to-end  image files in, mask files out
-    memory      peak, and growth in bytes per frame, over 2,000 frames unless --frames is given
-    objects     frames per second with 1, 2, 5, 10 objects
+    memory      peak, and growth in bytes per frame, over 2,000 frames unless --frames is given; and time per frame and
+                memory after 100, 1,000, ... frames
+    objects     frames per second with 1, 2, 5, 10, 32, 100 objects
     size        frames per second and peak memory with one object, 240p to 4K
     train       milliseconds per step and peak memory, stages 0 and 3, published batch
     all         all of these, and stcn also in float32 and with --reference
@@ -83,8 +84,11 @@ PROTOCOLS = ("stcn", "step", "phases", "end-to-end", "memory", "objects", "size"
 SIZES = {"240p": (240, 427), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 """{name: (height, width)} of the protocol `size`."""
 
-OBJECTS = (1, 2, 5, 10)
+OBJECTS = (1, 2, 5, 10, 32, 100)
 """The numbers of objects of the protocol `objects`."""
+
+LENGTHS = (100, 1000, 10_000, 100_000)
+"""The numbers of frames after which the protocol `memory` says how it stands."""
 
 FRAMES, MEMORY_FRAMES = 30, 2000
 """The numbers of frames to measure unless --frames is given. The second is for the protocol `memory`."""
@@ -351,13 +355,20 @@ class Bench:
         core = self.core()
         self.warm_up(core, clip)
         bar = progress_bar(frames, "memory")
-        held, process = [], []
+        held, process, ended = [], [], [time.perf_counter()]
         for index in range(frames):
             core.step(clip.frame(index))
+            self.wait()
+            ended.append(time.perf_counter())
             bar.increment()
             held.append(core.memory_bytes)
             process.append(torch.cuda.memory_allocated() if self.device.type == "cuda" else resident())
         bar.finish(dirty=True)
+        for count in (count for count in LENGTHS if count <= frames):
+            latest = np.diff(ended[count - count // 2:count + 1])
+            self.report("memory", {"frames": count, "p50_ms": float(np.median(latest) * 1000),
+                                   "core_mb": held[count - 1] / 1e6, "process_mb": process[count - 1] / 1e6},
+                        size=list(size))
         half = frames // 2
         slopes = (float(np.polyfit(range(frames - half), series[half:], 1)[0]) for series in (held, process))
         figures = dict(zip(("core_bytes_per_frame", "process_bytes_per_frame"), slopes, strict=True))
@@ -371,7 +382,9 @@ class Bench:
             clip = MovingNoise(self.size, objects, self.device)
             core = self.core()
             self.warm_up(core, clip)
-            milliseconds = self.measure_throughput(core, clip, self.frames)
+            # Many objects take long, and their time varies little.
+            frames = self.frames if objects <= 10 else min(self.frames, self.settings.mem_every)
+            milliseconds = self.measure_throughput(core, clip, frames)
             single = single or milliseconds
             self.report("objects", {"ms_per_frame": milliseconds, "frames_per_second": 1000 / milliseconds,
                                     "times_one_object": milliseconds / single}, objects=objects)
@@ -475,7 +488,7 @@ class Bench:
                     start = time.perf_counter()
                     for index in range(cycle):
                         image = clip.frame(index).numpy()
-                        mask = clip.mask.numpy() if number == -WARM_UP // cycle and index == 0 else None
+                        mask = clip.mask if number == -WARM_UP // cycle and index == 0 else None
                         ids = tracker.step(image, mask)
                         if name == "ours":
                             ids = tracker.to_mask(ids).numpy()

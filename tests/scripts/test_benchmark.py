@@ -21,6 +21,7 @@ def run(path, *arguments):
     pytest.param(["--precision", "bfloat16"], marks=pytest.mark.slow)])
 def test_every_figure_says_what_it_was_measured_with(tmp_path, form, monkeypatch):
     monkeypatch.setattr(benchmark, "SIZES", {"small": (64, 96)})
+    monkeypatch.setattr(benchmark, "OBJECTS", (1, 3))
     rows = run(tmp_path / "rows.json", "--frames", "3", "--protocol", "stcn", "step", "phases", "end-to-end", "memory",
                "objects", "size", *form)
     for row in rows:
@@ -32,6 +33,23 @@ def test_every_figure_says_what_it_was_measured_with(tmp_path, form, monkeypatch
     assert stcn["frames_per_second"] > 0 and stcn["gflop_per_frame"] > 0 and stcn["share_of_peak"] > 0
     memory = next(row for row in rows if row["protocol"] == "memory")
     assert memory["frames"] == 3 and memory["core_bytes_per_frame"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_time_and_memory_are_told_at_each_power_of_ten(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "LENGTHS", (4, 16, 64))
+    rows = run(tmp_path / "rows.json", "--protocol", "memory", "--frames", "20")
+    assert [row["frames"] for row in rows] == [4, 16, 20]
+    assert all(row["p50_ms"] > 0 and row["process_mb"] > row["core_mb"] > 0 for row in rows[:2])
+
+
+@pytest.mark.slow
+def test_other_runtimes_take_turns_with_ours(tmp_path):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    rows = run(tmp_path / "rows.json", "--protocol", "runtimes", "--frames", "6", "--top", "4")
+    assert [row["runtime"] for row in rows][:2] == ["ours", f"onnxruntime {onnxruntime.__version__}"]
+    assert all(row["ms_per_frame"] >= row["best_ms"] > 0 for row in rows) and rows[0]["times_ours"] == 1
 
 
 @pytest.mark.slow
