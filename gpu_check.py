@@ -32,12 +32,12 @@ import signal
 import sys
 import time
 import traceback
+from importlib import metadata
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-import torchvision
 
 from benchmark import Bench
 from evaluation.validation import check_validation, validate
@@ -318,7 +318,7 @@ def describe_machine(device):
         "processor": device_name(torch.device("cpu")), "cores": available_cores(), "system": platform.platform(),
         "date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "torch": torch.__version__,
         "cuda": torch.version.cuda if on_gpu else None, "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-        "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__,
+        "torchvision": metadata.version("torchvision"), "numpy": np.__version__, "opencv": cv2.__version__,
     }
 
 

@@ -5,6 +5,7 @@ import sys
 
 import torch
 
+from model.exact import compile_function
 from util.errors import InputError
 
 GRAPHS = 16
@@ -33,7 +34,7 @@ class CompiledEngine:
 
         def prepare(function, **options):
             if compiles:
-                function = torch.compile(function)
+                function = compile_function(function)
             return CapturedFunction(function, static, **options) if captures else function
 
         self.encode = prepare(engine.encode, reused=True)

@@ -9,10 +9,10 @@ class NetworkConfig:
     """Dimensions of a network. The defaults are the published network of the paper, preset `base`."""
 
     key_trunk: str = "resnet50"
-    """Image trunk of the key encoder: a ResNet of torchvision, to stride 16, or efficientnet_lite0."""
+    """Image trunk of the key encoder: a name in `model.resnet.LAYERS`, or efficientnet_lite0."""
 
     value_trunk: str = "resnet18"
-    """Image-and-mask trunk of the value encoder: a ResNet of torchvision, here with biases, or light."""
+    """Image-and-mask trunk of the value encoder: a name in `model.resnet.LAYERS`, here with biases, or light."""
 
     key_dim: int = 64
     """Channels of keys and queries."""

@@ -2,11 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 
 from model.efficientnet_lite import EfficientNetLite0
 from model.modules import FeatureFuser, ResBlock
+from model.resnet import ResNet
 
 LIGHT_DIMS = (16, 32, 64, 96)
 """Channels of the light value encoder at strides 2, 4, 8, 16."""
@@ -24,22 +24,16 @@ def make_value_encoder(config, mask_channels, f16_dim):
     return ValueEncoder(config.value_trunk, mask_channels, f16_dim, config.value_dim)
 
 
-def _make_resnet(name):
-    # The weights start at torchvision's random values. The training script loads ImageNet weights.
-    return getattr(torchvision.models, name)(weights=None)
-
-
 class KeyEncoder(nn.Module):
     """Image features: B×3×H×W normalised to f16, f8, f4 at 1/16, 1/8, 1/4 of the image."""
 
     def __init__(self, trunk):
         super().__init__()
-        resnet = _make_resnet(trunk)
+        resnet = ResNet(trunk)
         self.conv1, self.bn1, self.res2 = resnet.conv1, resnet.bn1, resnet.layer1
         self.layer2, self.layer3 = resnet.layer2, resnet.layer3
         self.relu, self.maxpool = resnet.relu, resnet.maxpool
-        expansion = resnet.layer1[0].expansion
-        self.dims = (256 * expansion, 128 * expansion, 64 * expansion)
+        self.dims = resnet.dims
 
     def forward(self, image):
         f4 = self.res2(self.maxpool(self.relu(self.bn1(self.conv1(image)))))
@@ -105,16 +99,16 @@ class ValueEncoder(nn.Module):
 
     def __init__(self, trunk, mask_channels, f16_dim, value_dim):
         super().__init__()
-        resnet = _make_resnet(trunk)
+        resnet = ResNet(trunk)
         self.conv1 = nn.Conv2d(3 + mask_channels, 64, kernel_size=7, stride=2, padding=3)
         self.bn1, self.relu, self.maxpool = resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
         for layer in (self.layer1, self.layer2, self.layer3):
             for module in layer.modules():
                 if isinstance(module, nn.Conv2d):
-                    # The published value encoder differs from torchvision's ResNet in these biases alone.
+                    # The published value encoder differs from a ResNet in these biases alone.
                     module.bias = nn.Parameter(torch.zeros(module.out_channels))
-        self.fuser = FeatureFuser(256 * resnet.layer1[0].expansion, f16_dim, value_dim)
+        self.fuser = FeatureFuser(resnet.dims[0], f16_dim, value_dim)
 
     def forward(self, image_and_masks, f16):
         """Turn B×(3 + mask_channels)×H×W and B×f16_dim×h×w into B×value_dim×h×w."""

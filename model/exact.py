@@ -117,7 +117,16 @@ def _lay_out(y):
     return y.contiguous(memory_format=torch.channels_last if y.ndim == 4 else torch.contiguous_format)
 
 
-@torch.compiler.assume_constant_result
+def compile_function(function, **options):
+    """Return torch.compile(function, **options), which then may use what is in this file.
+
+    The compiler must know that `_rounds_products` is a constant. It is not told so before somebody compiles: that loads
+    the compiler, which takes two seconds and 150 MB.
+    """
+    torch.compiler.assume_constant_result(_rounds_products)
+    return torch.compile(function, **options)
+
+
 def _rounds_products():
     """Return whether the process lets torch round the inputs of float32 products. By default it does not.
 

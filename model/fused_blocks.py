@@ -27,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models.resnet import Bottleneck
 
 from model import exact, onednn, winograd
 from model.efficientnet_lite import EfficientNetLite0
+from model.resnet import Bottleneck
 from model.sam import limit_norms
 
 
@@ -76,7 +76,7 @@ def fold_norm(convolution, norm):
 
 
 class ResidualUnit(nn.Module):
-    """A BasicBlock or Bottleneck of torchvision's ResNet."""
+    """See model.resnet, BasicBlock and Bottleneck."""
 
     def __init__(self, block, copier):
         super().__init__()

@@ -4,7 +4,6 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
-import torchvision
 
 from model.checkpoint import load_network, preset_name, read_checkpoint, read_state
 from model.clicks import CLICK_PRESETS, ClickNetwork, is_click_state, load_click_network
@@ -116,7 +115,9 @@ def _add_input_channels(weight, count):
 
 def _read_trunk_weights(trunk, origin):
     """Return the state dict of a torchvision trunk. origin: "imagenet" to download it, or a folder."""
-    url = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"].url
+    # Only this needs torchvision, which takes seconds to import.
+    from torchvision.models import get_model_weights
+    url = get_model_weights(trunk)["IMAGENET1K_V1"].url
     if origin == "imagenet":
         try:
             return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)

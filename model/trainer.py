@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model import training_state
 from model.click_step import ClickStep
 from model.clicks import ClickNetwork
+from model.exact import compile_function
 from model.fused_blocks import LayerCopier, copy_trunk
 from model.losses import bootstrap_fraction
 from model.network import RDE
@@ -81,7 +82,7 @@ class Trainer:
         self._use_frozen_trunk()
         if running.compile:
             # The losses are not compiled: each phase of the bootstrapping would be compiled anew.
-            self._module.frames = torch.compile(self._module.frames)
+            self._module.frames = compile_function(self._module.frames)
         self._step = self._module
         if processes > 1:
             ids = [device] if device.type == "cuda" else None

@@ -5,12 +5,12 @@ import math
 import platform
 import sys
 import time
+from importlib import metadata
 
 import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
-import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
 from util.files import atomic_path, name_errors, write_json
@@ -74,7 +74,8 @@ class TrainLog:
             _drop_lines_after(start, folder / "log.jsonl")
             self._writer = SummaryWriter(folder, purge_step=start + 1 if start else None)
             versions = {"python": platform.python_version(), "torch": torch.__version__,
-                        "torchvision": torchvision.__version__, "numpy": np.__version__, "opencv": cv2.__version__}
+                        "torchvision": metadata.version("torchvision"), "numpy": np.__version__,
+                        "opencv": cv2.__version__}
             write_json(folder / "config.json", {**config, "versions": versions})
 
     def say(self, text):

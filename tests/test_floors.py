@@ -62,6 +62,13 @@ def test_floors_have_an_order():
     assert all(lower in BELOW[floor] for floor, below in BELOW.items() for middle in below for lower in BELOW[middle])
 
 
+def test_tracking_loads_neither_torchvision_nor_the_compiler():
+    """Both would add seconds to the start of every script, and 150 MB."""
+    code = "import inference_core, sys; sys.exit(', '.join({'torchvision', 'torch._dynamo'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 BLOCKED = """
 import runpy, sys
 sys.modules["torch"] = sys.modules["torchvision"] = None

@@ -110,7 +110,7 @@ def test_compiled_in_full_precision_is_the_same(as_on_a_gpu):
         return exact.multiply(y.transpose(1, 2), y), exact.multiply_add(y[0, 0], y[0].t(), y[0])
 
     torch.compiler.reset()
-    results = torch.compile(compute, fullgraph=True)(x)
+    results = exact.compile_function(compute, fullgraph=True)(x)
     torch.compiler.reset()
     for pair in zip(results, compute(x), strict=True):
         torch.testing.assert_close(*pair, atol=1e-4, rtol=1e-5)
