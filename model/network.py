@@ -31,8 +31,8 @@ def normalise(image, statistics=None):
         return (image.float() / scale - mean) / std
     # With interleaved channels a row of pixels is one long vector. On a CPU that is many times as fast.
     width = image.shape[2]
-    rows = image.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format).flatten(1) / scale
-    rows = rows.sub_(mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
+    rows = image.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format, copy=True).flatten(1)
+    rows = rows.div_(scale).sub_(mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
     return rows.unflatten(1, (width, 3)).permute(2, 0, 1)
 
 
