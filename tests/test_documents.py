@@ -20,7 +20,7 @@ def list_commands():
         text = document.read_text().replace("\\\n", " ")
         for line in re.findall(r"^    (.*)$", text, re.M):
             command = line.partition(" #")[0].rpartition(" | ")[2]
-            if "…" not in command and " ..." not in command and re.search(r"\bpython\d? [\w/]+\.py\b", command):
+            if "…" not in command and " ..." not in command and re.search(r"\b(python\d?|rde-vos) +[\w/]+\.py\b", command):
                 found.append((document.relative_to(ROOT), command))
     return found
 
@@ -49,6 +49,13 @@ def test_commands_have_options_that_there_are(capsys):
             parsers[name].parse_args(words[script + 1:])
         except SystemExit:
             pytest.fail(f"{document}: {command}: {capsys.readouterr().err}")
+
+
+def test_image_takes_nothing_that_git_ignores():
+    """Data, environments and results stay out of Docker's image as they stay out of the repository."""
+    ignored = [line.lstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    kept_out = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [line for line in ignored if line not in kept_out and f"**/{line}" not in kept_out] == []
 
 
 @pytest.mark.slow
