@@ -20,7 +20,8 @@ def list_commands():
         text = document.read_text().replace("\\\n", " ")
         for line in re.findall(r"^    (.*)$", text, re.M):
             command = line.partition(" #")[0].rpartition(" | ")[2]
-            if "…" not in command and " ..." not in command and re.search(r"\b(python\d?|rde-vos) +[\w/]+\.py\b", command):
+            script = re.search(r"\b(python\d?|rde-vos) +[\w/]+\.py\b", command)
+            if script and "…" not in command and " ..." not in command:
                 found.append((document.relative_to(ROOT), command))
     return found
 
