@@ -86,12 +86,13 @@ class TrainLog:
         config.json            options, versions, total batch
 
     folder: None for the console alone. shown: False for no console output, as in all processes but the first. start:
-        the number of iterations that were done before this run.
+        the number of iterations that were done before this run. deadline: when the run ends at the latest, in seconds
+        of time.monotonic.
     """
 
-    def __init__(self, folder, config, iterations, start, shown=True):
+    def __init__(self, folder, config, iterations, start, deadline=math.inf, shown=True):
         self.folder = folder
-        self._iterations, self._start = iterations, start
+        self._iterations, self._start, self._deadline = iterations, start, deadline
         self._shown = shown
         self._began = time.perf_counter()
         self._shown_at = None
@@ -130,6 +131,7 @@ class TrainLog:
         self._shown_at = now = time.perf_counter()
         if self._shown:
             left = (now - self._began) / (iteration - self._start) * (self._iterations - iteration)
+            left = max(0, min(left, self._deadline - time.monotonic()))
             print(f"{iteration}/{self._iterations}", *words, "left", _format_duration(left), file=sys.stderr)
 
     def add_images(self, iteration, batch, masks):
