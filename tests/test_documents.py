@@ -33,6 +33,13 @@ def test_links_lead_to_files(document):
             assert (document.parent / link).exists(), link
 
 
+def test_image_takes_nothing_that_git_ignores():
+    """Data, environments and results stay out of Docker's image as they stay out of the repository."""
+    ignored = [line.lstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    kept_out = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [line for line in ignored if line not in kept_out and f"**/{line}" not in kept_out] == []
+
+
 def test_commands_have_options_that_there_are(capsys):
     commands, parsers = list_commands(), {}
     assert len(commands) > 60
@@ -50,13 +57,6 @@ def test_commands_have_options_that_there_are(capsys):
             parsers[name].parse_args(words[script + 1:])
         except SystemExit:
             pytest.fail(f"{document}: {command}: {capsys.readouterr().err}")
-
-
-def test_image_takes_nothing_that_git_ignores():
-    """Data, environments and results stay out of Docker's image as they stay out of the repository."""
-    ignored = [line.lstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
-    kept_out = (ROOT / ".dockerignore").read_text().splitlines()
-    assert [line for line in ignored if line not in kept_out and f"**/{line}" not in kept_out] == []
 
 
 @pytest.mark.slow
