@@ -52,7 +52,7 @@ def get_args_parser():
     parser.add_argument("video", nargs="?", metavar="VIDEO",
                         help="a video file or a folder of images (default: choose one on the page)")
     parser.add_argument("--example", action="store_true", help="open the built-in example (default: see VIDEO)")
-    parser.add_settings(PageSettings)
+    parser.add_settings(PageSettings, "page")
     parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
     return parser
 

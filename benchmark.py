@@ -103,7 +103,7 @@ WARM_UP = 8
 
 def get_args_parser():
     parser = OptionParser("benchmark.py", __doc__)
-    parser.add_settings(BenchmarkSettings)
+    parser.add_settings(BenchmarkSettings, "what is measured")
     parser.add_argument("--json", metavar="FILE", help="also write all figures into this file (default: print them)")
     return parser
 

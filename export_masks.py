@@ -28,7 +28,7 @@ from util.hyper_para import ExportSettings, OptionParser, export_settings
 def get_args_parser():
     parser = OptionParser("export_masks.py", __doc__)
     parser.add_argument("folder", metavar="FOLDER", help="the folder of the masks")
-    parser.add_settings(ExportSettings)
+    parser.add_settings(ExportSettings, "export")
     return parser
 
 

@@ -228,7 +228,7 @@ def measure_scores(scale, davis_path, rows):
         start = time.perf_counter()
         figures = validate(network, davis_path, amp=precision != "float32" and precision)
         rows.append({"network": "compact", "precision": precision, "seconds": time.perf_counter() - start, **figures})
-        scores.append(figures["val/J&F"])
+        scores.append(figures["J&F"])
     if not abs(scores[0] - scores[1]) <= LARGEST_DIFFERENCE:
         raise CheckFailed(f"J&F is {scores[0]:.2f} in float32 and {scores[1]:.2f} in float16")
 
@@ -363,7 +363,7 @@ def summarise_row(row):
 
 
 FIGURES = ("frames_per_second", "ms_per_frame", "p50_ms", "p95_ms", "share_of_peak", "samples_per_second",
-           "ms_per_step", "cold_start_s", "peak_gpu_mb", "val/J&F", "val/J", "val/F")
+           "ms_per_step", "cold_start_s", "peak_gpu_mb", "J&F", "J", "F")
 """The figures of a row that the table shows."""
 
 

@@ -65,7 +65,7 @@ def get_args_parser():
     parser.add_argument("inputs", nargs="*", metavar="VIDEO MASK",
                         help="the same as --video VIDEO --mask MASK …; without MASK, the first frame is written "
                              "(default: see --video and --mask)")
-    parser.add_settings(VideoSettings)
+    parser.add_settings(VideoSettings, "video and results")
     parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
     return parser
 

@@ -62,7 +62,7 @@ def get_args_parser():
     parser = OptionParser("track_many.py", __doc__)
     parser.add_argument("manifest", metavar="LIST", help="a file .csv, .jsonl or .parquet, or a folder, see above "
                                                          "(default: none, it must be given)")
-    parser.add_settings(ManySettings)
+    parser.add_settings(ManySettings, "list and results")
     parser.add_settings(VideoResultSettings, "each video, where its row does not say otherwise")
     parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
     return parser

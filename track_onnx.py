@@ -56,6 +56,7 @@ def main(args):
             write_mask(folder / f"{frame.name}.png", tracker.step(frame.image, given))
             given = None
             progress.increment()
+    print(f"wrote the masks to {folder}")
     return 0
 
 

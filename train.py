@@ -128,8 +128,10 @@ def train(settings, dataset, device, began, rank, processes, stack):
     # Open the log, and say what is trained.
     total = recipe.batch_size * processes * recipe.accumulate
     source, where = describe_data(data, recipe.stage), device_name(device)
+    deadline = began + 60 * running.minutes if running.minutes else float("inf")
     log = TrainLog(folder, {**settings.options(), "total_batch": total, "processes": processes, "device": where,
-                            "data": source, "started_at_iteration": start}, recipe.iterations, start, shown=rank == 0)
+                            "data": source, "started_at_iteration": start}, recipe.iterations, start, deadline,
+                   shown=rank == 0)
     if checkpoint:
         log.say(f"continuing from {checkpoint}, iteration {start}")
     if running.id == NO_RUN:
@@ -143,7 +145,6 @@ def train(settings, dataset, device, began, rank, processes, stack):
     waiting = patient_group() if running.val_davis and processes > 1 else None
     # The exit code is the one that a shell reports for this signal.
     previous = catch_end(lambda number, _: trainer.ask_to_stop(128 + number))
-    deadline = began + 60 * running.minutes if running.minutes else float("inf")
     means, in_a_row, saved, logged = Means(), 0, start, start
     saved_at, since, waited = time.monotonic(), time.perf_counter(), 0.0
     watch = stack.enter_context(StepWatch())

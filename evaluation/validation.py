@@ -31,7 +31,7 @@ def check_validation(davis_path):
 
 
 def validate(network, davis_path, *, amp=False):
-    """Return {"val/J": …, "val/F": …, "val/J&F": …}, percent: means over all objects, in the frames that DAVIS scores.
+    """Return {"J": …, "F": …, "J&F": …}, percent: means over all objects, in the frames that DAVIS scores.
 
     amp: precision, as `InferenceCore` takes it: "float16", "bfloat16", or False for float32.
     """
@@ -44,7 +44,7 @@ def validate(network, davis_path, *, amp=False):
         bar.increment()
     bar.finish(dirty=True)
     region, boundary = 100 * np.mean(scores, axis=0)
-    return {"val/J": region, "val/F": boundary, "val/J&F": (region + boundary) / 2}
+    return {"J": region, "F": boundary, "J&F": (region + boundary) / 2}
 
 
 def _score_video(core, video):

@@ -234,7 +234,7 @@ def import_masks(path, output, video=None, overwrite=False):
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     masks = [name for name in written if name.endswith(".png")]
-    shown = ", ".join(f"{object_id} {names[object_id]}".strip() for object_id in sorted(names))
+    shown = ", ".join(f"{object_id}={names[object_id]}".rstrip("=") for object_id in sorted(names))
     print(f"wrote {len(masks)} masks of frames {Path(masks[0]).stem} to {Path(masks[-1]).stem} to {output} (objects: "
           f"{shown}); give them to track.py with --mask {output}")
     tell(list_notices(notices))

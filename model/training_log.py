@@ -16,7 +16,33 @@ from torch.utils.tensorboard import SummaryWriter
 from util.files import atomic_path, name_errors, write_json
 from util.overlay import draw_overlay
 
-SHOWN = ("total_loss", "iou", "sec_iou", "lr", "seconds", "data_wait", "val/J", "val/F", "val/J&F")
+TAGS = {
+    "total_loss": "train/loss",
+    "iou": "train/iou",
+    "sec_iou": "train/iou_of_object_2",
+    "lr": "train/learning_rate",
+    "p": "train/share_of_pixels_in_loss",
+    "skipped": "train/skipped_steps",
+    "klloss_loss": "loss/klloss",
+    "df2_distillation": "loss/decoder_f2",
+    "df4_distillation": "loss/decoder_f4",
+    "match_loss": "loss/match",
+    "focal_loss": "loss/focal",
+    "dice_loss": "loss/dice",
+    "seconds": "speed/seconds_per_step",
+    "data_wait": "speed/data_wait",
+    "J": "validation/J",
+    "F": "validation/F",
+    "J&F": "validation/J&F",
+}
+"""{what a step or a script calls a number: its name in the logs}. Losses are called as in the published code, and in
+the logs like the options of their weights. TensorBoard shows what has the same word before the slash as one group."""
+
+NUMBERED_TAGS = {"loss": "loss/frame", "dice": "loss/dice_of_frame", "memory": "speed/memory"}
+"""The same for names with something behind the first underscore, such as loss_1 and memory_gpu_mb."""
+
+SHOWN = ("train/loss", "train/iou", "train/iou_of_object_2", "train/learning_rate", "speed/seconds_per_step",
+         "speed/data_wait", "validation/J", "validation/F", "validation/J&F")
 """The scalars that the console shows."""
 
 SILENCE = 30
@@ -56,16 +82,17 @@ class TrainLog:
     """Writes the logs of one run into its folder, and shows them on the console.
 
         events.out.tfevents…   TensorBoard: scalars, and images of predictions
-        log.jsonl              the same scalars, one line for each time
+        log.jsonl              the same scalars by the same names, one line for each time
         config.json            options, versions, total batch
 
     folder: None for the console alone. shown: False for no console output, as in all processes but the first. start:
-        the number of iterations that were done before this run.
+        the number of iterations that were done before this run. deadline: when the run ends at the latest, in seconds
+        of time.monotonic.
     """
 
-    def __init__(self, folder, config, iterations, start, shown=True):
+    def __init__(self, folder, config, iterations, start, deadline=math.inf, shown=True):
         self.folder = folder
-        self._iterations, self._start = iterations, start
+        self._iterations, self._start, self._deadline = iterations, start, deadline
         self._shown = shown
         self._began = time.perf_counter()
         self._shown_at = None
@@ -84,7 +111,8 @@ class TrainLog:
             print(text)
 
     def add_scalars(self, iteration, values):
-        """Log {name: number} after this iteration."""
+        """Log {name: number} after this iteration, by the names of TAGS."""
+        values = {find_tag(name): value for name, value in values.items()}
         if self._writer:
             with name_errors(self.folder / "log.jsonl"), open(self.folder / "log.jsonl", "a") as file:
                 file.write(json.dumps({"iteration": iteration, **values}) + "\n")
@@ -92,7 +120,7 @@ class TrainLog:
                 for name, value in values.items():
                     self._writer.add_scalar(name, value, iteration)
         self._show(iteration, [f"{name} {value:.4g}" for name, value in values.items() if name in SHOWN or
-                               (name == "skipped" and value)])
+                               (name == TAGS["skipped"] and value)])
 
     def show_progress(self, iteration):
         """Print a line after the first iteration, and again whenever nothing was printed for SILENCE seconds."""
@@ -104,19 +132,29 @@ class TrainLog:
         self._shown_at = now = time.perf_counter()
         if self._shown:
             left = (now - self._began) / (iteration - self._start) * (self._iterations - iteration)
+            left = max(0, min(left, self._deadline - time.monotonic()))
             print(f"{iteration}/{self._iterations}", *words, "left", _format_duration(left), file=sys.stderr)
 
     def add_images(self, iteration, batch, masks):
         """Log a picture of the batch's first sample: each row is a frame with the truth, and with the prediction."""
         if self._writer:
             with name_errors(self.folder):
-                self._writer.add_image("truth and prediction", draw_montage(batch, masks), iteration, dataformats="HWC")
+                self._writer.add_image("samples/truth_and_prediction", draw_montage(batch, masks), iteration,
+                                       dataformats="HWC")
                 self._writer.flush()
 
     def close(self):
         if self._writer:
             with name_errors(self.folder):
                 self._writer.close()
+
+
+def find_tag(name):
+    """Return the name in the logs of what a step or a script calls `name`."""
+    kind, _, rest = name.partition("_")
+    if name not in TAGS and kind in NUMBERED_TAGS:
+        return f"{NUMBERED_TAGS[kind]}_{rest}"
+    return TAGS.get(name, f"train/{name}")
 
 
 def _drop_lines_after(iteration, path):

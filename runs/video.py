@@ -134,7 +134,7 @@ def _mark_clicked(tracking, job, frames, seekable, last, watcher):
     folder.mkdir(parents=True, exist_ok=True)
     for name, ids in masks.items():
         write_mask(folder / f"{name}.png", ids)
-    watcher.say(f"made masks of {len(masks)} frames from {sum(map(len, hints.values()))} clicks and boxes, in {folder}")
+    watcher.say(f"masks made from clicks and boxes: {name_a_few([f'{folder / name}.png' for name in masks])}")
     return [f"{name}:{folder / name}.png" for name in masks]
 
 

@@ -1,5 +1,6 @@
 """What the documents say is true: links lead somewhere, commands parse, README's Python runs."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -14,13 +15,17 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("wei
 
 
 def list_commands():
-    """Return (document, command) of each command line that runs one of our scripts."""
+    """Return (document, command) of each command line that runs one of our scripts, in documents and in their help."""
     found = []
-    for document in DOCUMENTS:
-        text = document.read_text().replace("\\\n", " ")
+    for document in [*DOCUMENTS, *ROOT.glob("*.py"), *ROOT.glob("evaluation/**/*.py")]:
+        text = document.read_text()
+        if document.suffix == ".py":
+            text = ast.get_docstring(ast.parse(text)) or ""
+        text = text.replace("\\\n", " ")
         for line in re.findall(r"^    (.*)$", text, re.M):
             command = line.partition(" #")[0].rpartition(" | ")[2]
-            if "…" not in command and " ..." not in command and re.search(r"\bpython\d? [\w/]+\.py\b", command):
+            script = re.search(r"\b(python\d?|rde-vos) +[\w/]+\.py\b", command)
+            if script and "…" not in command and " ..." not in command:
                 found.append((document.relative_to(ROOT), command))
     return found
 
@@ -32,9 +37,16 @@ def test_links_lead_to_files(document):
             assert (document.parent / link).exists(), link
 
 
+def test_image_takes_nothing_that_git_ignores():
+    """Data, environments and results stay out of Docker's image as they stay out of the repository."""
+    ignored = [line.lstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    kept_out = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [line for line in ignored if line not in kept_out and f"**/{line}" not in kept_out] == []
+
+
 def test_commands_have_options_that_there_are(capsys):
     commands, parsers = list_commands(), {}
-    assert len(commands) > 60
+    assert len(commands) > 150
     for document, command in commands:
         words = shlex.split(command)
         script = next(index for index, word in enumerate(words) if re.fullmatch(r"[\w/]+\.py", word))

@@ -115,6 +115,13 @@ def test_help_tells_what_each_option_is_and_what_holds_without_it(script, parser
     assert len(parsers[script].format_help()) > 200
 
 
+def test_help_has_headings_and_a_class_s_own_options_come_first(parsers):
+    own, heading, shared = parsers["track.py"].format_help().partition("\nvideo and results:\n")[2].partition(
+        "\ntracking:\n")
+    assert own.index("--video ") < own.index("--overwrite ")
+    assert heading and "--model " in shared
+
+
 def test_stages_defaults_are_in_the_help(parsers):
     text = " ".join(parsers["train.py"].format_help().split())
     assert "(default by stage: 0: 8, 1: 4, 2: 4, 3: 4, clicks: 8)" in text

@@ -87,10 +87,12 @@ class OptionParser(argparse.ArgumentParser):
     def add_settings(self, settings, title=None, **defaults):
         """Add an option for each field of a settings class, under a heading if `title` is given.
 
+        The class's own fields come before those that it has from another class.
+
         defaults: {field: value} where this script's default is another than the class's.
         """
         group = self.add_argument_group(title) if title else self
-        for field in dataclasses.fields(settings):
+        for field in sorted(dataclasses.fields(settings), key=lambda field: field.name not in settings.__annotations__):
             arguments = dict(field.metadata)
             names = [f"--{name}" if len(name) > 1 else f"-{name}"
                      for name in arguments.pop("names") or [field.name.replace("_", "-")]]
@@ -241,20 +243,21 @@ def _number(text, kind, lowest, highest, wanted):
 class TrackingSettings:
     """The options of every script that tracks. The defaults are those for DAVIS."""
 
-    model: str = option(COMPACT, "checkpoint of the network (default: the compact network that comes with the "
+    model: str = option(COMPACT, "file with the network's weights (default: the compact network that comes with the "
                                  "repository)", metavar="FILE")
-    mode: str = option("two-frames-compress", f"what the memory holds: {', '.join(MODES)} (default: %(default)s)",
-                       choices=MODES, metavar="MODE")
-    mem_every: int = option(3, "make every Nth frame a memory frame (default: %(default)s)", type=positive, metavar="N")
-    include_last: bool = option(False, "make every frame a memory frame (default: every Nth, see --mem-every)")
-    top_k: int = option(40, "let each pixel read the K nearest positions of the memory (default: %(default)s)",
-                        names=["top"], type=positive, metavar="K")
+    mode: str = option("two-frames-compress", f"what the memory holds: {', '.join(MODES)}; docs/EVALUATION.md explains "
+                                              "them (default: %(default)s)", choices=MODES, metavar="MODE")
+    mem_every: int = option(3, "take every Nth frame into the memory (default: %(default)s)", type=positive,
+                            metavar="N")
+    include_last: bool = option(False, "take every frame into the memory (default: every Nth, see --mem-every)")
+    top_k: int = option(40, "let each place of a frame look at the K places in the memory that are most like it "
+                            "(default: %(default)s)", names=["top"], type=positive, metavar="K")
     size: int = option(0, "reduce the shorter side of the frames to so many pixels for the network; 0 keeps the "
                           "frames' own size (default: %(default)s)", type=whole, metavar="PIXELS")
-    amp: str | bool = option("float32", "compute in half precision: float16, bfloat16, or without a value float16 on a "
-                                        "GPU and bfloat16 on the CPU; often faster, masks differ slightly; auto is "
-                                        "bfloat16 on CPUs that are faster so (AMX), else float32 (default: "
-                                        "%(default)s)",
+    amp: str | bool = option("float32", "compute in this precision: float32, or float16 or bfloat16, which are often "
+                                        "faster, with slightly other masks; --amp without a value is float16 on a GPU "
+                                        "and bfloat16 on the CPU; auto is bfloat16 on CPUs that have hardware for it "
+                                        "(AMX), else float32 (default: %(default)s)",
                              nargs="?", const=True, choices=("auto", "float16", "bfloat16", "float32"), metavar="DTYPE")
     compile: bool = option(False, "compile the network first, on a GPU as CUDA graphs; this takes about a minute, then "
                                   "tracking is faster (default: do not)")
@@ -278,8 +281,8 @@ class VideoResultSettings:
                                 "objects' ids)")
     across_cuts: bool = option(False, "track objects on where a new shot begins (default: they end there)")
     no_overlay: bool = option(False, "write no overlay.mp4 (default: write it)")
-    save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into scores (default: only "
-                                      "masks)")
+    save_scores: bool = option(False, "also write the probabilities of each frame, 0 to 255, into the folder scores "
+                                      "(default: only masks)")
     export: list = option((), f"also export the masks, when all are there, into OUTPUT/export: "
                               f"{', '.join(EXPORT_FORMATS)}; export_masks.py has more options (default: do not)",
                           nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT")
@@ -296,13 +299,13 @@ class VideoSettings(VideoResultSettings):
     mask: list | None = option(None, "mask of the first frame as PNG, a folder of PNGs, FRAME:PNG, or "
                                      "FRAME:PNG:ID; may be repeated (default: the mask of the built-in example)",
                                nargs="+", action="extend", metavar="MASK")
-    click: list | None = option(None, "a pixel of an object, instead of a mask: FRAME:X,Y:ID; without FRAME the first "
-                                      "frame, without ID object 1; with a minus before ID, a pixel that is not of this "
-                                      "object; may be repeated (default: see --mask)", nargs="+", action="extend",
-                                metavar="CLICK")
-    box: list | None = option(None, "a box that an object fills, instead of a mask: FRAME:LEFT,TOP,RIGHT,BOTTOM:ID, in "
-                                    "pixels; may be repeated (default: see --mask)", nargs="+", action="extend",
-                              metavar="BOX")
+    click: list | None = option(None, "instead of a mask, a pixel of an object: FRAME:X,Y:ID, like 120:250,80:2; "
+                                      "without FRAME it is in the first frame, without ID of object 1; with a minus "
+                                      "before ID it is not of this object; may be repeated (default: see --mask)",
+                                nargs="+", action="extend", metavar="CLICK")
+    box: list | None = option(None, "instead of a mask, a box that an object fills: FRAME:LEFT,TOP,RIGHT,BOTTOM:ID, in "
+                                    "pixels; FRAME and ID may be left out as in --click; may be repeated (default: "
+                                    "see --mask)", nargs="+", action="extend", metavar="BOX")
     start: str | None = option(None, "first frame to track: a frame's number or name (250), seconds (12.5 or 12s), "
                                      "minutes (1:30.5) or an editor's timecode (00:01:30:12) (default: the video's "
                                      "first)", metavar="POSITION")
@@ -323,7 +326,8 @@ class ManySettings:
     output: str = option("out", "folder, or address like s3://bucket/results, in which each video gets a folder of its "
                                 "own (default: %(default)s)", metavar="FOLDER")
     workers: int | None = option(None, "number of processes that track on this machine (default: one for each GPU, see "
-                                       "--gpus-per-worker, or one for each --threads cores)", type=few, metavar="N")
+                                       "--gpus-per-worker; without a GPU, as many as --threads fits into the cores)",
+                                 type=few, metavar="N")
     gpus_per_worker: float = option(1, "the share of a GPU that a worker takes: 0.25 lets four workers share each GPU "
                                        "(default: %(default)s)", type=gpu_share, metavar="SHARE")
     ray: str | None = option(None, "track on a Ray cluster: its address, local for one on this machine, or without a "
@@ -387,8 +391,9 @@ class PageSettings:
     output: str = option("out", "folder in which each video gets a project, a folder of its own (default: "
                                 "%(default)s)", metavar="FOLDER")
     root: str = option(".", "the page may open videos below this folder (default: the current one)", metavar="FOLDER")
-    host: str = option("127.0.0.1", "serve the page at this address, too; whoever opens it needs the token in its URL "
-                                    "(default: only this machine, %(default)s)", metavar="ADDRESS")
+    host: str = option("127.0.0.1", "serve the page at this address of this machine, 0.0.0.0 for all of them; then "
+                                    "others reach it, too, if they know the token that is printed (default: "
+                                    "%(default)s, which nobody else reaches)", metavar="ADDRESS")
     port: int = option(8765, "serve the page at this port, or the next one that is free (default: %(default)s)",
                        type=port, metavar="PORT")
     no_browser: bool = option(False, "only print the page's address (default: open it in the browser)")
@@ -410,8 +415,8 @@ class ResultSettings:
     """Where an evaluation writes, and what beside the masks."""
 
     output: str = option(None, "folder for the results", required=True, metavar="FOLDER")
-    save_scores: bool = option(False, "also write the probabilities of each frame as uint8 into OUTPUT_scores "
-                                      "(default: only masks)")
+    save_scores: bool = option(False, "also write the probabilities of each frame, 0 to 255, into the folder "
+                                      "OUTPUT_scores (default: only masks)")
     zip: bool = option(False, "also write OUTPUT.zip, the archive for the dataset's server (default: do not)")
     overwrite: bool = option(False, "replace results of other settings, weights or first masks (default: refuse)")
 
@@ -472,9 +477,9 @@ class DataSettings:
                                      "%(default)s)", metavar="FOLDER")
     davis_root: str = option("DAVIS/2017", "stages 2 and 3: folder of DAVIS, with trainval in it (default: "
                                            "%(default)s)", metavar="FOLDER")
-    video_root: str | None = option(None, "stages 1 to 3: train on the videos in this folder, which has the layout of "
-                                          "DAVIS (default: on the stage's own datasets); clicks: also on its frames "
-                                          "(default: none)", metavar="FOLDER")
+    video_root: str | None = option(None, "stages 1 to 3: train on the videos in this folder, JPEGImages/VIDEO with "
+                                          "their masks Annotations/VIDEO (default: on the stage's own datasets); "
+                                          "clicks: also on its frames (default: none)", metavar="FOLDER")
     exclude: str | None = option(None, "stages 1 to 3, clicks: leave out the videos whose names this text file lists "
                                        "(default: none)", metavar="FILE")
     pack: str | None = option(None, "stages 1 to 3: make the samples from this pack (make_pack.py), on the device that "
@@ -486,14 +491,15 @@ class DataSettings:
     hide: float = option(0, "stages 1 to 3: in this share of the samples, 0 to 1, hide objects for a while behind "
                             "pieces of the images of --static-root (default: %(default)s)", type=fraction,
                          metavar="SHARE")
-    max_jump: int | None = option(None, "stages 1 to 3: largest gap between two frames of a sample (default: the "
-                                        "published curriculum)", type=positive, metavar="N")
+    max_jump: int | None = option(None, "stages 1 to 3: largest gap between two frames of a sample (default: it "
+                                        "changes in the course of the training, as published)", type=positive,
+                                  metavar="N")
     workers: int | None = option(None, "number of processes that prepare samples, for each process that trains; "
                                        "there are never more than cores (default: up to 8)",
                                  names=["workers", "num-workers"], type=few_or_none, metavar="N")
-    perturb_max: float = option(1, "highest target of the IoU between a damaged first mask and the true one (default: "
-                                   "%(default)s)", type=fraction, metavar="IOU")
-    perturb_min: float = option(0.85, "lowest target of this IoU, see --perturb-max (default: %(default)s)",
+    perturb_max: float = option(1, "a sample's first mask is damaged until its IoU with the true mask is some number "
+                                   "from --perturb-min to this (default: %(default)s)", type=fraction, metavar="IOU")
+    perturb_min: float = option(0.85, "lowest such IoU, see --perturb-max (default: %(default)s)",
                                 type=fraction, metavar="IOU")
     crop: int = option(384, "side of the training images, a multiple of 16 (default: %(default)s)", type=positive,
                        metavar="PIXELS")
@@ -512,7 +518,8 @@ class RecipeSettings:
                                 "GPUs (default: %(default)s)", type=positive, metavar="N")
     iterations: int | None = option(None, f"number of steps of the whole training ({_stage_defaults('iterations')})",
                                     names=["iterations", "i"], type=positive, metavar="N")
-    steps: tuple | None = option(None, f"iterations at which the learning rate drops ({_stage_defaults('steps')})",
+    steps: tuple | None = option(None, f"iterations at which the learning rate drops; --steps without a number: never "
+                                     f"({_stage_defaults('steps')})",
                                  type=whole, nargs="*", metavar="N")
     lr: float | None = option(None, f"initial learning rate ({_stage_defaults('lr')})",
                               type=not_negative, metavar="RATE")
@@ -522,8 +529,8 @@ class RecipeSettings:
                           type=whole, metavar="N")
     ema: int = option(0, "keep an average of the weights over about the last N samples, and write it as the network of "
                          "the training (default: %(default)s, no average)", type=whole, metavar="N")
-    trunk_lr: float = option(1, "multiply the learning rate of the image trunk by this; 0 freezes the trunk (default: "
-                                "%(default)s)", type=not_negative, metavar="FACTOR")
+    trunk_lr: float = option(1, "multiply the learning rate of the trunk, the part that looks at the images, by this; "
+                                "0 leaves it as it is (default: %(default)s)", type=not_negative, metavar="FACTOR")
     train: str = option("all", "what to train: all; keys, by the loss of --match-weight alone; or rest, which is all "
                                "but the keys and what SAM does with keys (default: %(default)s)",
                         choices=("all", "keys", "rest"))
@@ -541,25 +548,28 @@ class RecipeSettings:
 class LossSettings:
     """Weights and schedule of the losses; the defaults are the paper's."""
 
-    klloss_weight: float = option(10, "weight of the loss between the values of the first frame with its damaged and "
-                                      "with its true mask (default: %(default)s)", type=not_negative, metavar="WEIGHT")
-    decoder_f2_weight: float = option(10, "weight of the loss between what frame 2 reads from the embedding and from "
-                                          "the whole memory (default: %(default)s)",
+    klloss_weight: float = option(10, "weight of the loss that compares what the memory keeps of the first frame with "
+                                      "its damaged mask and with its true one (default: %(default)s)",
+                                  type=not_negative, metavar="WEIGHT")
+    decoder_f2_weight: float = option(10, "weight of the loss that compares what frame 2 reads from the embedding and "
+                                          "from the whole memory (default: %(default)s)",
                                       type=not_negative, metavar="WEIGHT")
     decoder_f4_weight: float = option(10, "weight of the same loss for frame 4, see --decoder-f2-weight (default: "
                                           "%(default)s)", type=not_negative, metavar="WEIGHT")
-    temperature: float = option(1, "temperature of the three losses above (default: %(default)s)", type=above_zero,
+    temperature: float = option(1, "divide both sides of the three losses above by this before they are compared "
+                                  "(default: %(default)s)", type=above_zero,
                                 metavar="T")
-    start_warm: int = option(20000, "iteration from which on the cross entropy leaves out the easiest pixels (default: "
-                                    "%(default)s)", type=whole, metavar="N")
-    end_warm: int = option(70000, "iteration from which on only the hardest pixels count, a share of --top-p (default: "
-                                  "%(default)s)", type=whole, metavar="N")
+    start_warm: int = option(20000, "from this iteration on, the loss leaves out the easiest pixels, more and more of "
+                                    "them (default: %(default)s)", type=whole, metavar="N")
+    end_warm: int = option(70000, "from this iteration on, only the hardest pixels count, the share --top-p of all "
+                                  "(default: %(default)s)", type=whole, metavar="N")
     top_p: float = option(0.15, "share of the pixels that count from --end-warm on (default: %(default)s)",
                           type=fraction, metavar="SHARE")
     dice_weight: float = option(0, "weight of a Dice loss of the masks (default: %(default)s)", type=not_negative,
                                 metavar="WEIGHT")
-    match_weight: float = option(0, "weight of the loss of the masks that the affinity alone carries from the first "
-                                    "frame to the others (default: %(default)s)", type=not_negative, metavar="WEIGHT")
+    match_weight: float = option(0, "weight of the loss of the masks that come out if the keys alone carry the first "
+                                    "frame's mask to the others (default: %(default)s)", type=not_negative,
+                                metavar="WEIGHT")
 
 
 @dataclass(frozen=True)
@@ -717,16 +727,17 @@ class BenchmarkSettings:
                                                          "size", "train", "all", "runtimes"))
     model: str | None = option(None, "checkpoint of the network (default: random weights of --preset)", metavar="FILE")
     preset: str = option("base", "which network (default: %(default)s)", choices=PRESET_NAMES)
-    mode: str = option("two-frames-compress", "what the memory holds (default: %(default)s)", choices=MODES,
-                       metavar="MODE")
-    mem_every: int = option(3, "make every Nth frame a memory frame (default: %(default)s)", type=positive, metavar="N")
-    top_k: int = option(40, "let each pixel read the K nearest positions of the memory (default: %(default)s)",
-                        names=["top"], type=positive, metavar="K")
+    mode: str = option("two-frames-compress", "what the memory holds, see docs/EVALUATION.md (default: %(default)s)",
+                       choices=MODES, metavar="MODE")
+    mem_every: int = option(3, "take every Nth frame into the memory (default: %(default)s)", type=positive,
+                            metavar="N")
+    top_k: int = option(40, "let each place of a frame look at the K places in the memory that are most like it "
+                            "(default: %(default)s)", names=["top"], type=positive, metavar="K")
     precision: str = option("float32", "dtype to compute in (default: %(default)s)",
                             choices=("float32", "float16", "bfloat16"))
     compile: bool = option(False, "compile the network, or the training step, first (default: do not)")
-    reference: bool = option(False, "measure the network as training runs it, under autocast (default: the "
-                                    "snapshot that tracking runs)")
+    reference: bool = option(False, "measure the network as training runs it (default: its faster form, which "
+                                    "tracking runs)")
     objects: int = option(2, "number of objects in the video (default: %(default)s)", type=positive, metavar="N")
     size: tuple = option((480, 854), "size of the frames (default: 480 854)", type=positive, nargs=2,
                          metavar=("HEIGHT", "WIDTH"))

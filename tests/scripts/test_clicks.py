@@ -24,7 +24,7 @@ def test_recipe(images, videos, tmp_path, capsys):
     data = ["--static-root", images, "--video-root", videos, "--exclude", tmp_path / "none.txt"]
     assert run(*data, "--out-root", tmp_path, "--id", "clicks", common=RECIPE) == 0
     folder = folder_of(tmp_path, "clicks")
-    assert all(np.isfinite(line["total_loss"]) for line in log_of(tmp_path, "clicks"))
+    assert all(np.isfinite(line["train/loss"]) for line in log_of(tmp_path, "clicks"))
     network = load_click_network(folder / "model_2.pth")
     assert network.config == CLICK_PRESETS["tiny"]
     trunk, state = load_network(COMPACT).key_encoder.state_dict(), network.key_encoder.state_dict()

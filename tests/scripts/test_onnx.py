@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import os
+import re
+import shutil
 import subprocess
 import sys
 import types
@@ -201,3 +204,78 @@ def test_network_without_sam_is_refused(tmp_path, capsys):
     assert export("--model", tmp_path / "stcn.pth", "--frame-size", "100x72", "--output", tmp_path / "graphs") == 2
     assert one_line_error(capsys, "SAM")
     assert not Path(tmp_path / "graphs").exists()
+
+
+WEB = ROOT / "node_modules" / "onnxruntime-web" / "dist"
+"""What `npm install --no-save onnxruntime-web` brings."""
+
+KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".onnx": "application/onnx"}
+
+PAGE = """<!doctype html><script src="/ort.wasm.min.js"></script><script>
+RUN
+async function track(images, size, first, ids, shapes) {
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmPaths = "/";
+  const load = (name) => ort.InferenceSession.create(`/${name}.onnx`, {executionProviders: ["wasm"]});
+  const [encode, give, segment, remember] = [await load("encode"), await load("give"), await load("segment"),
+                                             await load("remember")];
+  const bytes = (values, shape) => new ort.Tensor("uint8", Uint8Array.from(values), shape);
+  const given = bytes(first, size), objects = bytes(ids, [ids.length]);
+  const zeros = Object.fromEntries(Object.entries(shapes).map(([name, shape]) =>
+    [name, new ort.Tensor("float32", new Float32Array(shape.reduce((a, b) => a * b)), shape)]));
+  const shown = [], show = (data) => shown.push(Array.from(data));
+  let number = 0, frame = bytes(images[0], [...size, 3]);
+  FIRST
+  for (number = 1; number < images.length; number++) {
+    frame = bytes(images[number], [...size, 3]);
+    OTHER
+  }
+  return shown;
+}
+</script>"""
+
+
+@pytest.mark.slow
+def test_code_of_the_document_tracks_in_a_browser(graphs, clip):
+    """The JavaScript of docs/ONNX.md, with onnxruntime-web in a Chromium, against onnxruntime."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not WEB.is_dir():
+        pytest.skip("onnxruntime-web is not there: npm install --no-save onnxruntime-web")
+    frames, truth = clip[0][:10], clip[1]
+    tracker = track_onnx.OnnxTracker(graphs[0], threads=1)
+    wanted = [(tracker.step(frame, None if number else truth[0]), tracker.probabilities)
+              for number, frame in enumerate(frames)][1:]
+    memory = {tensor.name: [int(size) if isinstance(size, int) else len(tracker.objects) for size in tensor.shape]
+              for tensor in tracker.graphs["segment"].get_inputs() if tensor.name in ("keys", "values", "counts")}
+    code = re.search(r"```js\n(.*?)```", (ROOT / "docs" / "ONNX.md").read_text(), re.S)[1]
+    page = PAGE
+    for place, part in zip(("RUN", "FIRST", "OTHER"), code.split("\n\n"), strict=True):
+        page = page.replace(place, part)
+
+    def answer(route):
+        name = route.request.url.rpartition("/")[2]
+        if not name:
+            return route.fulfill(body=page, content_type="text/html")
+        file = (graphs[0] if name.endswith(".onnx") else WEB) / name
+        return route.fulfill(path=file, content_type=KINDS[file.suffix])
+
+    with playwright.sync_playwright() as started:
+        try:
+            chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+            browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        except playwright.Error as error:
+            if os.environ.get("RDE_NEEDS_BROWSER"):
+                raise
+            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        tab = browser.new_page()
+        tab.route("**/*", answer)
+        tab.goto("http://page.invalid/")
+        found = tab.evaluate("given => track(...given)", [
+            [frame.ravel().tolist() for frame in frames], list(truth[0].shape), truth[0].ravel().tolist(),
+            tracker.objects.tolist(), memory])
+        browser.close()
+    assert len(found) == len(wanted) and np.array(found).any()
+    for ids, (right, prob) in zip(found, wanted, strict=True):
+        ids = np.array([0, *tracker.objects], np.uint8)[np.array(ids).reshape(right.shape)]
+        second, first = np.sort(prob, axis=0)[-2:]
+        assert not ((ids != right) & (first - second > 1e-3)).any()

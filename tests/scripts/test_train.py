@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch._dynamo.exc import BackendCompilerFailed, Unsupported
 from torch._inductor.exc import InvalidCxxCompiler
 
@@ -38,14 +39,20 @@ def test_stage_0_then_stage_3(images, videos, tmp_path, capsys):
     assert json.loads((first / "config.json").read_text())["total_batch"] == 2
     rows = log_of(tmp_path, "s0")
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
-    assert rows[0].keys() >= {"total_loss", "loss_1", "loss_2", "klloss_loss", "iou", "lr", "seconds", "data_wait"}
+    assert rows[0].keys() >= {"train/loss", "loss/frame_1", "loss/frame_2", "loss/klloss", "train/iou",
+                              "train/learning_rate", "speed/seconds_per_step", "speed/data_wait"}
+    events = EventAccumulator(str(first)).Reload()
+    assert set(events.Tags()["scalars"]) == rows[0].keys() - {"iteration"}
+    assert {tag.split("/")[0] for tag in events.Tags()["scalars"]} == {"train", "loss", "speed"}
+    assert events.Tags()["images"] == ["samples/truth_and_prediction"]
     assert load_network(first / "model_4.pth").config.single_object
 
     assert run("--stage", 3, "--video_root", videos, "--id", "s03", "--iterations", 2, "--out_root", tmp_path,
                "--load_network", first / "model_4.pth") == 0
     network = load_network(folder_of(tmp_path, "s03") / "model_2.pth")
     assert network.config.sam and not network.config.single_object
-    assert log_of(tmp_path, "s03")[0].keys() >= {"loss_4", "df2_distillation", "df4_distillation", "sec_iou"}
+    assert log_of(tmp_path, "s03")[0].keys() >= {"loss/frame_4", "loss/decoder_f2", "loss/decoder_f4",
+                                              "train/iou_of_object_2"}
     assert "wrote" in capsys.readouterr().out
 
 
@@ -54,7 +61,7 @@ def test_training_learns(images, tmp_path):
     run("--stage", 0, "--static_root", images, "--id", "long", "--iterations", 30, "--out_root", tmp_path,
         "--lr", 3e-4, "--save_interval", 100)
     rows = log_of(tmp_path, "long")
-    assert np.mean([row["total_loss"] for row in rows[-5:]]) < 0.7 * np.mean([row["total_loss"] for row in rows[:3]])
+    assert np.mean([row["train/loss"] for row in rows[-5:]]) < 0.7 * np.mean([row["train/loss"] for row in rows[:3]])
 
 
 @pytest.mark.slow
@@ -65,9 +72,9 @@ def test_two_processes_may_learn_from_other_frames_and_wait_for_the_validation(v
                "--batch_size", "1", "--val_davis", str(videos), "--val_every", "2", "--out_root", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
     rows = log_of(tmp_path, "x")
-    frames = [[name for name in row if name.startswith("loss_")] for row in rows if "total_loss" in row]
+    frames = [[name for name in row if name.startswith("loss/frame_")] for row in rows if "train/loss" in row]
     assert any(len(names) > 3 for names in frames)
-    assert "val/J&F" in rows[-1]
+    assert "validation/J&F" in rows[-1]
 
 
 @pytest.mark.slow
@@ -82,12 +89,12 @@ def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path):
     subprocess.run(accumulated, check=True, capture_output=True)
     one, two, added = (log_of(tmp_path / name, "x") for name in ("one", "two", "sum"))
     for first, second in zip(one, two, strict=True):
-        for name in ("total_loss", "loss_1", "loss_4", "klloss_loss", "iou"):
+        for name in ("train/loss", "loss/frame_1", "loss/frame_4", "loss/klloss", "train/iou"):
             assert second[name] == pytest.approx(first[name], rel=1e-5, abs=1e-7), name
     weight = [weights(folder_of(tmp_path / name, "x") / "model_3.pth")["key_comp.weight"] for name in ("one", "sum")]
     assert torch.allclose(*weight, atol=1e-6)
     for first, summed in zip(one, added, strict=True):
-        for name in ("total_loss", "loss_1", "loss_4", "klloss_loss", "iou"):
+        for name in ("train/loss", "loss/frame_1", "loss/frame_4", "loss/klloss", "train/iou"):
             assert summed[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6), name
 
 
@@ -154,8 +161,8 @@ def test_keys_are_trained_alone_and_then_the_rest(images, videos, tmp_path, stag
         assert {name.split(".")[1] for name in states[1] if name.startswith("mem_compress.")
                 and not torch.equal(states[1][name], states[2][name])} == {"value_encoder", "compress_value"}
     first, *_, last = log_of(tmp_path, "k")
-    assert "iou" not in first and first["total_loss"] == first["match_loss"]
-    assert "iou" in last and last["total_loss"] > last["match_loss"] > 0
+    assert "train/iou" not in first and first["train/loss"] == first["loss/match"]
+    assert "train/iou" in last and last["train/loss"] > last["loss/match"] > 0
     assert run(*data, "--train", "keys") == 2
     assert "--train keys has no other loss than the matching loss" in capsys.readouterr().err
 
@@ -166,9 +173,9 @@ def test_rollouts(images, videos, tmp_path, capsys):
                  "--pasted", "0.5", "--hide", "0.5", "--damage", "0.5", "--lr", "1e-3", "--out_root", tmp_path]
     assert run(*arguments, "--id", "r", "--iterations", 4, "--image_interval", 1) == 0
     rows = log_of(tmp_path, "r")
-    assert all("iou" in row and "klloss_loss" not in row for row in rows)
+    assert all("train/iou" in row and "loss/klloss" not in row for row in rows)
     # Which frames are learnt from changes from step to step.
-    assert len({tuple(name for name in row if name.startswith("loss_")) for row in rows}) > 1
+    assert len({tuple(name for name in row if name.startswith("loss/frame_")) for row in rows}) > 1
     capsys.readouterr()
     assert run(*arguments, "--rollout", 9) == 2
     assert "8 frames, 9 are needed" in capsys.readouterr().err
@@ -186,7 +193,7 @@ def test_steps_without_a_finite_loss_are_skipped_and_stop_the_run_in_the_end(ima
     monkeypatch.setattr(TrainingStep, "forward", broken)
     assert run("--stage", 0, "--static_root", images, "--id", "n", "--iterations", 100, "--out_root", tmp_path) == 2
     assert "were not finite in 20 steps in a row" in capsys.readouterr().err
-    assert log_of(tmp_path, "n")[3]["skipped"] == 1
+    assert log_of(tmp_path, "n")[3]["train/skipped_steps"] == 1
     state = weights(folder_of(tmp_path, "n") / "model_4.pth")
     assert all(tensor.isfinite().all() for tensor in state.values())
 
@@ -206,7 +213,7 @@ def test_step_that_the_gradient_scaler_passes_over_is_counted(images, tmp_path, 
     assert run_script(train.get_args_parser(), train.main, [
         *arguments, "--stage", "0", "--static_root", str(images), "--id", "h", "--iterations", "3", "--crop", "32",
         "--out_root", str(tmp_path), "--amp_dtype", "float16", "--save_interval", "1"]) == 0
-    assert [row["skipped"] for row in log_of(tmp_path, "h")] == [0, 1, 1]
+    assert [row["train/skipped_steps"] for row in log_of(tmp_path, "h")] == [0, 1, 1]
     assert "skipped 1" in capsys.readouterr().err
     first, second, third = (weights(folder_of(tmp_path, "h") / f"model_{number}.pth") for number in (1, 2, 3))
     assert equal(first, second) and not equal(second, third)
@@ -225,7 +232,7 @@ def test_compiled_frames_train_alike(images, videos, tmp_path, monkeypatch):
         rows = []
         for name, options in ((f"plain{stage}", []), (f"compiled{stage}", ["--compile"])):
             assert run("--stage", stage, *data, "--id", name, "--iterations", 2, "--out_root", tmp_path, *options) == 0
-            rows.append([row["total_loss"] for row in log_of(tmp_path, name)])
+            rows.append([row["train/loss"] for row in log_of(tmp_path, name)])
         assert rows[1] == pytest.approx(rows[0], rel=1e-5)
     assert names == ["static_step", "video_step"]
 
@@ -253,8 +260,9 @@ def test_validation_while_training(videos, tmp_path, capsys):
     assert run("--stage", 3, "--video_root", videos, "--id", "v", "--iterations", 2, "--out_root", tmp_path,
                "--val_davis", videos, "--val_every", 2) == 0
     row = log_of(tmp_path, "v")[-1]
-    assert row["val/J&F"] == pytest.approx((row["val/J"] + row["val/F"]) / 2) and 0 <= row["val/J"] <= 100
-    assert "val/J&F" in capsys.readouterr().err
+    region, boundary = row["validation/J"], row["validation/F"]
+    assert row["validation/J&F"] == pytest.approx((region + boundary) / 2) and 0 <= region <= 100
+    assert "validation/J&F" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options, precision", [
@@ -262,7 +270,7 @@ def test_validation_while_training(videos, tmp_path, capsys):
     pytest.param(["--amp_dtype", "float16"], "float16", marks=pytest.mark.slow)])
 def test_validation_is_in_the_precision_of_the_training(videos, monkeypatch, options, precision):
     seen = []
-    monkeypatch.setattr(train, "validate", lambda network, path, amp: seen.append(amp) or {"val/J&F": 1.0})
+    monkeypatch.setattr(train, "validate", lambda network, path, amp: seen.append(amp) or {"J&F": 1.0})
     arguments = [argument for argument in COMMON if argument != "--no_amp"]
     assert run_script(train.get_args_parser(), train.main, [
         *arguments, "--stage", "3", "--video_root", str(videos), "--iterations", "1", "--crop", "32",

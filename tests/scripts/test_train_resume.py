@@ -117,7 +117,7 @@ def test_processes_that_torchrun_restarts_go_on_from_the_last_checkpoint(images,
     assert equal(*results)
     rows = [log_of(tmp_path / name, "x") for name in ("whole", "broken")]
     assert [row["iteration"] for row in rows[1]] == [1, 2, 3, 4, 5, 6]
-    assert [row["total_loss"] for row in rows[1]] == [row["total_loss"] for row in rows[0]]
+    assert [row["train/loss"] for row in rows[1]] == [row["train/loss"] for row in rows[0]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
