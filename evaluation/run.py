@@ -45,14 +45,14 @@ def evaluate(tracking, results, evaluation_set, root, split, *, all_frames=False
     A video that cannot be tracked is reported at the end, and the others are tracked all the same. Raises InputError if
     no video can be tracked, or if the results would replace others.
     """
-    rank, processes = _join_launcher()
+    rank, processes, store = _join_launcher()
     try:
         with contextlib.ExitStack() as lock:
             network = open_network(tracking)
             if repeat not in (None, network.config.repeat):
                 raise InputError(f"{tracking.model}: has repeat {network.config.repeat}, --repeat says {repeat}; leave "
                                  "--repeat out, or choose another --model")
-            run = _Run(tracking, results, evaluation_set, split, network, all_frames, rank, processes)
+            run = _Run(tracking, results, evaluation_set, split, network, all_frames, rank, processes, store)
             return run.execute(evaluation_set.find(root, split), lock)
     finally:
         if processes > 1:
@@ -60,40 +60,40 @@ def evaluate(tracking, results, evaluation_set, root, split, *, all_frames=False
 
 
 def _join_launcher():
-    """Return (rank, number of processes). Under torchrun, wait for the other processes."""
+    """Return (rank, number of processes, their store or None). Under torchrun, wait for the other processes."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        # The default timeout is long: at the end, the fastest process waits for the slowest.
-        join_processes("gloo", processes)
-    return int(os.environ.get("RANK", 0)), processes
+    # The default timeout is long: at the end, the fastest process waits for the slowest.
+    store = join_processes("gloo", processes) if processes > 1 else None
+    return int(os.environ.get("RANK", 0)), processes, store
 
 
 class _Run:
-    """One process's part of an evaluation. The process of rank 0 also shares out the videos, and reports.
+    """One process's part of an evaluation. The process of rank 0 also lists the videos to track, and reports.
 
-    result_settings: the ResultSettings. The other arguments are those of `evaluate`.
+    result_settings: the ResultSettings. store: torch's store that all processes share, None if there is only one. The
+    other arguments are those of `evaluate`.
     """
 
-    def __init__(self, tracking, result_settings, evaluation_set, split, network, all_frames, rank, processes):
+    def __init__(self, tracking, result_settings, evaluation_set, split, network, all_frames, rank, processes, store):
         self.tracking, self.result_settings, self.evaluation_set = tracking, result_settings, evaluation_set
-        self.all_frames, self.rank, self.processes = all_frames, rank, processes
+        self.all_frames, self.rank, self.processes, self.store = all_frames, rank, processes, store
         self.device = next(network.parameters()).device
         size = tracking.size or None
         # The published evaluation resizes given masks, too.
         self.core = InferenceCore(network, **tracking.core(), size=size, keep_given=False)
-        self.notices = []
+        self.notices = {}  # {video name: its notices}
         self.results = Results(result_settings.output, evaluation_set, {
             **tracking.core(), "size": size, "benchmark": evaluation_set.title, "split": split,
             "all_frames": all_frames, "device": self.device.type, "model_sha256": file_sha256(tracking.model),
         }, result_settings.save_scores)
 
     def execute(self, videos, lock):
-        """Track this process's share of `videos`, and report. Returns the exit code.
+        """Track `videos` together with the other processes, and report. Returns the exit code.
 
         lock: ExitStack that takes the lock of the output folder.
         """
-        # Rank 0 takes the folder, removes old results and shares out the videos that are not finished.
-        shares = [None]
+        # Rank 0 takes the folder, removes old results and lists the videos that are not finished.
+        names = [None]
         if self.rank == 0:
             lock.enter_context(self.results.lock(alone=True))
             self.results.prepare(videos, self.result_settings.overwrite, self.result_settings.zip)
@@ -102,23 +102,27 @@ class _Run:
                 print(f"{len(videos) - len(waiting)} of {len(videos)} videos are finished already")
             lost = list_notices(notice for video in videos for notice in find_lost_objects(video))
             tell([*list_video_notices(videos), *lost])
-            shares[0] = share_videos(waiting, self.processes)
+            if self.processes > 1:
+                # The longest first, so that no process is still busy long after the others.
+                waiting.sort(key=estimate_cost, reverse=True)
+            names[0] = [video.name for video in waiting]
         if self.processes > 1:
-            dist.broadcast_object_list(shares)
+            dist.broadcast_object_list(names)
         if self.rank > 0:
             lock.enter_context(self.results.lock())
 
         # Track.
-        failures = self.track([video for video in videos if video.name in shares[0][self.rank]])
+        named = {video.name: video for video in videos}
+        failures = self.track([named[name] for name in names[0]])
 
         # Collect failures and memory from all processes, and report.
         memory = peak_memory_mb(self.device)
         if self.processes > 1:
             gathered = [None] * self.processes
             dist.all_gather_object(gathered, (failures, memory, self.notices))
-            failures = [failure for theirs, _, _ in gathered for failure in theirs]
+            failures = {name: message for theirs, _, _ in gathered for name, message in theirs.items()}
             memory = {kind: max((theirs[kind] or 0 for _, theirs, _ in gathered)) or None for kind in memory}
-            self.notices = [notice for _, _, theirs in gathered for notice in theirs]
+            self.notices = {name: notices for _, _, theirs in gathered for name, notices in theirs.items()}
         complete = self.report(videos, memory, failures) if self.rank == 0 else not failures
         return 0 if complete else 1
 
@@ -130,24 +134,30 @@ class _Run:
         return record if whole and Latencies().can_merge(record.get("latencies")) else None
 
     def track(self, videos):
-        """Track videos one after the other; return [(video name, error message)] of those that could not be tracked."""
-        failures, done = [], 0
+        """Track videos one after the other, as long as there is one that no other process has taken.
+
+        Returns {video name: error message} of those that this process could not track.
+        """
+        failures = {}
         frames = sum(len(video.frames) for video in videos)
         bar = progress_bar(frames, self.evaluation_set.title) if self.rank == 0 else None
         try:
-            for video in videos:
+            for number in take_numbers(len(videos), self.store):
+                video = videos[number]
+                if bar:
+                    # Videos that other processes have begun count as done.
+                    bar.update(sum(len(earlier.frames) for earlier in videos[:number]))
                 try:
                     self.track_video(video, bar.increment if bar else lambda: None)
                 except InputError as error:
-                    failures.append((video.name, str(error).splitlines()[0]))
+                    failures[video.name] = str(error).splitlines()[0]
                 except OSError as error:
                     # A name that cannot be a file's is this video's fault; a full disk is everyone's.
                     if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ):
                         raise
-                    failures.append((video.name, f"{error.filename}: {error.strerror}"))
-                done += len(video.frames)
-                if bar:
-                    bar.update(done)
+                    failures[video.name] = f"{error.filename}: {error.strerror}"
+            if bar:
+                bar.update(frames)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("finished videos are kept; the same command goes on from here") from None
         finally:
@@ -162,6 +172,7 @@ class _Run:
         """
         self.core.reset()
         self._colours = {}
+        notices = self.notices[video.name] = []
         # Remove the masks that an interrupted run has written: its settings may have been others.
         self.results.begin(video)
         palette = read_palette(next(iter(video.masks.values())))
@@ -172,7 +183,7 @@ class _Run:
         # Track up to the last frame that is asked for; threads write the masks.
         latencies, files, started = Latencies(), [], time.perf_counter()
         images = ImageFrames(video.frames[:last + 1])
-        self.notices += [(video.name, notice) for notice in images.notices]
+        notices += [(video.name, notice) for notice in images.notices]
         writing = Background(threads=WRITING_THREADS)
         try:
             for frame in track_frames(self.core, images, lambda name, image: self.find_first_masks(video, name, image),
@@ -206,24 +217,25 @@ class _Run:
         """
         if name not in video.masks:
             return None
-        mask = read_mask(video.masks[name], image.shape[1::-1], self._colours, self.notices)
+        mask = read_mask(video.masks[name], image.shape[1::-1], self._colours, self.notices[video.name])
         if self.evaluation_set.binary:
             mask = (mask > 0).astype(np.uint8)
         new = mask * ~np.isin(mask, self.core.objects)
-        self.notices += [(video.masks[name], notice) for notice in find_erased(new, self.core.size)]
+        self.notices[video.name] += [(video.masks[name], notice) for notice in find_erased(new, self.core.size)]
         return name_objects(new) if new.any() else None
 
     def report(self, videos, memory, failures):
         """Print what was done, and write speed.json and the archive. Return whether every video is finished.
 
-        memory: {kind: megabytes}. failures: [(video name, error message)].
+        memory: {kind: megabytes}. failures: {video name: error message}.
         """
         records = {video.name: self.read_finished(video) for video in videos}
         records = {name: record for name, record in records.items() if record}
         missing = len(videos) - len(records)
-        tell(list_notices(self.notices))
-        for name, message in failures:
-            print(f"{name}: {message}", file=sys.stderr)
+        tell(list_notices(notice for video in videos for notice in self.notices.get(video.name, [])))
+        for video in videos:
+            if video.name in failures:
+                print(f"{video.name}: {failures[video.name]}", file=sys.stderr)
         if records:
             # Everything is written before anything is printed: standard output may be closed, or full.
             speed = self.summarise_speed(records.values(), memory)
@@ -271,15 +283,13 @@ class _Run:
         }
 
 
-def share_videos(videos, processes):
-    """Return for each process the names of its videos. The longest are shared out first, to the least busy process."""
-    loads, shares = [0] * processes, [[] for _ in range(processes)]
-    costs = {video.name: estimate_cost(video) for video in videos}
-    for name, cost in sorted(costs.items(), key=lambda item: (-item[1], item[0])):
-        least = loads.index(min(loads))
-        loads[least] += cost
-        shares[least].append(name)
-    return shares
+def take_numbers(count, store):
+    """Yield the numbers from 0 to count - 1. Of processes that share a store, whoever asks first gets the next one."""
+    if store is None:
+        yield from range(count)
+        return
+    while (number := store.add("numbers taken", 1) - 1) < count:
+        yield number
 
 
 def estimate_cost(video):

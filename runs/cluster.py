@@ -116,10 +116,14 @@ def _join_cluster(address, tracking):
                      _node_ip_address="127.0.0.1", **quiet)
         else:
             ray.init(address, runtime_env={"working_dir": str(CODE), "excludes": NOT_NEEDED}, **quiet)
-    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"--ray {address}: no cluster there ({str(error).splitlines()[0]})") from None
-    # Ray takes SIGTERM for itself.
-    catch_end(signal.default_int_handler)
+        # Ray takes SIGTERM for itself, and exits.
+        catch_end(signal.default_int_handler)
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # Ray raises many kinds, plain ones too, as when its own processes do not start in time.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"--ray {address}: no cluster there ({reason})") from None
     return ray
 
 

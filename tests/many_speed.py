@@ -4,12 +4,21 @@
     unshare -n sh -c 'ip link set lo up && python -m tests.many_speed --folder out/many_speed'   # with Ray, if there
 
 200 rendered videos, five of which cannot be tracked, each with the compact network and one thread a worker: in a loop,
-by two processes, on two nodes of Ray, and again while a process or a node is killed. Time is that between the first and
-the last video that is finished, without the start. Ways take turns, --rounds times.
+by two processes, on two nodes of Ray, and again while a process or a node is killed. A run prints
+
+    frames/s         counted from when a quarter of the videos is finished: by then each worker has started, and has
+                     tracked its first video, which takes longer
+    workers busy     so many on average in that time; if it is less than there are, the speeds cannot be compared
+    first video      seconds from the start until it is finished
+
+The ways take turns, --rounds times, each in a process of its own, so that none finds memory or threads of another. The
+end compares their medians.
 """
 
 import contextlib
+import functools
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,6 +26,7 @@ import statistics
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +55,7 @@ def get_args_parser():
     parser.add_argument("--folder", required=True, metavar="FOLDER", help="where videos and results are written")
     parser.add_argument("--videos", type=positive, default=200, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--frames", type=positive, default=16, metavar="N", help="of a video (default: %(default)s)")
-    parser.add_argument("--rounds", type=positive, default=1, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="(default: %(default)s)")
     return parser
 
 
@@ -55,29 +65,45 @@ def main(args):
     tracking = TrackingSettings(threads=1, size=480)
     task = Task("", file_sha256(tracking.model))
     rows = read_manifest(str(manifest), tracking, VideoResultSettings())
-    ways = {"loop": in_a_loop, "two processes": processes(2),
-            "two processes, one killed": processes(2, kill=True)}
+    ways = {"loop": in_a_loop, "two processes": in_processes}
+    killed = {"two processes, one killed": functools.partial(in_processes, kill=True)}
     if importlib.util.find_spec("ray"):
-        ways |= {"Ray, two nodes": on_ray, "Ray, one of two nodes killed": lambda *given: on_ray(*given, kill=True)}
-    times = {way: [] for way in ways}
+        ways["Ray, two nodes"] = on_ray
+        killed["Ray, one of two nodes killed"] = functools.partial(on_ray, kill=True)
+    speeds = {way: [] for way in ways}
     first = None
-    for number in range(args.rounds):
-        for way, run in ways.items():
-            output = folder / "out"
-            shutil.rmtree(output, ignore_errors=True)
-            stamps, found, memory = run(Task(str(output), task.weights), rows, tracking)
-            # By then the start is over, and each worker has begun.
-            times[way].append(stamps[-1] - stamps[4])
-            bad = sorted(name for name, row in found.items() if row["status"] == "failed")
-            results = {row.name: folder_bytes(output / row.name) for row in rows if row.name not in bad}
-            first = first or (results, bad)
-            again = sum(row["attempts"] > 1 for row in found.values())
-            same = "the same masks" if (results, bad) == first else "OTHER MASKS"
-            print(f"{number}: {way}: {times[way][-1]:.1f} s, {len(results)} done, {len(bad)} failed, {again} begun "
-                  f"again, {same}{memory}; load {os.getloadavg()[0]:.1f}", flush=True)
-    for way, seconds in times.items():
-        ratio = statistics.median(one / other for one, other in zip(times["loop"], seconds, strict=True))
-        print(f"{way}: median {statistics.median(seconds):.1f} s, {ratio:.2f} times as fast as the loop")
+    for way, run in [*ways.items()] * args.rounds + [*killed.items()]:
+        output = folder / "out"
+        shutil.rmtree(output, ignore_errors=True)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+            start, finished, memory = fresh.submit(run, Task(str(output), task.weights), rows, tracking).result()
+        speed, busy = measure_speed(finished)
+        if way in speeds:
+            speeds[way].append(speed)
+        bad = sorted(record["name"] for _, record in finished if record["status"] == "failed")
+        results = {row.name: folder_bytes(output / row.name) for row in rows if row.name not in bad}
+        first = first or (results, bad)
+        again = sum(record["attempts"] > 1 for _, record in finished)
+        same = "the same masks" if (results, bad) == first else "OTHER MASKS"
+        wait = finished[0][0] - start
+        print(f"{way}: {speed:.1f} frames/s, {busy:.2f} workers busy, first video after {wait:.1f} s, "
+              f"{len(results)} done, {len(bad)} failed, {again} begun again, {same}{memory}; "
+              f"load {os.getloadavg()[0]:.1f}", flush=True)
+    for way, rounds in speeds.items():
+        ratio = statistics.median(other / one for one, other in zip(speeds["loop"], rounds, strict=True))
+        print(f"{way}: median {statistics.median(rounds):.1f} frames/s, {ratio:.2f} times as fast as the loop")
+
+
+def measure_speed(finished):
+    """Return (frames a second, workers that were busy on average) after the first quarter of the videos.
+
+    finished: [(when, record)], as `collect` returns it.
+    """
+    skipped = len(finished) // 4
+    seconds = finished[-1][0] - finished[skipped - 1][0]
+    records = [record for _, record in finished[skipped:]]
+    return (sum(record["frames"] for record in records) / seconds,
+            sum(record["seconds"] or 0 for record in records) / seconds)
 
 
 def write_load(folder, count, frames):
@@ -101,35 +127,39 @@ def write_load(folder, count, frames):
 
 
 def collect(records, after=None):
-    """Return (times at which videos were finished, {name: record}). after: (number of videos, function to call)."""
-    stamps, found = [], {}
+    """Return (when it began, [(when it was finished, record)] of all videos), in seconds of one clock.
+
+    after: (number of videos, function to call then).
+    """
+    start, finished = time.perf_counter(), []
     with contextlib.closing(records):
         for record in records:
-            stamps.append(time.perf_counter())
-            found[record["name"]] = record
-            if after and len(found) == after[0]:
+            finished.append((time.perf_counter(), record))
+            if after and len(finished) == after[0]:
                 after[1]()
-    return stamps, found
+    return start, finished
 
 
 def in_a_loop(task, rows, tracking):
-    model = open_model(tracking)
-    return *collect(track_row(task, row, lambda: model) for row in rows), ""
+    def track():
+        model = open_model(tracking)
+        for row in rows:
+            yield track_row(task, row, lambda: model)
+
+    return *collect(track()), ""
 
 
-def processes(workers, kill=False):
-    def run(task, rows, tracking):
-        def end_one():
-            os.kill(children()[0], signal.SIGKILL)
+def in_processes(task, rows, tracking, kill=False):
+    def end_one():
+        os.kill(children()[0], signal.SIGKILL)
 
-        seen = []
-        records = track_in_processes(task, rows, tracking, workers, lambda *given: seen.append(measure_children())
-                                     if len(seen) < 20 else None)
-        stamps, found = collect(records, (len(rows) // 2, end_one) if kill else None)
-        resident, own = max(seen)
-        return stamps, found, f", a process has {resident:.0f} MB, {own:.0f} of them for itself alone"
-
-    return run
+    # Looking into the processes takes time; so not while their speed counts.
+    seen = []
+    records = track_in_processes(task, rows, tracking, 2, lambda *given: seen.append(measure_children())
+                                 if kill and len(seen) < 20 else None)
+    start, finished = collect(records, (len(rows) // 2, end_one) if kill else None)
+    memory = ", a process has {:.0f} MB, {:.0f} of them for itself alone".format(*max(seen)) if kill else ""
+    return start, finished, memory
 
 
 def children():

@@ -8,10 +8,14 @@ import sys
 
 import pytest
 
+import track_many
 from dataset.synthetic import write_example
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("weights/*.md")])
+
+
+CLUSTER_FILES = sorted((ROOT / "docs" / "cluster").iterdir())
 
 
 def list_commands():
@@ -61,6 +65,20 @@ def test_commands_have_options_that_there_are(capsys):
             parsers[name].parse_args(words[script + 1:])
         except SystemExit:
             pytest.fail(f"{document}: {command}: {capsys.readouterr().err}")
+
+
+@pytest.mark.parametrize("file", CLUSTER_FILES, ids=lambda path: path.name)
+def test_clusters_run_commands_with_options_that_there_are(file):
+    text = re.sub(r"\$\w+", "1", file.read_text().replace("\\\n", " ").replace('"', ""))
+    [command] = re.findall(r"python \S*track_many\.py (.*)", text)
+    args = track_many.get_args_parser().parse_args(shlex.split(command))
+    assert args.ray or args.shard
+
+
+@pytest.mark.parametrize("file", [file for file in CLUSTER_FILES if file.suffix == ".yaml"], ids=lambda path: path.name)
+def test_files_for_clusters_are_yaml(file):
+    yaml = pytest.importorskip("yaml")
+    assert isinstance(yaml.safe_load(file.read_text()), dict)
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def join_processes(backend, processes, timeout=LONG):
     """Join the other processes of a launcher (torchrun) in one group, as late as they may come.
 
     timeout: a process that later waits longer than this for another one ends with an error; None is what torch sets
-    for the backend.
+    for the backend. Returns the store that they share, in which one can leave a value for the others.
     """
     store, rank, _ = next(dist.rendezvous("env://", timeout=LONG))
     if os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
@@ -61,6 +61,7 @@ def join_processes(backend, processes, timeout=LONG):
     store.set(f"process {rank}", "here")
     store.wait([f"process {number}" for number in range(processes)], LONG)
     dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=timeout)
+    return store
 
 
 def patient_group():

@@ -22,7 +22,6 @@ import eval_generic
 import eval_youtube
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.results import Results
-from evaluation.run import share_videos
 from inference_core import InferenceCore, open_network
 from tests.conftest import ROOT, SHARED
 from tests.trees import folder_bytes, lose_objects, training_tree, write_sequence
@@ -500,14 +499,6 @@ def test_wrong_repeat_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsy
     assert run(eval_davis, "--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint,
                "--repeat", "2") == 2
     assert "repeat 0, --repeat says 2" in capsys.readouterr().err
-
-
-def test_work_is_shared_by_cost(davis):
-    from dataset.evaluation_sets import EVALUATION_SETS, EvaluationVideo
-    sequences = EVALUATION_SETS["davis17"].find(davis, "val")
-    longer = EvaluationVideo("longer", sequences[0].frames * 3, sequences[0].masks)
-    assert share_videos([*sequences, longer], 2) == [["longer"], ["bear", "camel", "dog"]]
-    assert share_videos(sequences, 1) == [["bear", "camel", "dog"]]
 
 
 @pytest.fixture
