@@ -1,4 +1,4 @@
-"""Data that several tests of scripts train on or track."""
+"""What several tests of scripts train on, track or compare with."""
 
 import sys
 
@@ -6,7 +6,9 @@ import av
 import pytest
 from PIL import Image
 
+import eval_davis
 from tests.conftest import ROOT
+from tests.evaluation_runs import run
 from tests.tracking_runs import decoded
 from tests.trees import davis_tree, static_tree
 from util.image_io import write_mask
@@ -54,3 +56,11 @@ def stream(inputs, tiny_checkpoint, tmp_path_factory):
         container.mux(output.encode())
     return path, [sys.executable, str(ROOT / "track.py"), "--video", "-", "--mask", str(inputs / "first.png"),
                   "--model", str(tiny_checkpoint), "--output"]
+
+
+@pytest.fixture(scope="module")
+def davis_results(davis, tiny_checkpoint, tmp_path_factory):
+    """A folder of what eval_davis.py writes of the tests' DAVIS, with the archive beside it."""
+    output = tmp_path_factory.mktemp("results") / "davis"
+    assert run(eval_davis, "--davis_path", davis, "--output", output, "--model", tiny_checkpoint, "--zip") == 0
+    return output
