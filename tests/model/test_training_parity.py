@@ -25,6 +25,12 @@ STAGES = {0: NetworkConfig(single_object=True, sam=False), 3: NetworkConfig()}
 ZERO_GRADIENT = "key_proj.key_proj.bias"
 
 
+@pytest.fixture(autouse=True)
+def two_threads(number_of_threads):
+    """A single thread adds up in another order: the smallest loss, 3e-4, is then off by more than the tolerance."""
+    torch.set_num_threads(2)
+
+
 def phases():
     """(stage, file, phase) of every reference step; those outside the repository only where they exist."""
     for folder, prefix in ((EXCERPTS, "training_"), (CASES, "")):
