@@ -86,14 +86,19 @@ def test_playing_goes_round_in_the_range_and_steps(page, server):
     page.select_option("#speed", "2")
     page.focus("#canvas")
     page.evaluate("""() => {
-        window.seen = new Set();
-        const look = () => { seen.add(+document.querySelector("#frame").value); requestAnimationFrame(look); };
+        window.seen = [];
+        const look = () => {
+            const position = +document.querySelector("#frame").value;
+            if (position !== seen.at(-1)) seen.push(position);
+            requestAnimationFrame(look);
+        };
         requestAnimationFrame(look);
     }""")
     page.keyboard.press("Space")
-    page.wait_for_timeout(2000)
+    # From the last frame, it begins at the first; until it has gone round once more.
+    page.wait_for_function("() => seen.filter((position, at) => position < seen[at - 1]).length > 1")
     page.keyboard.press("Space")
-    seen = set(page.evaluate("[...seen]"))
+    seen = set(page.evaluate("seen"))
     assert len(seen) > 3 and seen <= set(range(3, 9))
     page.click("#loop")
     page.keyboard.press("Home")
