@@ -1,18 +1,18 @@
-"""What several tests of scripts train on, track or compare with."""
+"""What several tests of scripts train on, track or compare with.
+
+It is read, for the tests marked `cuda`, on rented machines without av: who needs that imports it where it is needed.
+"""
 
 import sys
 
-import av
 import pytest
 from PIL import Image
 
 import eval_davis
 from tests.conftest import ROOT
 from tests.evaluation_runs import run
-from tests.tracking_runs import decoded
 from tests.trees import davis_tree, static_tree
 from util.image_io import write_mask
-from util.video_writer import VideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def videos(clip, tmp_path_factory):
 @pytest.fixture(scope="module")
 def inputs(clip, tmp_path_factory):
     """frames/ of JPEGs with names of their own, clip.mp4 and first.png, of 12 frames; later.png, a mask of frame 6."""
+    from util.video_writer import VideoWriter
     folder = tmp_path_factory.mktemp("inputs")
     frames, truth = clip[0][:12], clip[1][:12]
     (folder / "frames").mkdir()
@@ -47,6 +48,9 @@ def inputs(clip, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stream(inputs, tiny_checkpoint, tmp_path_factory):
     """The clip as a live stream would send it: (Matroska file, arguments of a process that tracks standard input)."""
+    import av
+
+    from tests.tracking_runs import decoded
     path = tmp_path_factory.mktemp("stream") / "clip.mkv"
     with av.open(str(path), "w", format="matroska") as container:
         output = container.add_stream("libx264", rate=24, options={"tune": "zerolatency"})
