@@ -48,11 +48,17 @@ def pytest_sessionstart(session):
 
 @pytest.fixture(autouse=True)
 def number_of_threads(request, monkeypatch):
-    """One for the quick tests, whose networks are so small that threads mostly wait for one another; else all cores."""
-    count = available_cores() if request.node.get_closest_marker("slow") else 1
+    """One for the quick tests, whose networks are so small that threads mostly wait for one another.
+
+    For the others all cores, shared among the processes of pytest: more threads than cores are many times slower, since
+    each waits actively for those that have no core.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    count = max(1, available_cores() // processes) if request.node.get_closest_marker("slow") else 1
     torch.set_num_threads(count)
-    # Scripts set the number by themselves.
+    # Scripts set the number by themselves; some tests start two of them at once.
     monkeypatch.setenv("OMP_NUM_THREADS", str(count))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture

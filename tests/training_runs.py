@@ -13,6 +13,9 @@ from util.errors import run_script
 COMMON = ["--preset", "tiny", "--crop", "64", "--num_workers", "0", "--no_amp", "--backbone_weights", "none",
           "--batch_size", "2", "--log_interval", "1", "--save_interval", "2", "--device", "cpu", "--id", "NULL"]
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+"""A command's beginning that runs a script in two processes."""
+
 COMMAND = [sys.executable, str(ROOT / "train.py"), *COMMON]
 
 

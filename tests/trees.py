@@ -19,6 +19,14 @@ def write_sequence(images, annotations, name, frames, masks, step=1, suffix="jpg
             write_mask(annotations / name / f"{index * step:05d}.png", masks[index])
 
 
+def write_frames(folder, frames):
+    """Write frames, H×W×3 each, as 00000.png and so on into a new folder, and return it."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        Image.fromarray(np.ascontiguousarray(frame)).save(folder / f"{number:05d}.png")
+    return folder
+
+
 def davis_tree(root, clip, names=("bear", "camel", "dog"), length=6):
     """DAVIS/2017: trainval with val.txt of 2016 and 2017 and every mask, test-dev with first masks alone."""
     frames, truth = clip

@@ -9,23 +9,16 @@ from PIL import Image
 from inference_core import InferenceCore
 from interactive.jobs import Tracker
 from interactive.plans import BACKWARD, BOTH, FORWARD, Job, plan_job
-from interactive.project import GIVEN, Project
+from interactive.project import GIVEN
+from tests.interactive.page_steps import COUNT
 from tests.tiny_engines import TinyEngines
 from util.errors import InputError
 
-COUNT = 12
-
 
 @pytest.fixture
-def project(clip, tmp_path):
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for number, image in enumerate(clip[0][:COUNT]):
-        Image.fromarray(image).save(folder / f"{number:05d}.png")
-    project = Project(tmp_path / "project", [folder])
+def project(project):
     project.add_object("one"), project.add_object("two")
-    yield project
-    project.close()
+    return project
 
 
 @pytest.fixture
@@ -153,21 +146,6 @@ def test_it_stops_within_a_frame_and_goes_on(project, tracker, events, clip):
     assert len(run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1, 2)))[0]) == COUNT
 
 
-def test_it_ends_where_a_new_shot_begins(clip, tmp_path, tiny_network, events):
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for number in range(COUNT):
-        image = clip[0][number] if number < 6 else 255 - clip[0][number][::-1]
-        Image.fromarray(np.ascontiguousarray(image)).save(folder / f"{number:05d}.png")
-    project = Project(tmp_path / "project", [folder])
-    project.add_object(), project.add_object()
-    draw_truth(project, clip, 0, 1, 2)
-    tracker = Tracker(project, TinyEngines(tiny_network), lambda event, **values: events.put((event, values)))
-    assert run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1, 2))) == ([*range(6)], "done")
-    tracker.close()
-    project.close()
-
-
 @pytest.mark.parametrize("job, message", [
     (Job(FORWARD, 3, 0, COUNT - 1, (1,)), "in this frame or before it"),
     (Job(FORWARD, 3, 0, COUNT, (1,)), "no such range"),
@@ -193,19 +171,10 @@ def test_an_error_ends_the_job_and_not_the_thread(project, tracker, events, clip
 
 
 @pytest.mark.parametrize("across, last", [(False, 5), (True, COUNT - 1)])
-def test_a_new_shot_ends_tracking_unless_it_is_to_go_on(clip, tmp_path, tiny_network, events, across, last):
-    (tmp_path / "frames").mkdir()
-    rng = np.random.default_rng(0)
-    other = rng.integers(0, 60, clip[0][0].shape, np.uint8)
-    for number, image in enumerate(clip[0][:COUNT]):
-        Image.fromarray(image if number < 6 else other).save(tmp_path / "frames" / f"{number:05d}.png")
-    project = Project(tmp_path / "project", [tmp_path / "frames"])
-    project.add_object("one")
-    tracker = Tracker(project, TinyEngines(tiny_network), lambda event, **values: events.put((event, values)))
-    try:
-        draw_truth(project, clip, 0, 1)
-        positions, reason = run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1,), across))
-        assert positions == [*range(last + 1)] and reason == "done"
-    finally:
-        tracker.close()
-        project.close()
+def test_a_new_shot_ends_tracking_unless_it_is_to_go_on(project, video, tracker, events, clip, across, last):
+    other = np.random.default_rng(0).integers(0, 60, clip[0][0].shape, np.uint8)
+    for position in range(6, COUNT):
+        Image.fromarray(other).save(video / f"{position:05d}.png")
+    draw_truth(project, clip, 0, 1, 2)
+    positions, reason = run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1, 2), across))
+    assert positions == [*range(last + 1)] and reason == "done"

@@ -13,29 +13,11 @@ from exporting.run import export_folder
 from inference_core.annotations import find_masks
 from interactive.project import GIVEN, UNKNOWN, UNSEEN, Project
 from tests.conftest import ROOT
+from tests.interactive.page_steps import COUNT
 from util.errors import InputError
 from util.hyper_para import ExportSettings
 from util.image_io import read_mask
 from util.video import open_frames
-
-COUNT = 12
-
-
-@pytest.fixture
-def video(clip, tmp_path):
-    """A folder of frames 72×100, named 00000 and so on."""
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for number, image in enumerate(clip[0][:COUNT]):
-        Image.fromarray(image).save(folder / f"{number:05d}.png")
-    return folder
-
-
-@pytest.fixture
-def project(video, tmp_path):
-    project = Project(tmp_path / "project", [video])
-    yield project
-    project.close()
 
 
 def fill(object_id, top, left, side=10):

@@ -17,6 +17,7 @@ from interactive.server import make_app
 from interactive.workspace import Workspace
 from tests.painted_network import PaintedNetwork
 from tests.tiny_engines import TinyEngines
+from tests.trees import write_frames
 
 COUNT = 8
 
@@ -24,11 +25,8 @@ COUNT = 8
 @pytest.fixture
 def root(clip, tmp_path):
     """A folder with two videos as folders of images."""
-    for name in ("one", "two"):
-        (tmp_path / "root" / name).mkdir(parents=True)
-        for number, image in enumerate(clip[0][:COUNT]):
-            image = image if name == "one" else 255 - image
-            Image.fromarray(image).save(tmp_path / "root" / name / f"{number:05d}.png")
+    for name, frames in (("one", clip[0][:COUNT]), ("two", 255 - clip[0][:COUNT])):
+        write_frames(tmp_path / "root" / name, frames)
     (tmp_path / "secret.txt").write_text("secret")
     return tmp_path / "root"
 

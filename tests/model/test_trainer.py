@@ -70,12 +70,14 @@ def test_random_draws_follow_from_seed_and_iteration_alone(clip):
 @pytest.mark.slow
 def test_parts_of_a_step_draw_anew(clip):
     batch = batch_of(clip, frames=8)
-    names = set()
-    for iteration in range(6):
-        result = trainer_of(rollout=8, lr=0).step([batch, batch], iteration)
-        names.add(len([name for name in result.scalars if name.startswith("loss_")]))
+    trainer = trainer_of(rollout=8, lr=0)
+
+    def learns_from(iteration):
+        """The number of frames."""
+        return len([name for name in trainer.step([batch, batch], iteration).scalars if name.startswith("loss_")])
+
     # Both parts are of the same frames now and then, and mostly not.
-    assert max(names) > 3
+    assert any(learns_from(iteration) > 3 for iteration in range(6))
 
 
 @pytest.mark.slow

@@ -25,14 +25,18 @@ STAGES = {0: NetworkConfig(single_object=True, sam=False), 3: NetworkConfig()}
 ZERO_GRADIENT = "key_proj.key_proj.bias"
 
 
+@pytest.fixture(autouse=True)
+def two_threads(number_of_threads):
+    """A single thread adds up in another order: the smallest loss, 3e-4, is then off by more than the tolerance."""
+    torch.set_num_threads(2)
+
+
 def phases():
-    """(stage, file, phase) of every reference step; those outside the repository only where they exist."""
-    for folder, prefix in ((EXCERPTS, "training_"), (CASES, "")):
-        for stage in STAGES:
-            file = folder / f"{prefix}stage{stage}"
-            if file.with_suffix(".json").exists():
-                for phase in json.loads(file.with_suffix(".json").read_text())["results"]:
-                    yield pytest.param(stage, file, phase, id=f"{file.name}:{phase}")
+    """(stage, file, phase) of every reference step. The repository has excerpts, rounded, of those outside of it."""
+    for stage in STAGES:
+        file = CASES / f"stage{stage}" if CASES.exists() else EXCERPTS / f"training_stage{stage}"
+        for phase in json.loads(file.with_suffix(".json").read_text())["results"]:
+            yield pytest.param(stage, file, phase, id=f"{file.name}:{phase}")
 
 
 @functools.cache

@@ -21,43 +21,13 @@ import eval_davis_2016
 import eval_generic
 import eval_youtube
 from dataset.evaluation_sets import EVALUATION_SETS
-from evaluation.results import Results
-from inference_core import InferenceCore, open_network
+from inference_core import open_network
 from tests.conftest import ROOT, SHARED
-from tests.trees import folder_bytes, lose_objects, training_tree, write_sequence
-from util.errors import InputError, run_script
+from tests.evaluation_runs import expected, read, run, same
+from tests.trees import folder_bytes, write_sequence
+from util.errors import InputError
 from util.hyper_para import TrackingSettings, settings_from
 from util.image_io import read_mask, write_grey, write_mask
-
-
-def run(script, *arguments):
-    return run_script(script.get_args_parser(), script.main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def davis_results(davis, tiny_checkpoint, tmp_path_factory):
-    output = tmp_path_factory.mktemp("results") / "davis"
-    assert run(eval_davis, "--davis_path", davis, "--output", output, "--model", tiny_checkpoint, "--zip") == 0
-    return output
-
-
-def expected(network, files, masks, wanted=None, **settings):
-    """{frame: ids} of the core itself."""
-    core, results = InferenceCore(network, **settings), {}
-    for file in files:
-        name = file.stem
-        prob = core.step(np.array(Image.open(file)), masks.get(name), end=file == files[-1])
-        if core.objects and (wanted is None or name in wanted):
-            results[f"{name}.png"] = core.to_mask(prob).numpy()
-    return results
-
-
-def read(folder):
-    return {path.name: np.array(Image.open(path)) for path in sorted(folder.iterdir())}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
 def test_davis_2017(davis, davis_results, tiny_network):
@@ -89,19 +59,6 @@ def test_davis_root_is_found(davis, tiny_checkpoint, tmp_path, root):
         path = davis / root
     assert run(eval_davis, "--davis_path", path, "--output", tmp_path / "out", "--model", tiny_checkpoint,
                "--repeat", "0", "--mode", "gt") == 0
-
-
-def test_folder_that_another_evaluation_writes_into_is_refused(davis, tiny_checkpoint, tmp_path, capsys):
-    fcntl = pytest.importorskip("fcntl")
-    arguments = ["--davis_path", davis, "--output", tmp_path, "--model", tiny_checkpoint]
-    (tmp_path / ".evaluation").mkdir()
-    other = os.open(tmp_path / ".evaluation", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_SH)
-    assert run(eval_davis, *arguments, "--overwrite") == 2
-    os.close(other)
-    assert "another run is writing here" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".evaluation"]
-    assert run(eval_davis, *arguments) == 0
 
 
 def test_davis_2017_test_dev(davis, tiny_checkpoint, tmp_path):
@@ -139,32 +96,6 @@ def test_youtube_writes_what_meta_json_asks_for(youtube, tiny_network, tiny_chec
     with zipfile.ZipFile(f"{output}.zip") as archive:
         assert len(archive.namelist()) == 8
         assert all(name.startswith("Annotations/0") for name in archive.namelist())
-
-
-def interrupt(*_, **__):
-    raise KeyboardInterrupt
-
-
-def test_what_youtube_loses_is_said_before_tracking(youtube, tiny_checkpoint, tmp_path, capsys, monkeypatch):
-    """A mask whose frame is missing, an object without a mask, and that there are not all frames."""
-    shutil.copytree(youtube, tmp_path / "all")
-    shutil.copytree(youtube / "valid", tmp_path / "five" / "valid")
-    arguments = ["--model", tiny_checkpoint, "--size", "0"]
-    for name in ("all", "five"):
-        assert run(eval_youtube, "--yv_path", tmp_path / name, "--output", tmp_path / f"{name}_out", *arguments) == 0
-        error = capsys.readouterr().err
-        assert "not used" not in error and "not tracked" not in error
-        assert ("every fifth frame is used, since all_frames/valid_all_frames was not found" in error) == (
-            name == "five")
-    lose_objects(tmp_path / "five" / "valid")
-    monkeypatch.setattr(InferenceCore, "step", interrupt)
-    assert run(eval_youtube, "--yv_path", tmp_path / "five", "--output", tmp_path / "lost", *arguments) == 130
-    error = capsys.readouterr().err
-    where = tmp_path / "five" / "valid"
-    assert (f"note: {where}/Annotations/0043f083b5/00003.png: not used, since there is no frame of this name in "
-            f"{where}/JPEGImages/0043f083b5\n") in error
-    assert (f"note: {where}/Annotations/0043f083b5: meta.json names objects that no mask of a frame shows, so they are "
-            "not tracked: 5, 7\n") in error
 
 
 def test_the_original_davis_2016(davis, tiny_checkpoint, tmp_path, capsys):
@@ -291,134 +222,6 @@ def test_late_objects_of_a_generic_folder(clip, tiny_network, tiny_checkpoint, t
     assert same(read(tmp_path / "out" / "video"), expected(tiny_network, files, masks))
 
 
-def test_bad_sequence_does_not_stop_the_rest(davis, tiny_checkpoint, tmp_path, capsys):
-    shutil.copytree(davis / "trainval", tmp_path / "trainval")
-    frame = tmp_path / "trainval" / "JPEGImages" / "480p" / "bear" / "00003.jpg"
-    frame.write_bytes(frame.read_bytes()[:200])
-    mask = tmp_path / "trainval" / "Annotations" / "480p" / "dog" / "00000.png"
-    Image.fromarray(np.ones((9, 9), np.uint8)).save(mask)
-    assert run(eval_davis, "--davis_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint,
-               "--zip") == 1
-    captured = capsys.readouterr()
-    assert "bear: " in captured.err and "00003.jpg" in captured.err
-    assert "dog: " in captured.err and "9×9 pixels, the frames 100×72" in captured.err
-    assert "wrote 1 of 3 videos" in captured.out
-    assert len(read(tmp_path / "out" / "camel")) == 6
-    assert not (tmp_path / "out.zip").exists()
-
-
-def test_sequence_that_vanished_meanwhile_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsys, monkeypatch):
-    """A worker that outlived its launcher may remove what this run has written."""
-    finish = Results.finish
-
-    def removed_after(self, video, **facts):
-        finish(self, video, **facts)
-        if video.name == "camel":
-            shutil.rmtree(self.masks / video.name)
-
-    monkeypatch.setattr(Results, "finish", removed_after)
-    assert run(eval_davis, "--davis_path", davis, "--output", tmp_path / "out", "--model", tiny_checkpoint,
-               "--zip") == 1
-    assert "no archive: 1 videos are not there" in capsys.readouterr().err
-    assert not (tmp_path / "out.zip").exists()
-
-
-def test_finished_sequences_are_not_computed_again(davis, davis_results, tiny_checkpoint, tmp_path, capsys,
-                                                   monkeypatch):
-    output = tmp_path / "out"
-    shutil.copytree(davis_results, output)
-    before = folder_bytes(output)
-    (output / "camel" / "00002.png").unlink()
-    steps, step = [], InferenceCore.step
-    monkeypatch.setattr(InferenceCore, "step", lambda self, *a, **k: steps.append(0) or step(self, *a, **k))
-    arguments = ["--davis_path", davis, "--output", output, "--model", tiny_checkpoint]
-    assert run(eval_davis, *arguments) == 0
-    assert "2 of 3 videos are finished already" in capsys.readouterr().out
-    assert len(steps) == 6 and folder_bytes(output) == before
-
-
-def test_results_of_other_settings_are_refused(davis, davis_results, tiny_checkpoint, tmp_path, capsys):
-    output = tmp_path / "out"
-    shutil.copytree(davis_results, output)
-    before = folder_bytes(output)
-    arguments = ["--davis_path", davis, "--output", output, "--model", tiny_checkpoint, "--top", "20"]
-    assert run(eval_davis, *arguments) == 2
-    assert "top_k 40, this run has 20" in capsys.readouterr().err
-    assert folder_bytes(output) == before
-    assert run(eval_davis, *arguments, "--overwrite") == 0
-    assert folder_bytes(output).keys() == before.keys()
-
-
-def test_results_of_another_input_are_refused(davis, davis_results, tiny_checkpoint, tmp_path, capsys):
-    root, output = tmp_path / "DAVIS", tmp_path / "out"
-    shutil.copytree(davis, root)
-    shutil.copytree(davis_results, output)
-    before = folder_bytes(output)
-    mask = root / "trainval" / "Annotations" / "480p" / "camel" / "00000.png"
-    write_mask(mask, read(mask.parent)["00000.png"] * np.uint8(3))
-    arguments = ["--davis_path", root, "--output", output, "--model", tiny_checkpoint]
-    assert run(eval_davis, *arguments) == 2
-    assert "camel are of other frames or first masks" in capsys.readouterr().err
-    assert folder_bytes(output) == before
-    assert run(eval_davis, *arguments, "--overwrite") == 0
-    assert "2 of 3 videos are finished already" in capsys.readouterr().out
-    assert 3 in read(output / "camel")["00005.png"]
-
-
-def test_scores_of_other_settings_do_not_stay(davis, tiny_checkpoint, tmp_path):
-    arguments = ["--davis_path", davis, "--output", tmp_path / "out", "--model", tiny_checkpoint]
-    assert run(eval_davis, *arguments, "--save-scores") == 0
-    assert run(eval_davis, *arguments, "--top", "20", "--overwrite") == 0
-    assert not list((tmp_path / "out_scores").rglob("*.npz"))
-
-
-@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
-def test_files_of_others_are_never_removed(clip, tiny_checkpoint, tmp_path, capsys, overwrite):
-    """The published code's masks, or the input itself."""
-    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:3], {0: clip[1][0]})
-    (tmp_path / "out" / "video").mkdir(parents=True)
-    (tmp_path / "out" / "video" / "00000.png").write_text("precious")
-    before = folder_bytes(tmp_path)
-    for output in ("out", "Annotations", "JPEGImages"):
-        assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / output, "--model",
-                   tiny_checkpoint, *overwrite) == 2
-        assert "holds files that no evaluation has written" in capsys.readouterr().err
-    assert folder_bytes(tmp_path) == before
-
-
-@pytest.mark.slow
-def test_interrupted_sequences_are_computed_again(clip, tiny_checkpoint, tmp_path, monkeypatch):
-    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:4], {0: clip[1][0]})
-    arguments = ["--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint]
-    step = InferenceCore.step
-
-    def interrupted(core, *inputs, end=False, **options):
-        if end:
-            raise KeyboardInterrupt
-        return step(core, *inputs, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(InferenceCore, "step", interrupted)
-        assert run(eval_generic, *arguments) == 130
-    assert (tmp_path / "out" / "video").is_dir()
-    assert run(eval_generic, *arguments, "--top", "20") == 0
-    assert len(read(tmp_path / "out" / "video")) == 4
-
-
-def test_dark_images_of_16_bits_are_said_once(clip, tiny_checkpoint, tmp_path, capsys):
-    for video in ("a", "b"):
-        for folder in ("JPEGImages", "Annotations"):
-            (tmp_path / folder / video).mkdir(parents=True)
-        for number in range(2):
-            grey = clip[0][number][..., 0].astype(np.uint16) * 16
-            Image.fromarray(grey).save(tmp_path / "JPEGImages" / video / f"{number}.png")
-        write_mask(tmp_path / "Annotations" / video / "0.png", clip[1][0])
-    assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / "out", "--model",
-               tiny_checkpoint) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if "16 bits" in line]
-    assert len(lines) == 1 and lines[0].startswith("note: a and 1 more: no value above 4095")
-
-
 def test_generic_frames_are_in_natural_order(clip, tiny_network, tiny_checkpoint, tmp_path):
     """Hidden folders are no sequences."""
     frames, truth = clip[0][:11], clip[1]
@@ -455,43 +258,6 @@ def test_masks_of_all_kinds_are_tracked_and_scored_alike(clip, tiny_checkpoint, 
     with Image.open(tmp_path / "out" / "c" / "00000.png") as result:
         assert result.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
         assert set(np.unique(np.array(result))) == {0, 1, 2}
-
-
-def test_masks_beside_the_frames_of_a_dataset_are_named(clip, tiny_checkpoint, tmp_path, capsys):
-    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:4], {0: clip[1][0]})
-    write_mask(tmp_path / "JPEGImages" / "video" / "first_mask.png", clip[1][0])
-    assert run(eval_generic, "--long_video_path", tmp_path, "--output", tmp_path / "out", "--model",
-               tiny_checkpoint) == 2
-    assert "first_mask.png: beside the frames, but not taken for a frame" in capsys.readouterr().err
-
-
-def test_generic_masks_and_frames_belong_together(clip, tiny_checkpoint, tmp_path, capsys):
-    write_sequence(tmp_path / "JPEGImages", tmp_path / "Annotations", "video", clip[0][:4], {0: clip[1][0]})
-    arguments = ["--long_video_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint]
-    write_mask(tmp_path / "Annotations" / "video" / "2.png", clip[1][2])
-    assert run(eval_generic, *arguments) == 2
-    assert "2.png: no frame of this name" in capsys.readouterr().err
-    (tmp_path / "Annotations" / "video" / "2.png").unlink()
-    Image.fromarray(clip[0][1]).save(tmp_path / "JPEGImages" / "video" / "00001.png")
-    assert run(eval_generic, *arguments) == 2
-    assert "2 images are named 00001" in capsys.readouterr().err
-    Image.fromarray(clip[0][1][:40]).save(tmp_path / "JPEGImages" / "video" / "00001.png")
-    (tmp_path / "JPEGImages" / "video" / "00001.jpg").unlink()
-    assert run(eval_generic, *arguments) == 1
-    assert "00001.png: 100×40 pixels, the first frame has 100×72" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("script, option, parts", [
-    (eval_davis, "--davis_path", ["ImageSets/2017/val.txt", "JPEGImages/480p", "trainval"]),
-    (eval_davis_2016, "--davis_path", ["ImageSets/2016/val.txt"]),
-    (eval_youtube, "--yv_path", ["meta.json", "valid"]),
-    (eval_generic, "--long_video_path", ["JPEGImages", "Annotations"]),
-])
-def test_missing_trees_are_explained(tiny_checkpoint, tmp_path, capsys, script, option, parts):
-    assert run(script, option, tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and all(part in error for part in [*parts, "expected"])
-    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_repeat_is_not_passed_over(davis, tiny_checkpoint, tmp_path, capsys):
@@ -570,114 +336,3 @@ def test_published_masks_through_the_command_line(base_network, tmp_path, case, 
     for index in wanted:
         second, first = np.sort(prob[:, index].astype(np.float32), axis=0)[-2:]
         assert not ((found[f"{index:05d}.png"] != golden[index]) & (first - second > 2e-3)).any()
-
-
-@pytest.mark.parametrize("name", ["../victim", "/victim", "..", ""])
-def test_names_of_videos_cannot_lead_elsewhere(youtube, tiny_checkpoint, tmp_path, capsys, name):
-    root = tmp_path / "YouTube"
-    shutil.copytree(youtube, root)
-    file = next(root.rglob("meta.json"))
-    meta = json.loads(file.read_text())
-    file.write_text(json.dumps({"videos": {name: next(iter(meta["videos"].values()))}}))
-    assert run(eval_youtube, "--yv_path", root, "--output", tmp_path / "o", "--model", tiny_checkpoint) == 2
-    assert f"{name!r} is no name of a video" in capsys.readouterr().err
-
-
-def test_damaged_first_mask_does_not_stop_the_rest(davis, tiny_checkpoint, tmp_path, capsys):
-    root = tmp_path / "DAVIS"
-    shutil.copytree(davis, root)
-    mask = root / "trainval" / "Annotations" / "480p" / "bear" / "00000.png"
-    mask.write_bytes(mask.read_bytes()[:-40])
-    assert run(eval_davis, "--davis_path", root, "--output", tmp_path / "o", "--model", tiny_checkpoint) == 1
-    assert "damaged image" in capsys.readouterr().err
-    assert len(list((tmp_path / "o" / "camel").iterdir())) == 6
-
-
-def test_scores_that_are_not_all_there_are_computed_again(davis, tiny_checkpoint, tmp_path, capsys):
-    arguments = ["--davis_path", davis, "--output", tmp_path / "o", "--model", tiny_checkpoint, "--save-scores"]
-    assert run(eval_davis, *arguments) == 0
-    scores = tmp_path / "o_scores" / "bear" / "00003.npz"
-    scores.unlink()
-    (tmp_path / "o" / ".evaluation" / "dog.json").write_text("")
-    stamp = (tmp_path / "o" / "camel" / "00003.png").stat().st_mtime_ns
-    assert run(eval_davis, *arguments, "--overwrite") == 0
-    assert scores.exists() and json.loads((tmp_path / "o" / ".evaluation" / "dog.json").read_text())
-    assert (tmp_path / "o" / "camel" / "00003.png").stat().st_mtime_ns == stamp
-
-
-def generic_arguments(clip, checkpoint, root, names=("ant", "bee")):
-    """Arguments of eval_generic.py for a dataset of two videos of three frames, made below `root`."""
-    training_tree(root / "G", clip, names, length=3)
-    return ["--long-video-path", root / "G", "--output", root / "out", "--model", checkpoint, "--size", 0]
-
-
-def test_finished_means_files_of_the_recorded_sizes(clip, tiny_checkpoint, tmp_path, capsys):
-    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
-    assert run(eval_generic, *arguments) == 0
-    before = folder_bytes(tmp_path / "out")
-    for number, size in enumerate((0, 40)):
-        os.truncate(tmp_path / "out" / "ant" / "00001.png", size)
-        if number:
-            # Earlier versions recorded names alone.
-            path = tmp_path / "out" / ".evaluation" / "bee.json"
-            record = json.loads(path.read_text())
-            path.write_text(json.dumps({**record, "files": list(record["files"])}))
-        assert run(eval_generic, *arguments) == 0
-        assert "1 of 2 videos are finished already" in capsys.readouterr().out
-        assert folder_bytes(tmp_path / "out") == before
-
-
-@pytest.mark.parametrize("name", ["out.zip", "out/speed.json"])
-def test_files_of_others_beside_the_masks_are_not_replaced(clip, tiny_checkpoint, tmp_path, capsys, name):
-    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
-    (tmp_path / "out").mkdir()
-    (tmp_path / name).write_text("mine")
-    assert run(eval_generic, *arguments, "--zip") == 2
-    assert f"{tmp_path / name}: no evaluation has written this file" in capsys.readouterr().err
-    assert (tmp_path / name).read_text() == "mine" and not list((tmp_path / "out").rglob("*.png"))
-    (tmp_path / name).unlink()
-    for _ in range(2):
-        assert run(eval_generic, *arguments, "--zip", "--overwrite") == 0
-
-
-def test_only_what_a_record_names_is_removed(clip, tiny_checkpoint, tmp_path):
-    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
-    assert run(eval_generic, *arguments) == 0
-    (tmp_path / "out" / "ant" / "notes.txt").write_text("mine")
-    assert run(eval_generic, *arguments, "--top", 3, "--overwrite") == 0
-    assert (tmp_path / "out" / "ant" / "notes.txt").read_text() == "mine"
-
-
-def test_folder_of_results_that_is_a_link_is_refused(clip, tiny_checkpoint, tmp_path, capsys):
-    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path)
-    assert run(eval_generic, *arguments) == 0
-    (tmp_path / "out" / "ant").rename(tmp_path / "elsewhere")
-    (tmp_path / "out" / "ant").symlink_to(tmp_path / "elsewhere")
-    assert run(eval_generic, *arguments, "--top", 3, "--overwrite") == 2
-    assert f"{tmp_path / 'out' / 'ant'}: a link" in capsys.readouterr().err
-    assert len(list((tmp_path / "elsewhere").iterdir())) == 3
-
-
-def test_video_whose_name_is_too_long_does_not_stop_the_rest(clip, tiny_checkpoint, tmp_path, capsys):
-    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path, ("ant", "x" * 252))
-    assert run(eval_generic, *arguments) == 1
-    captured = capsys.readouterr()
-    assert "File name too long" in captured.err and "wrote 1 of 2 videos" in captured.out
-
-
-def test_names_that_are_no_text_are_written_but_not_packed(clip, tiny_checkpoint, tmp_path, capsys):
-    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path, ("ant", "s\udcff"))
-    assert run(eval_generic, *arguments, "--zip") == 2
-    assert "is not UTF-8; rename this video" in capsys.readouterr().err
-    assert run(eval_generic, *arguments) == 0 and len(list((tmp_path / "out" / "s\udcff").iterdir())) == 3
-
-
-@pytest.mark.parametrize("record", ["", "[]", '"x"', '{"settings": 3}', '{"settings": {}, "files": 7}', "[" * 100000,
-                                    '{"settings": {}, "files": {"../x": 1}}', "\0\1", "9" * 5000])
-def test_damaged_records_are_computed_again(clip, tiny_checkpoint, tmp_path, capsys, record):
-    arguments = generic_arguments(clip, tiny_checkpoint, tmp_path, ("ant",))
-    assert run(eval_generic, *arguments) == 0
-    before = folder_bytes(tmp_path / "out")
-    (tmp_path / "out" / ".evaluation" / "ant.json").write_text(record)
-    assert run(eval_generic, *arguments) == 0
-    assert "finished already" not in capsys.readouterr().out and folder_bytes(tmp_path / "out") == before

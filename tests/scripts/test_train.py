@@ -2,10 +2,8 @@
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
-import sys
 from urllib.error import URLError
 
 import numpy as np
@@ -23,7 +21,7 @@ import train
 from dataset.training import count_workers
 from model import PRESETS, load_network
 from model.training_step import TrainingStep
-from tests.training_runs import COMMAND, COMMON, equal, folder_of, log_of, raising, run, weights
+from tests.training_runs import COMMAND, COMMON, TORCHRUN, equal, folder_of, log_of, raising, run, weights
 from tests.trees import davis_tree
 from util.errors import run_script
 from util.hyper_para import training_settings
@@ -67,10 +65,10 @@ def test_training_learns(images, tmp_path):
 @pytest.mark.slow
 def test_two_processes_may_learn_from_other_frames_and_wait_for_the_validation(videos, tmp_path):
     """In rollouts each draws its own frames to learn from, so that their losses have other names."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *COMMAND[1:],
-               "--stage", "3", "--video_root", str(videos), "--rollout", "8", "--iterations", "2", "--id", "x",
-               "--batch_size", "1", "--val_davis", str(videos), "--val_every", "2", "--out_root", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    command = [*TORCHRUN, *COMMAND[1:], "--stage", "3", "--video_root", str(videos), "--rollout", "8", "--iterations",
+               "2", "--id", "x", "--batch_size", "1", "--val_davis", str(videos), "--val_every", "2", "--out_root",
+               str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
     rows = log_of(tmp_path, "x")
     frames = [[name for name in row if name.startswith("loss/frame_")] for row in rows if "train/loss" in row]
     assert any(len(names) > 3 for names in frames)
@@ -79,14 +77,10 @@ def test_two_processes_may_learn_from_other_frames_and_wait_for_the_validation(v
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path):
-    command = [*COMMAND, "--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x"]
-    one = [*command, "--batch_size", "4", "--out_root", str(tmp_path / "one")]
-    subprocess.run(one, check=True, capture_output=True)
-    both = [command[0], "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *command[1:],
-            "--out_root", str(tmp_path / "two")]
-    subprocess.run(both, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
-    accumulated = [*command, "--accumulate", "2", "--out_root", str(tmp_path / "sum")]
-    subprocess.run(accumulated, check=True, capture_output=True)
+    options = ["--stage", "3", "--video_root", str(videos), "--iterations", "3", "--id", "x", "--out_root"]
+    assert run(*options, tmp_path / "one", "--batch_size", "4") == 0
+    subprocess.run([*TORCHRUN, *COMMAND[1:], *options, str(tmp_path / "two")], check=True, capture_output=True)
+    assert run(*options, tmp_path / "sum", "--accumulate", "2") == 0
     one, two, added = (log_of(tmp_path / name, "x") for name in ("one", "two", "sum"))
     for first, second in zip(one, two, strict=True):
         for name in ("train/loss", "loss/frame_1", "loss/frame_4", "loss/klloss", "train/iou"):
@@ -519,11 +513,12 @@ def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, c
     mixed = [*common, "--video_root", videos, "--pasted", 0.5, "--copy_paste", 0.5, "--hide", 0.5, "--damage", 0.5]
     assert run(*mixed, "--id", "mixed") == 0
     capsys.readouterr()
-    assert run(*mixed, "--id", "half") == 0
-    one, other = folder_of(tmp_path, "mixed"), folder_of(tmp_path, "half")
+    one = folder_of(tmp_path, "mixed")
+    other = shutil.copytree(one, tmp_path / "half" / one.name)
     (other / "model_4.pth").unlink()
     (other / "model_4_checkpoint.pth").unlink()
-    assert run(*mixed, "--id", "half", "--resume", "auto") == 0
+    assert run(*mixed, "--id", "mixed", "--out_root", tmp_path / "half", "--resume", "auto") == 0
+    assert "model_2_checkpoint.pth, iteration 2" in capsys.readouterr().out
     assert equal(weights(one / "model_4.pth"), weights(other / "model_4.pth"))
     assert run(*common, "--video_root", videos, "--hide", 1, "--id", "hidden") == 0
     capsys.readouterr()

@@ -1,0 +1,151 @@
+"""track.py through its command line: runs that end in the middle, and how they go on."""
+
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference_core import InferenceCore, track_output
+from tests.tracking_runs import decoded, names, one_line_error, run
+from util.image_io import write_mask
+
+
+def test_damaged_frame_in_the_middle_keeps_what_is_finished(inputs, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(inputs / "frames", tmp_path / "frames")
+    broken = tmp_path / "frames" / "img_10.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert run("--video", tmp_path / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out") == 2
+    assert one_line_error(capsys, "img_10.jpg", "damaged", "5 finished masks")
+    assert names(tmp_path / "out" / "masks") == sorted(f"img_{number}.png" for number in range(5, 10))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert not summary["complete"] and len(summary["frames"]) == 5
+    assert len(decoded(tmp_path / "out" / "overlay.mp4")) == 5
+
+
+def test_frame_of_another_size_in_the_middle(inputs, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(inputs / "frames", tmp_path / "frames")
+    Image.new("RGB", (90, 72)).save(tmp_path / "frames" / "img_8.jpg")
+    assert run("--video", tmp_path / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out") == 2
+    assert one_line_error(capsys, "img_8.jpg", "90×72", "100×72", "3 finished masks")
+
+
+def test_full_disk_keeps_what_is_finished(inputs, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    written = []
+
+    def write(path, ids):
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        write_mask(path, ids)
+
+    monkeypatch.setattr(track_output, "write_mask", write)
+    assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path) == 2
+    assert one_line_error(capsys, "No space left", "4 finished masks")
+    assert len(names(tmp_path / "masks")) == 4
+    assert not json.loads((tmp_path / "summary.json").read_text())["complete"]
+
+
+def test_interrupted_run_says_what_is_finished(inputs, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    step, steps = InferenceCore.step, []
+
+    def interrupted(self, *arguments, **options):
+        steps.append(0)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(InferenceCore, "step", interrupted)
+    assert run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
+               "--output", tmp_path) == 130
+    assert "6 finished masks" in capsys.readouterr().err
+    assert len(names(tmp_path / "masks")) == 6
+    assert len(decoded(tmp_path / "overlay.mp4")) == 6
+
+
+@pytest.fixture
+def breakable(inputs, tiny_checkpoint, monkeypatch):
+    """track(folder, *options, stop, method): run track.py, and interrupt it at a call of a method, from 1.
+
+    The folder named killed beside `folder` is then as a kill would have left it.
+    """
+    monkeypatch.setattr("runs.video.KEEP_SECONDS", 0)
+
+    def track_part(folder, *options, stop=None, method="step", owner=InferenceCore):
+        calls, function = [], getattr(owner, method)
+
+        def interrupted(self, *arguments, **given):
+            calls.append(0)
+            if len(calls) == stop:
+                # Without files that are being written.
+                unfinished = shutil.ignore_patterns(".*.????????.part")
+                shutil.copytree(folder, folder.with_name("killed"), dirs_exist_ok=True, ignore=unfinished)
+                raise KeyboardInterrupt
+            return function(self, *arguments, **given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, interrupted)
+            return run("--video", inputs / "clip.mp4", "--mask", inputs / "first.png", f"6:{inputs / 'later.png'}",
+                       "--model", tiny_checkpoint, "--output", folder, "--save-scores", *options), len(calls)
+
+    return track_part
+
+
+def results_of(folder):
+    """What a run has written, without times. Of the overlay the number of frames: its bytes differ now and then."""
+    summary = json.loads((folder / "summary.json").read_text())
+    for name in ("speed", "peak_memory_mb"):
+        summary.pop(name, None)
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")
+             if path.suffix == ".png" or path.name.startswith(".")}
+    scores = {path.name: np.load(path)["prob"].tobytes() for path in (folder / "scores").iterdir()}
+    return json.dumps(summary), files, scores, len(decoded(folder / "overlay.mp4"))
+
+
+@pytest.mark.parametrize("stop", [2, 6, 9, 12])
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_a_run_goes_on_after_an_interruption_and_ends_with_the_same_files(breakable, tmp_path, capsys, stop, how):
+    assert breakable(tmp_path / "whole") == (0, 12)
+    assert breakable(tmp_path / "interrupted", stop=stop) == (130, stop)
+    assert "the same command with --resume goes on" in capsys.readouterr().err
+    code, steps = breakable(tmp_path / how, "--resume")
+    # At a kill, a few states may have been on their way to the disk.
+    assert code == 0 and (steps == 13 - stop if how == "interrupted" else 13 - stop <= steps <= 12)
+    assert "going on after" in capsys.readouterr().err or steps == 12
+    assert results_of(tmp_path / how) == results_of(tmp_path / "whole")
+
+
+def test_a_run_that_goes_on_may_be_interrupted_again(breakable, tmp_path):
+    breakable(tmp_path / "whole")
+    breakable(tmp_path / "part", stop=9)
+    for stop, method, owner in ((4, "take_over", track_output.TrackOutput), (2, "step", InferenceCore)):
+        assert breakable(tmp_path / "part", "--resume", stop=stop, method=method, owner=owner)[0] == 130
+        code, _ = breakable(tmp_path / "killed", "--resume")
+        assert code == 0 and results_of(tmp_path / "killed") == results_of(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "killed")
+    assert breakable(tmp_path / "part", "--resume") == (0, 3)
+    assert results_of(tmp_path / "part") == results_of(tmp_path / "whole")
+
+
+def test_only_the_same_run_goes_on(breakable, inputs, tmp_path, capsys):
+    breakable(tmp_path / "part", stop=9)
+    capsys.readouterr()
+    assert breakable(tmp_path / "part", "--resume", "--top", 20)[0] == 2
+    assert one_line_error(capsys, tmp_path / "part", "differs in settings", "leave --resume out")
+    assert breakable(tmp_path / "part", "--resume", "--end", 10)[0] == 2
+    assert one_line_error(capsys, "differs in video, end")
+    # Without --resume it begins anew, and nothing of the state is left.
+    assert breakable(tmp_path / "part", "--top", 20) == (0, 12)
+    assert not (tmp_path / "part" / ".state.npz").exists()
+    assert breakable(tmp_path / "part", "--resume") == (0, 12)
+    assert "nothing to go on from" in capsys.readouterr().err
+
+
+def test_a_stream_does_not_go_on(inputs, capsys):
+    assert run("--video", "-", "--mask", inputs / "first.png", "--resume") == 2
+    assert one_line_error(capsys, "--resume", "other frames each time")
