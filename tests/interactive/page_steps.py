@@ -72,6 +72,7 @@ def open_video(page, name):
     page.fill("#path", name)
     page.press("#path", "Enter")
     page.wait_for_selector("#about:has-text('frames')", state="attached")
+    wait_shown(page)
 
 
 def place(page, x, y):
@@ -92,13 +93,20 @@ def wait_tracked(page):
     page.wait_for_selector(".toast:has-text('frames tracked')", timeout=120_000)
 
 
+def wait_shown(page):
+    """Until the picture on the page is that of the current frame: nothing can be drawn before."""
+    page.wait_for_selector("#canvas[aria-busy=false]", state="attached")
+
+
 def wait_frame(page, position):
     page.wait_for_function("wanted => document.querySelector('#frame').value === wanted", arg=str(position))
+    wait_shown(page)
 
 
 def wait_left(page, position):
     """Until another frame than this one is shown."""
     page.wait_for_function("left => document.querySelector('#frame').value !== left", arg=str(position))
+    wait_shown(page)
 
 
 def shown_ids(page, name, position):

@@ -15,6 +15,7 @@ from tests.interactive.page_steps import (
     track,
     wait_frame,
     wait_saved,
+    wait_shown,
     wait_tracked,
 )
 from util.image_io import read_mask
@@ -80,6 +81,23 @@ def test_every_tool_undo_to_the_beginning_and_reload(page, server):
     assert not list((server.output / "one" / "masks").iterdir())
 
 
+def test_nothing_is_drawn_into_a_frame_that_is_not_shown_yet(page, server):
+    open_video(page, "one")
+    held = []
+    page.route("**/frame/**", lambda route: held.append(route))
+    page.keyboard.press("End")
+    page.wait_for_selector("#canvas[aria-busy=true]")
+    page.click("[data-tool=lasso]")
+    drag(page, (40, 40), (100, 40), (100, 100), (40, 100))
+    page.wait_for_selector(".toast:has-text('still loading')")
+    for route in held:
+        route.continue_()
+    wait_frame(page, COUNT - 1)
+    assert page.is_disabled("#undo")
+    draw_rectangle(page, 40, 40, 100, 100)
+    assert [path.name for path in (server.output / "one" / "annotations").iterdir()] == [f"{COUNT - 1:05d}.png"]
+
+
 def test_keyboard_alone(page, server):
     # What is not shown yet takes no focus.
     page.wait_for_selector("#path")
@@ -87,6 +105,7 @@ def test_keyboard_alone(page, server):
     page.keyboard.type("one")
     page.keyboard.press("Enter")
     page.wait_for_selector("#about:has-text('frames')")
+    wait_shown(page)
     for key in ("b", "]", "Enter", *["Shift+ArrowRight"] * 3, "Enter"):
         page.keyboard.press(key)
     # The first Enter puts the cursor into the middle.
