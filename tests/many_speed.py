@@ -76,14 +76,17 @@ def main(args):
         output = folder / "out"
         shutil.rmtree(output, ignore_errors=True)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-            start, finished, memory = fresh.submit(run, Task(str(output), task.weights), rows, tracking).result()
+            start, records, memory = fresh.submit(run, Task(str(output), task.weights), rows, tracking).result()
+        # By their files: whoever collects the records may hear of many at once.
+        finished = sorted(((output / record["name"] / "summary.json").stat().st_mtime, record["frames"],
+                           record["seconds"]) for record in records if record["status"] != "failed")
         speed, busy = measure_speed(finished)
         if way in speeds:
             speeds[way].append(speed)
-        bad = sorted(record["name"] for _, record in finished if record["status"] == "failed")
+        bad = sorted(record["name"] for record in records if record["status"] == "failed")
         results = {row.name: folder_bytes(output / row.name) for row in rows if row.name not in bad}
         first = first or (results, bad)
-        again = sum(record["attempts"] > 1 for _, record in finished)
+        again = sum(record["attempts"] > 1 for record in records)
         same = "the same masks" if (results, bad) == first else "OTHER MASKS"
         wait = finished[0][0] - start
         print(f"{way}: {speed:.1f} frames/s, {busy:.2f} workers busy, first video after {wait:.1f} s, "
@@ -97,13 +100,11 @@ def main(args):
 def measure_speed(finished):
     """Return (frames a second, workers that were busy on average) after the first quarter of the videos.
 
-    finished: [(when, record)], as `collect` returns it.
+    finished: [(when, frames, seconds of work)] of each, in the order of the first.
     """
     skipped = len(finished) // 4
     seconds = finished[-1][0] - finished[skipped - 1][0]
-    records = [record for _, record in finished[skipped:]]
-    return (sum(record["frames"] for record in records) / seconds,
-            sum(record["seconds"] or 0 for record in records) / seconds)
+    return tuple(sum(column) / seconds for column in list(zip(*finished[skipped:], strict=True))[1:])
 
 
 def write_load(folder, count, frames):
@@ -127,14 +128,14 @@ def write_load(folder, count, frames):
 
 
 def collect(records, after=None):
-    """Return (when it began, [(when it was finished, record)] of all videos), in seconds of one clock.
+    """Return (when it began, in seconds since 1970, [record of each video]).
 
     after: (number of videos, function to call then).
     """
-    start, finished = time.perf_counter(), []
+    start, finished = time.time(), []
     with contextlib.closing(records):
         for record in records:
-            finished.append((time.perf_counter(), record))
+            finished.append(record)
             if after and len(finished) == after[0]:
                 after[1]()
     return start, finished
