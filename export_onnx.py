@@ -64,7 +64,6 @@ def main(args):
     # As in tracking, a network that cannot track ends the script here.
     width, height = args.frame_size
     core = InferenceCore(network, MODE, top_k=TOP_K, size=args.size if 0 < args.size < min(width, height) else None)
-    folder.mkdir(parents=True, exist_ok=True)
     sizes = Sizes((height, width), core.size)
     print(f"frames of {pixels((width, height))}, computed at {pixels(sizes.network[::-1])}; ONNX opset {OPSET}")
     operators = Counter()
@@ -93,6 +92,7 @@ def write_graphs(network, sizes, folder, top_k=TOP_K):
         import onnxscript  # noqa: F401 (torch needs it)
     except ImportError:
         raise InputError("torch needs onnx and onnxscript for this: pip install -r requirements-onnx.txt") from None
+    folder.mkdir(parents=True, exist_ok=True)
     engine = take_snapshot(network, packed=False)
     height, width = sizes.frame
     described = {"network": preset_name(network.config), "weights": engine.weights, "mode": MODE,

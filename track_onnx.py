@@ -74,6 +74,8 @@ class OnnxTracker:
     """
 
     def __init__(self, folder, mem_every=3, threads=0, providers=("CPUExecutionProvider",), open_graph=None):
+        if open_graph is None and onnxruntime is None:
+            raise InputError("onnxruntime is not installed; pip install onnxruntime")
         open_graph = open_graph or functools.partial(_open_session, threads=threads, providers=list(providers))
         self.graphs = {}
         for name in ("encode", "give", "segment", "remember"):
@@ -129,8 +131,6 @@ class OnnxTracker:
 
 
 def _open_session(path, threads, providers):
-    if onnxruntime is None:
-        raise InputError("onnxruntime is not installed; pip install onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # The threads of one graph would otherwise wait busily while the next one needs the cores.

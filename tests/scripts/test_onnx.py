@@ -79,18 +79,17 @@ class Session:
 
 
 @pytest.mark.parametrize("size", [None, SIZE])
-def test_functions_of_the_graphs_track_as_the_core_does(tiny_network, clip, tmp_path, monkeypatch, size):
+def test_functions_of_the_graphs_track_as_the_core_does(tiny_network, clip, tmp_path, size):
     """Without onnxruntime: the functions that become graphs, run by torch."""
     engine, sizes = take_snapshot(tiny_network, packed=False), Sizes((72, 100), size)
     modules = {"encode": Encode(engine, sizes), "give": Give(sizes), "segment": Segment(engine, sizes, 40),
                "remember": Remember(engine, sizes)}
     for name in modules:
         (tmp_path / f"{name}.onnx").touch()
-    monkeypatch.setattr(track_onnx, "onnxruntime", types.SimpleNamespace(
-        SessionOptions=types.SimpleNamespace,
-        InferenceSession=lambda path, options, providers: Session(path.stem, modules[path.stem], engine.config, sizes)))
+    tracker = track_onnx.OnnxTracker(
+        tmp_path, open_graph=lambda path: Session(path.stem, modules[path.stem], engine.config, sizes))
     frames, truth = clip
-    compare(track_onnx.OnnxTracker(tmp_path), InferenceCore(tiny_network, size=size), frames,
+    compare(tracker, InferenceCore(tiny_network, size=size), frames,
             {0: truth[0], 11: truth[11]})
 
 
