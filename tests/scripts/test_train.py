@@ -86,7 +86,8 @@ def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path):
         for name in ("train/loss", "loss/frame_1", "loss/frame_4", "loss/klloss", "train/iou"):
             assert second[name] == pytest.approx(first[name], rel=1e-5, abs=1e-7), name
     weight = [weights(folder_of(tmp_path / name, "x") / "model_3.pth")["key_comp.weight"] for name in ("one", "sum")]
-    assert torch.allclose(*weight, atol=1e-6)
+    # Adam makes steps of full length of the smallest gradients, whose sign may hang on rounding.
+    assert ((weight[0] - weight[1]).abs() > 1e-6).float().mean() < 1e-3
     for first, summed in zip(one, added, strict=True):
         for name in ("train/loss", "loss/frame_1", "loss/frame_4", "loss/klloss", "train/iou"):
             assert summed[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6), name
@@ -208,7 +209,7 @@ def test_step_that_the_gradient_scaler_passes_over_is_counted(images, tmp_path, 
         *arguments, "--stage", "0", "--static_root", str(images), "--id", "h", "--iterations", "3", "--crop", "32",
         "--out_root", str(tmp_path), "--amp_dtype", "float16", "--save_interval", "1"]) == 0
     assert [row["train/skipped_steps"] for row in log_of(tmp_path, "h")] == [0, 1, 1]
-    assert "skipped 1" in capsys.readouterr().err
+    assert "train/skipped_steps 1" in capsys.readouterr().err
     first, second, third = (weights(folder_of(tmp_path, "h") / f"model_{number}.pth") for number in (1, 2, 3))
     assert equal(first, second) and not equal(second, third)
 
