@@ -25,7 +25,7 @@ import types
 from pathlib import Path
 
 # Torch looks for these before it calls an entry.
-dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL"]
+dependencies = ["torch", "numpy", "cv2", "PIL"]
 
 ROOT = Path(__file__).resolve().parent
 """The folder of the repository."""
