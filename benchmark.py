@@ -474,7 +474,9 @@ class Bench:
         settings, cycle = self.settings, self.settings.mem_every
         if self.device.type != "cpu" or settings.mode != MODE:
             raise InputError(f"--protocol runtimes is for --device cpu and --mode {MODE}")
-        clip = MovingNoise(self.size, settings.objects, self.device)
+        clip, first = MovingNoise(self.size, settings.objects, self.device), -WARM_UP // cycle
+        # Another protocol may have used the core before.
+        self.core().reset()
         with tempfile.TemporaryDirectory() as folder:
             for path, _ in write_graphs(self.network, Sizes(self.size), Path(folder), settings.top_k):
                 print(f"exported {path.name}", flush=True)
@@ -483,12 +485,12 @@ class Bench:
                 raise InputError(f"no other runtime computes in {settings.precision} here; pip install onnxruntime "
                                  "openvino")
             times = {name: [] for name in trackers}
-            for number in range(-WARM_UP // cycle, max(1, self.frames // cycle)):
+            for number in range(first, max(1, self.frames // cycle)):
                 for name, tracker in trackers.items():
                     start = time.perf_counter()
                     for index in range(cycle):
                         image = clip.frame(index).numpy()
-                        mask = clip.mask if number == -WARM_UP // cycle and index == 0 else None
+                        mask = clip.mask if number == first and index == 0 else None
                         ids = tracker.step(image, mask)
                         if name == "ours":
                             ids = tracker.to_mask(ids).numpy()

@@ -87,7 +87,8 @@ def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path):
             assert second[name] == pytest.approx(first[name], rel=1e-5, abs=1e-7), name
     weight = [weights(folder_of(tmp_path / name, "x") / "model_3.pth")["key_comp.weight"] for name in ("one", "sum")]
     # Adam makes steps of full length of the smallest gradients, whose sign may hang on rounding.
-    assert ((weight[0] - weight[1]).abs() > 1e-6).float().mean() < 1e-3
+    difference = (weight[0] - weight[1]).abs()
+    assert (difference > 1e-6).float().mean() < 1e-3 and difference.max() < 1e-5
     for first, summed in zip(one, added, strict=True):
         for name in ("train/loss", "loss/frame_1", "loss/frame_4", "loss/klloss", "train/iou"):
             assert summed[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6), name
