@@ -6,6 +6,7 @@ from torch import nn
 
 from model.efficientnet_lite import EfficientNetLite0
 from model.modules import FeatureFuser, ResBlock
+from model.norm_folding import convolve_and_norm
 from model.resnet import ResNet
 
 LIGHT_DIMS = (16, 32, 64, 96)
@@ -36,7 +37,7 @@ class KeyEncoder(nn.Module):
         self.dims = resnet.dims
 
     def forward(self, image):
-        f4 = self.res2(self.maxpool(self.relu(self.bn1(self.conv1(image)))))
+        f4 = self.res2(self.maxpool(self.relu(convolve_and_norm(image, self.conv1, self.bn1))))
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
 
@@ -112,5 +113,5 @@ class ValueEncoder(nn.Module):
 
     def forward(self, image_and_masks, f16):
         """Turn B×(3 + mask_channels)×H×W and B×f16_dim×h×w into B×value_dim×h×w."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(image_and_masks))))
+        x = self.maxpool(self.relu(convolve_and_norm(image_and_masks, self.conv1, self.bn1)))
         return self.fuser(self.layer3(self.layer2(self.layer1(x))), f16)

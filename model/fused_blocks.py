@@ -26,10 +26,10 @@ The first dimension is 1 for what belongs to the frame and O for what belongs to
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from model import exact, onednn, winograd
 from model.efficientnet_lite import EfficientNetLite0
+from model.norm_folding import fold_norm
 from model.resnet import Bottleneck
 from model.sam import limit_norms
 
@@ -67,12 +67,6 @@ class LayerCopier:
     def copy_module(self, module):
         """Return a copy of a module that has no convolution to fuse anything with."""
         return exact.copy_exactly(module).to(self.dtype).requires_grad_(False).eval()
-
-
-def fold_norm(convolution, norm):
-    """Return weight and bias of the one convolution that does what `convolution` and the batch norm after it do."""
-    return fuse_conv_bn_weights(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps,
-                                norm.weight, norm.bias)
 
 
 class ResidualUnit(nn.Module):

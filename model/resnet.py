@@ -6,6 +6,8 @@ would do the same, but importing torchvision would cost every script that tracks
 
 from torch import nn
 
+from model.norm_folding import convolve_and_norm
+
 
 class BasicBlock(nn.Module):
     """B×in×h×w to B×dim×h/stride×w/stride."""
@@ -20,9 +22,9 @@ class BasicBlock(nn.Module):
         self.downsample = _make_shortcut(in_dim, dim, stride)
 
     def forward(self, x):
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += x if self.downsample is None else self.downsample(x)
+        y = self.relu(convolve_and_norm(x, self.conv1, self.bn1))
+        y = convolve_and_norm(y, self.conv2, self.bn2)
+        y += x if self.downsample is None else convolve_and_norm(x, *self.downsample)
         return self.relu(y)
 
 
@@ -40,10 +42,10 @@ class Bottleneck(nn.Module):
         self.downsample = _make_shortcut(in_dim, 4 * dim, stride)
 
     def forward(self, x):
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        y += x if self.downsample is None else self.downsample(x)
+        y = self.relu(convolve_and_norm(x, self.conv1, self.bn1))
+        y = self.relu(convolve_and_norm(y, self.conv2, self.bn2))
+        y = convolve_and_norm(y, self.conv3, self.bn3)
+        y += x if self.downsample is None else convolve_and_norm(x, *self.downsample)
         return self.relu(y)
 
 

@@ -64,7 +64,7 @@ def keep_freed_memory(for_threads=False):
     if for_threads:
         mallopt(M_ARENA_MAX, 1)
     mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def resident():
