@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from dataset.evaluation_sets import find_lost_objects, list_video_notices
 from evaluation.results import Results
-from inference_core import InferenceCore, open_network, precision_name, track_frames
+from inference_core import InferenceCore, open_engine, precision_name, track_frames
 from inference_core.annotations import find_erased
 from inference_core.tracking import name_objects
 from util.device import device_name, join_processes
@@ -48,11 +48,11 @@ def evaluate(tracking, results, evaluation_set, root, split, *, all_frames=False
     rank, processes, store = _join_launcher()
     try:
         with contextlib.ExitStack() as lock:
-            network = open_network(tracking)
-            if repeat not in (None, network.config.repeat):
-                raise InputError(f"{tracking.model}: has repeat {network.config.repeat}, --repeat says {repeat}; leave "
+            engine = open_engine(tracking)
+            if repeat not in (None, engine.config.repeat):
+                raise InputError(f"{tracking.model}: has repeat {engine.config.repeat}, --repeat says {repeat}; leave "
                                  "--repeat out, or choose another --model")
-            run = _Run(tracking, results, evaluation_set, split, network, all_frames, rank, processes, store)
+            run = _Run(tracking, results, evaluation_set, split, engine, all_frames, rank, processes, store)
             return run.execute(evaluation_set.find(root, split), lock)
     finally:
         if processes > 1:
@@ -74,13 +74,13 @@ class _Run:
     other arguments are those of `evaluate`.
     """
 
-    def __init__(self, tracking, result_settings, evaluation_set, split, network, all_frames, rank, processes, store):
+    def __init__(self, tracking, result_settings, evaluation_set, split, engine, all_frames, rank, processes, store):
         self.tracking, self.result_settings, self.evaluation_set = tracking, result_settings, evaluation_set
         self.all_frames, self.rank, self.processes, self.store = all_frames, rank, processes, store
-        self.device = next(network.parameters()).device
+        self.device = engine.device
         size = tracking.size or None
         # The published evaluation resizes given masks, too.
-        self.core = InferenceCore(network, **tracking.core(), size=size, keep_given=False)
+        self.core = InferenceCore(engine, **tracking.core(), size=size, keep_given=False)
         self.notices = {}  # {video name: its notices}
         self.results = Results(result_settings.output, evaluation_set, {
             **tracking.core(), "size": size, "benchmark": evaluation_set.title, "split": split,

@@ -36,8 +36,8 @@ class InferenceCore:
     network: a multi-object `model.RDE`. The core computes on the network's device, with the weights that it has now.
         Instead of a network, `network` may be an engine: an object with the methods of a
         `model.inference.InferenceNetwork` and its attributes `config`, `device`, `dtype` and `weights`. Another core on
-        the `engine` of a core shares its weights, and is made in no time. Cores may step in several threads at once,
-        but not on one compiled engine.
+        the `engine` of a core shares its weights, and is made in no time. An engine does not need the network that it
+        was made of, which can then be freed. Cores may step in several threads at once, but not on one compiled engine.
     mode: what the memory keeps, one of `MODES`. Only in `stm` does the memory grow with the video.
     mem_every: a frame becomes a memory frame when at least this many frames have passed since the last one.
     top_k: the number of memory positions that each query reads.
@@ -88,7 +88,9 @@ class InferenceCore:
         if isinstance(network, RDE):
             precision = precision_name(amp, next(network.parameters()).device)
             engine = take_snapshot(network, getattr(torch, precision), packed=not compile)
-        self.engine = CompiledEngine(engine, growing=mode == "stm") if compile else engine
+        if compile and not isinstance(engine, CompiledEngine):
+            engine = CompiledEngine(engine, growing=mode == "stm")
+        self.engine = engine
         self._device = engine.device
         self._id_tensor = None
         self.reset()

@@ -41,6 +41,14 @@ def open_network(settings, state=None):
     return load_network(settings.model, device) if state is None else build_network(state, settings.model, device)
 
 
+def open_engine(settings, state=None):
+    """Return an engine for InferenceCores with `settings.core()`; the network itself is not kept beside it.
+
+    Everything else as in `open_network`.
+    """
+    return InferenceCore(open_network(settings, state), **settings.core()).engine
+
+
 class TrackedFrame(NamedTuple):
     """One frame as `track_frames` yields it."""
 

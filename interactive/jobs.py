@@ -12,7 +12,7 @@ import numpy as np
 from inference_core.core import InferenceCore
 from inference_core.quality import QualityMeter
 from inference_core.track_output import measure_objects
-from inference_core.tracking import open_network, track_frames
+from inference_core.tracking import open_engine, track_frames
 from interactive.plans import plan_job
 from util.cuts import CutFinder
 from util.errors import InputError
@@ -29,10 +29,9 @@ class Engines:
         """A new InferenceCore for frames of this size (width, height). The first call takes seconds."""
         shorter = self._tracking.size if 0 < self._tracking.size < min(size) else None
         with self._lock:
-            settings = self._tracking.core()
             if self._engine is None:
-                self._engine = InferenceCore(open_network(self._tracking), **settings, size=shorter).engine
-            return InferenceCore(self._engine, **settings | {"compile": False}, size=shorter)
+                self._engine = open_engine(self._tracking)
+        return InferenceCore(self._engine, **self._tracking.core(), size=shorter)
 
 
 class Tracker:

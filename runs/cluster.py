@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from inference_core import open_network
+from inference_core import open_engine
 from model.checkpoint import read_state
 from runs.processes import MOST_ATTEMPTS, SECONDS_TO_END, TELL_EVERY
 from runs.row import failed_row, track_row
@@ -160,5 +160,5 @@ def _open_model(task, tracking, weights):
     if task.weights not in _models:
         # The arrays are memory that all share, and may not be written: nothing here does.
         state = {name: torch.tensor(value) for name, value in weights.items()}
-        _models[task.weights] = Model(open_network(tracking, state), task.weights)
+        _models[task.weights] = Model(open_engine(tracking, state), task.weights)
     return _models[task.weights]

@@ -15,7 +15,6 @@ from multiprocessing.connection import wait
 import cv2
 import torch
 
-from inference_core import InferenceCore
 from runs.row import failed_row, track_row
 from runs.video import open_model
 from util.errors import InputError, catch_end
@@ -58,7 +57,9 @@ def track_in_processes(task, rows, tracking, workers, report):
     kind = pick_kind(tracking)
     forked = kind == "cpu" and sys.platform == "linux"
     context = multiprocessing.get_context("fork" if forked else "spawn")
-    model = _prepare(tracking) if forked else None
+    # With one thread: threads do not live on in a forked process, and those that computed before would be waited for
+    # there.
+    model = open_model(dataclasses.replace(tracking, threads=1)) if forked else None
     waiting = [(row, 1) for row in reversed(rows)]
     team, free = {}, list(reversed(range(workers)))
     try:
@@ -96,14 +97,6 @@ def track_in_processes(task, rows, tracking, workers, report):
                     yield content
     finally:
         _dismiss(team.values())
-
-
-def _prepare(tracking):
-    """Open the network and lay out its weights, in this thread alone, for processes that are forked then."""
-    # Threads do not live on in a forked process, and those that computed before would be waited for there.
-    model = open_model(dataclasses.replace(tracking, threads=1))
-    InferenceCore(model.network, **tracking.core())
-    return model
 
 
 def _own_device(tracking, kind, number):

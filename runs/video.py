@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from exporting.run import check_formats, export_folder, export_targets, list_exports, refuse_targets
-from inference_core import InferenceCore, open_network, precision_name, track_frames
+from inference_core import InferenceCore, open_engine, precision_name, track_frames
 from inference_core.annotations import find_masks, list_given_files
 from inference_core.both_ways import track_both_ways
+from inference_core.capture import CompiledEngine
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints
 from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects
-from model import RDE, load_clicks
+from model import load_clicks
 from model.checkpoint import preset_name
+from model.inference import InferenceNetwork
 from runs.addresses import replace_all
 from util.cuts import CutFinder
 from util.decoding import is_stream, public_name
@@ -36,17 +38,18 @@ KEEP_SECONDS = 5
 
 
 class Model(NamedTuple):
-    """A network, and what tells its file from others."""
+    """What tracks, and what tells its file from others."""
 
-    network: RDE
+    engine: InferenceNetwork | CompiledEngine
+    """With the weights of the network, as cores use them."""
 
     sha256: str
     """Of the file, in hexadecimal."""
 
 
 def open_model(tracking):
-    """Return the Model that TrackingSettings name, and prepare this process, see `open_network`."""
-    return Model(open_network(tracking), file_sha256(tracking.model))
+    """Return the Model that TrackingSettings name, and prepare this process, see `open_engine`."""
+    return Model(open_engine(tracking), file_sha256(tracking.model))
 
 
 class Tracked(NamedTuple):
@@ -167,9 +170,9 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
     of `track_video`.
     """
     # Prepare the core, and the folder that takes the results.
-    device = next(model.network.parameters()).device
+    device = model.engine.device
     size = _network_size(tracking, frames)
-    core = InferenceCore(model.network, **tracking.core(), size=size)
+    core = InferenceCore(model.engine, **tracking.core(), size=size)
     header = _describe_run(tracking, job, model, frames, masks, size, fetched)
     output = TrackOutput(job.output, frames, header, video=_identify_video(job, fetched), overwrite=job.overwrite,
                          overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads,
@@ -288,7 +291,7 @@ def _describe_inputs(header, job, masks, fetched):
 
 def _describe_run(tracking, job, model, frames, masks, size, fetched):
     """What summary.json says of a run before its frames: inputs, settings, network, versions, device."""
-    device = next(model.network.parameters()).device
+    device = model.engine.device
     addresses = {local: address for address, local in fetched.items()}
     return {
         "written_by": "track.py",
@@ -305,8 +308,7 @@ def _describe_run(tracking, job, model, frames, masks, size, fetched):
         "annotated": {frame: public_name(replace_all(str(file), addresses)) for frame, file in masks.items()},
         "settings": {**tracking.core(), "size": size},
         "precision": precision_name(tracking.amp, device),
-        "model": {"file": tracking.model, "preset": preset_name(model.network.config),
-                  "sha256": model.sha256},
+        "model": {"file": tracking.model, "preset": preset_name(model.engine.config), "sha256": model.sha256},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "device": device_name(device),
     }
