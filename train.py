@@ -1,5 +1,6 @@
 """Train the network, in the stages of the paper.
 
+    python train.py --fine-tune my_clips
     OMP_NUM_THREADS=4 torchrun --nproc_per_node=4 train.py --recipe published-s0 --id s0
     torchrun --nproc_per_node=2 train.py --recipe published-s03 --id s03 --load-network pretrain/s0/model_75000.pth
     python train.py --id mine --stage 3 --load-network W.pth --video-root my_videos --resume auto
@@ -26,10 +27,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from dataset.held_back import SHARE, find_clips
 from dataset.training import check_training_data, describe_data, make_batches, make_training_dataset
-from evaluation.validation import check_validation, validate
+from evaluation.validation import check_validation, score, validate
+from model import load_network
 from model.initialise import make_starting_network
-from model.trainer import Trainer
+from model.trainer import Trainer, precision_of
 from model.training_log import Means, TrainLog
 from model.training_state import find_checkpoint, make_run_folder
 from util.device import device_name, join_processes, patient_group, pick_device
@@ -48,7 +51,7 @@ MAX_SKIPPED = 20
 """A run stops after this many steps in a row without a finite loss and finite gradients."""
 
 def get_args_parser():
-    parser = OptionParser("train.py", __doc__, recipes=RECIPES)
+    parser = OptionParser("train.py", __doc__, recipes=RECIPES, implied={"fine_tune": "fine-tune"})
     parser.add_argument("--check-data", action="store_true",
                         help="decode every file of the data and report the result, without training (default: train)")
     for part in dataclasses.fields(TrainingSettings):
@@ -74,6 +77,8 @@ def main(args):
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if settings.data.fine_tune and processes > 1:
+        raise InputError("--fine-tune is for one process: start it without torchrun")
     device = pick_device(running.device)
     torch.manual_seed(running.seed)
     torch.backends.cudnn.benchmark = running.benchmark
@@ -89,15 +94,39 @@ def main(args):
     torch.set_flush_denormal(True)
     try:
         with contextlib.ExitStack() as stack:
-            return train(settings, dataset, device, began, rank, processes, stack)
+            if settings.data.fine_tune:
+                return fine_tune(settings, dataset, device, began, stack)
+            return train(settings, dataset, device, began, rank, processes, stack)[0]
     finally:
         torch.set_flush_denormal(False)
         if processes > 1:
             dist.destroy_process_group()
 
 
+def fine_tune(settings, dataset, device, began, stack):
+    """Adapt a network to the clips of --fine-tune, and say how much it helps. Return the exit code.
+
+    Arguments as for `train`.
+    """
+    start, amp = settings.network.load_network, precision_of(settings.running, device)
+    _, held_back = find_clips(settings.data.fine_tune)
+    frames = sum(len(video.frames) for video in held_back)
+    print(f"{start} is adapted to {settings.data.fine_tune}, for {settings.running.minutes:g} minutes; the last "
+          f"{SHARE:.0%} of each clip ({frames} frames in all) are held back: both networks are scored on them")
+    before = score(load_network(start, device), held_back, amp=amp)["J&F"]
+    print(f"before: J&F {before:.1f} in the frames held back")
+    code, file = train(settings, dataset, device, began, 0, 1, stack)
+    if code or not file:
+        return code
+    after = score(load_network(file, device), held_back, amp=amp)["J&F"]
+    print(f"after: J&F {after:.1f}, before {before:.1f}: " + (
+        f"give {file} to --model" if after > before else
+        f"{start} is as good or better there, go on with that; more clips, or better masks, may help"))
+    return 0
+
+
 def train(settings, dataset, device, began, rank, processes, stack):
-    """Train to the end, as one of the processes. Return the exit code.
+    """Train to the end, as one of the processes. Return the exit code, and the file of the trained network or None.
 
     began: when the script started, in seconds of time.monotonic; --minutes counts from there. stack: ExitStack
     that takes what is held until the training ends.
@@ -120,7 +149,7 @@ def train(settings, dataset, device, began, rank, processes, stack):
     if start >= recipe.iterations:
         if rank == 0:
             print(f"nothing to do: {start} of {recipe.iterations} iterations are done")
-        return 0
+        return 0, None
     folder = make_run_folder(running, checkpoint if own else None) if rank == 0 else None
     if folder and not own:
         lock_run(folder)
@@ -190,7 +219,7 @@ def train(settings, dataset, device, began, rank, processes, stack):
                 saved, saved_at = done, time.monotonic()
             if running.val_davis and done % running.val_every == 0:
                 if rank == 0:
-                    try_to_validate(network, running.val_davis, trainer.amp, log, done)
+                    try_to_validate(network, running.val_davis, trainer.precision, log, done)
                 if waiting:
                     dist.barrier(waiting)
             if result.stop is not None:
@@ -205,10 +234,10 @@ def train(settings, dataset, device, began, rank, processes, stack):
             signal.signal(number, handler)
         batches.close()
         log.close()
+    file = folder and folder / f"model_{done}.pth"
     if folder:
-        log.say(f"wrote {folder}/model_{done}.pth after {done} of {recipe.iterations} iterations, "
-                f"{trainer.samples} samples")
-    return 0 if done == recipe.iterations else result.stop
+        log.say(f"wrote {file} after {done} of {recipe.iterations} iterations, {trainer.samples} samples")
+    return 0 if done == recipe.iterations else result.stop, file
 
 
 def try_to_validate(network, davis_path, amp, log, iteration):

@@ -6,6 +6,7 @@ import sys
 from dataset.check import check_data
 from dataset.clicks import ClickDataset, find_objects, list_frames
 from dataset.cuttings import Cuttings
+from dataset.held_back import find_clips
 from dataset.pack import read_pack
 from dataset.pasted import PastedVideoDataset
 from dataset.sampler import BatchNumbers, MixedDataset, load_batches
@@ -105,7 +106,8 @@ def describe_data(data, stage):
         return f"pictures in {data.pack}"
     if stage == "clicks":
         return f"images with objects{f', with those of {data.video_root}' if data.video_root else ''}"
-    name = f"samples of {data.video_root}" if data.video_root else STAGES[stage]["data"]
+    root = data.fine_tune or data.video_root
+    name = f"samples of {root}" if root else STAGES[stage]["data"]
     if not data.pasted:
         return name
     return "pasted images" if data.pasted == 1 else f"{name}, {data.pasted:.0%} pasted images"
@@ -147,6 +149,8 @@ def _find_pairs_and_videos(data, stage):
 
 def _find_videos(data, stage):
     """Return the videos that a stage trains on."""
+    if data.fine_tune:
+        return find_clips(data.fine_tune)[0]
     if data.video_root:
         return find_videos(data.video_root)
     if stage == 1:

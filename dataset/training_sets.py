@@ -125,32 +125,39 @@ def find_videos(root, step=1):
     """Return the TrainingVideos below `root` in DAVIS's layout, {JPEGImages, Annotations}[/480p]/VIDEO/FRAME.
 
     Instead of 480p, the folder may be another of `dataset.trees.RESOLUTIONS`. BL30K has this layout. If there is
-    ImageSets/2017/train.txt, only the videos that it names are listed. step: see TrainingVideo. Masks are not looked
-    for, `dataset.check` reports those that are missing. Raises InputError naming what else is missing.
+    ImageSets/2017/train.txt, only the videos that it names are listed. Or `root` holds a folder for each video, and in
+    it `images` and `masks`, as export_masks.py writes them. step: see TrainingVideo. Masks are not looked for,
+    `dataset.check` reports those that are missing. Raises InputError naming what else is missing.
     """
     root = Path(root)
-    images, annotations = root / "JPEGImages", root / "Annotations"
-    for folder in (images, annotations):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: expected a folder with one folder for each video")
-    resolution = find_resolution(images, annotations)
-    images, annotations = images / resolution, annotations / resolution
     listing = root / "ImageSets" / "2017" / "train.txt"
-    names = read_names(listing) if listing.exists() else list_folder_names(images)
+    exported = [folder for folder in (sorted(root.iterdir()) if root.is_dir() else ())
+                if (folder / "images").is_dir() and (folder / "masks").is_dir()]
+    if exported:
+        folders = {folder.name: (folder / "images", folder / "masks") for folder in exported}
+    else:
+        images, annotations = root / "JPEGImages", root / "Annotations"
+        for folder in (images, annotations):
+            if not folder.is_dir():
+                raise InputError(f"{folder}: expected a folder with one folder for each video")
+        resolution = find_resolution(images, annotations)
+        images, annotations = images / resolution, annotations / resolution
+        names = read_names(listing) if listing.exists() else list_folder_names(images)
+        folders = {name: (images / name, annotations / name) for name in names}
     shared = {}
     videos = []
-    for name in names:
+    for name, (images, annotations) in folders.items():
         try:
-            frames = [sys.intern(frame) for frame in os.listdir(images / name)
+            frames = [sys.intern(frame) for frame in os.listdir(images)
                       if frame.lower().endswith(IMAGE_SUFFIXES) and not frame.startswith(".")]
         except FileNotFoundError:
-            raise InputError(f"{images / name}: this folder is missing, {listing} names it") from None
+            raise InputError(f"{images}: this folder is missing, {listing} names it") from None
         # The natural order of names of one length is that of plain sorting, which is much faster.
         frames = tuple(sorted(frames, key=natural if len(set(map(len, frames))) > 1 else None))
         # Most videos of BL30K have frames of the same names: they share one tuple instead of having 30 000 copies.
-        videos.append(TrainingVideo(name, images / name, annotations / name, shared.setdefault(frames, frames), step))
+        videos.append(TrainingVideo(name, images, annotations, shared.setdefault(frames, frames), step))
     if not videos:
-        raise InputError(f"{images}: no videos, a folder for each video was expected")
+        raise InputError(f"{root / 'JPEGImages'}: no videos, a folder for each video was expected")
     return videos
 
 

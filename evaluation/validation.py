@@ -31,12 +31,17 @@ def check_validation(davis_path):
 
 
 def validate(network, davis_path, *, amp=False):
+    """Return what `score` does of the validation set of the DAVIS at `davis_path`."""
+    return score(network, EVALUATION_SETS["davis17"].find(davis_path, "val"), amp=amp)
+
+
+def score(network, videos, *, amp=False):
     """Return {"J": …, "F": …, "J&F": …}, percent: means over all objects, in the frames that DAVIS scores.
 
-    amp: precision, as `InferenceCore` takes it: "float16", "bfloat16", or False for float32.
+    videos: EvaluationVideos, with masks of all their frames beside the first one's. amp: precision, as `InferenceCore`
+    takes it: "float16", "bfloat16", or False for float32.
     """
     core = InferenceCore(network, "two-frames-compress", amp=amp)
-    videos = EVALUATION_SETS["davis17"].find(davis_path, "val")
     scores = []
     bar = progress_bar(len(videos), "validating")
     for video in videos:

@@ -65,8 +65,7 @@ class Trainer:
         # trained.
         self.network = lay_out(network.to(device)).eval().requires_grad_(True)
         freeze(network, recipe)
-        self.precision = "float32" if running.no_amp else (
-            running.amp_dtype or ("bfloat16" if device.type == "cpu" else "float16"))
+        self.precision = precision_of(running, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         if running.capture:
             _check_capture(device, processes, self.precision, running.compile)
@@ -95,11 +94,6 @@ class Trainer:
     def ask_to_stop(self, exit_code):
         """Ask the training to stop: this step's result says so in every process. For signal handlers."""
         self._stop_asked = exit_code
-
-    @property
-    def amp(self):
-        """The precision as `InferenceCore` takes it: "float16", "bfloat16", or False for float32."""
-        return False if self.precision == "float32" else self.precision
 
     def learning_rate(self, iteration):
         """Return the learning rate of an iteration. That of the image trunk is a multiple of it."""
@@ -242,6 +236,13 @@ class Trainer:
         asked = torch.tensor(-1 if self._stop_asked is None else self._stop_asked, device=self.device)
         dist.all_reduce(asked, dist.ReduceOp.MAX)
         return None if asked < 0 else int(asked)
+
+
+def precision_of(running, device):
+    """Return in which precision a training of these RunningSettings computes: "float16", "bfloat16", or "float32"."""
+    if running.no_amp:
+        return "float32"
+    return running.amp_dtype or ("bfloat16" if device.type == "cpu" else "float16")
 
 
 def make_step(network, settings):

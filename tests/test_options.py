@@ -20,7 +20,7 @@ SCORING = "--workers --report"
 OPTIONS = {
     "train.py":
         "--recipe --check-data "
-        "--static-root --bl-root --yv-root --davis-root --video-root --exclude --pack --pasted "
+        "--static-root --bl-root --yv-root --davis-root --video-root --fine-tune --exclude --pack --pasted "
         "--copy-paste --hide --max-jump "
         "--workers --num-workers --perturb-max --perturb-min --crop "
         "--stage --batch-size -b --accumulate --iterations -i --steps --lr --gamma --warm-up --ema --trunk-lr --train "

@@ -53,11 +53,14 @@ class OptionParser(argparse.ArgumentParser):
     Help shows the hyphens; --mem_every, as published, is the same as --mem-every.
     """
 
-    def __init__(self, prog, description, recipes=None):
-        """recipes: folder whose files NAME.txt hold options, one a line, that --recipe NAME puts before all others."""
+    def __init__(self, prog, description, recipes=None, implied=None):
+        """recipes: folder whose files NAME.txt hold options, one a line, that --recipe NAME puts before all others.
+
+        implied: {option's name in the result: the recipe where it is given, and no other recipe is}.
+        """
         super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
                          allow_abbrev=False)
-        self._recipes = recipes
+        self._recipes, self._implied = recipes, implied or {}
         if recipes:
             self.add_argument("--recipe", metavar="NAME",
                               help=f"read options from {recipes.name}/NAME.txt; options on the command line override "
@@ -67,9 +70,11 @@ class OptionParser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
         words[:end] = [_with_hyphens(word) for word in words[:end]]
-        recipe = self._recipes and super().parse_known_args(words)[0].recipe
-        if recipe:
-            words = [*self._read_recipe(recipe), *words]
+        if self._recipes:
+            given = super().parse_known_args(words)[0]
+            implied = (recipe for name, recipe in self._implied.items() if getattr(given, name))
+            recipe = given.recipe or next(implied, None)
+            words = [*(self._read_recipe(recipe) if recipe else ()), *words]
         return super().parse_known_args(words, namespace)
 
     def _read_recipe(self, name):
@@ -480,6 +485,11 @@ class DataSettings:
     video_root: str | None = option(None, "stages 1 to 3: train on the videos in this folder, JPEGImages/VIDEO with "
                                           "their masks Annotations/VIDEO (default: on the stage's own datasets); "
                                           "clicks: also on its frames (default: none)", metavar="FOLDER")
+    fine_tune: str | None = option(None, "adapt a trained network to the clips in this folder, laid out as for "
+                                         "--video-root: with the options of recipes/fine-tune.txt, from the network "
+                                         "that comes with the repository where --load-network names no other; the last "
+                                         "quarter of each clip is held back, and scored before and after (default: "
+                                         "train a stage)", metavar="FOLDER")
     exclude: str | None = option(None, "stages 1 to 3, clicks: leave out the videos whose names this text file lists "
                                        "(default: none)", metavar="FILE")
     pack: str | None = option(None, "stages 1 to 3: make the samples from this pack (make_pack.py), on the device that "
@@ -593,7 +603,7 @@ class RunningSettings:
     """Where a training runs, what it writes, and where it goes on."""
 
     id: str | None = option(None, f"name of the run; with {NO_RUN}, no logs and no checkpoints are written (default: "
-                                  "stage and its number, as stage3)", metavar="NAME")
+                                  "stage and its number, as stage3, and fine-tuned with --fine-tune)", metavar="NAME")
     out_root: str = option("saves", "write into OUT_ROOT/DATE_ID (default: %(default)s)", metavar="FOLDER")
     load_model: str | None = option(None, "continue from this ..._checkpoint.pth (default: start a new training)",
                                     metavar="FILE")
@@ -651,7 +661,10 @@ def training_settings(args):
     parts = {part.name: settings_from(part.type, args) for part in dataclasses.fields(TrainingSettings)}
     parts["recipe"] = fill_recipe(parts["recipe"])
     if args.id is None:
-        parts["running"] = dataclasses.replace(parts["running"], id=f"stage{args.stage}")
+        parts["running"] = dataclasses.replace(parts["running"],
+                                               id="fine-tuned" if args.fine_tune else f"stage{args.stage}")
+    if args.fine_tune and not args.load_network:
+        parts["network"] = dataclasses.replace(parts["network"], load_network=COMPACT)
     if args.debug:
         parts["running"] = dataclasses.replace(parts["running"], log_interval=1, image_interval=10)
     return TrainingSettings(**parts)
@@ -676,10 +689,14 @@ def validate(args):
     for_videos = [f"--{name.replace('_', '-')}" for name in (
         "pack", "video_root", "exclude", "pasted", "copy_paste", "hide", "max_jump", "damage", "rollout", "val_davis")
         if name in given]
+    no_tuning = [f"--{name.replace('_', '-')}" for name in (
+        "static_root", "bl_root", "yv_root", "davis_root", "video_root", "pack", "pasted", "hide", "backbone_weights",
+        "load_model", "repeat") if name in given]
     for_files = [f"--{name.replace('_', '-')}" for name in (
         "static_root", "bl_root", "yv_root", "davis_root", "video_root", "exclude", "pasted", "copy_paste", "hide",
         "workers") if name in given]
     for wrong, message in (
+        (args.fine_tune and args.stage not in (2, 3), "--fine-tune trains as --stage 3 does: leave --stage out"),
         (args.stage == 0 and for_videos,
          f"{' and '.join(for_videos)} {'is' if len(for_videos) == 1 else 'are'} for stages 1 to 3: stage 0 makes its "
          "samples of single images; leave that out or give another --stage"),
@@ -690,6 +707,9 @@ def validate(args):
         (args.pack and for_files,
          f"{' and '.join(for_files)} {'is' if len(for_files) == 1 else 'are'} for data in files: leave that or --pack "
          "out"),
+        (args.fine_tune and no_tuning,
+         f"{' and '.join(no_tuning)}: --fine-tune takes its clips from {args.fine_tune} and a trained network from "
+         "--load-network, and nothing else: leave that out"),
         (args.crop % 16 or args.crop < 32, f"--crop {args.crop}: a multiple of 16 from 32 on is needed"),
         (0 < args.rollout < SHOTS, f"--rollout {args.rollout}: {SHOTS} frames or more are needed"),
         (args.train == "keys" and not args.match_weight,

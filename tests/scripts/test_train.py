@@ -262,7 +262,7 @@ def test_validation_while_training(videos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("options, precision", [
-    ([], "bfloat16"), (["--no_amp"], False),
+    ([], "bfloat16"), (["--no_amp"], "float32"),
     pytest.param(["--amp_dtype", "float16"], "float16", marks=pytest.mark.slow)])
 def test_validation_is_in_the_precision_of_the_training(videos, monkeypatch, options, precision):
     seen = []
@@ -456,6 +456,8 @@ def test_printed_options_and_published_defaults():
     ("--val_every 7", "--val-every says how often --val-davis is tracked"),
     ("--start_warm 10 --end_warm 9", "--end-warm 9 is before --start-warm 10"),
     ("--stage clicks --pasted 0.3 --dice_weight 1", "--pasted and --dice-weight are not for --stage clicks"),
+    ("--fine_tune clips --video_root v --load_model m", "--video-root and --load-model: --fine-tune takes its"),
+    ("--fine_tune clips --stage 0", "--fine-tune trains as --stage 3 does: leave --stage out"),
     ("--stage clicks --preset base", "the presets compact and tiny"),
     ("--perturb_min 0.9 --perturb_max 0.8", "--perturb-min 0.9 is above --perturb-max 0.8"),
 ])
