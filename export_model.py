@@ -12,13 +12,11 @@ give --amp.
 import sys
 from pathlib import Path
 
-import torch
-
 from model import load_network
-from model.checkpoint import preset_name, read_state
+from model.checkpoint import preset_name, read_state, write_state
 from model.clicks import click_preset_name, is_click_state, load_click_network
 from util.errors import InputError, run_script
-from util.files import atomic_path, file_sha256
+from util.files import file_sha256
 from util.hyper_para import OptionParser
 
 
@@ -47,8 +45,7 @@ def main(args):
     infinite = [key for key, value in state.items() if not value.isfinite().all()]
     if infinite:
         raise InputError(f"{', '.join(args.model)}: {infinite[0]} has values that float16 cannot hold")
-    with atomic_path(args.output) as temporary, open(temporary, "wb") as file:
-        torch.save(state, file)
+    write_state(args.output, state)
     parameters = sum(value.numel() for value in network.parameters())
     several = f"mean of {len(args.model)} checkpoints, " if len(args.model) > 1 else ""
     name = f"clicks, {click_preset_name(network.config)}" if clicks else preset_name(network.config)

@@ -31,10 +31,12 @@ from dataset.held_back import SHARE, find_clips
 from dataset.training import check_training_data, describe_data, make_batches, make_training_dataset
 from evaluation.validation import check_validation, score, validate
 from model import load_network
+from model.checkpoint import write_state
 from model.initialise import make_starting_network
 from model.trainer import Trainer, precision_of
 from model.training_log import Means, TrainLog
 from model.training_state import find_checkpoint, make_run_folder
+from model.weight_average import mix_states
 from util.device import device_name, join_processes, patient_group, pick_device
 from util.errors import InputError, catch_end, run_script
 from util.files import lock_folder
@@ -115,12 +117,16 @@ def fine_tune(settings, dataset, device, began, stack):
           f"{SHARE:.0%} of each clip ({frames} frames in all) are held back: both networks are scored on them")
     before = score(load_network(start, device), held_back, amp=amp)["J&F"]
     print(f"before: J&F {before:.1f} in the frames held back")
-    code, file = train(settings, dataset, device, began, 0, 1, stack)
-    if code or not file:
+    code, trained = train(settings, dataset, device, began, 0, 1, stack)
+    if code or not trained:
         return code
-    after = score(load_network(file, device), held_back, amp=amp)["J&F"]
+    result = trained.with_name("fine_tuned.pth")
+    states = (load_network(file).state_dict() for file in (start, trained))
+    write_state(result, mix_states(*states, settings.recipe.mix))
+    after = score(load_network(result, device), held_back, amp=amp)["J&F"]
+    print(f"wrote {result}, {settings.recipe.mix:.0%} of the way from {start} to {trained}")
     print(f"after: J&F {after:.1f}, before {before:.1f}: " + (
-        f"give {file} to --model" if after > before else
+        f"give {result} to --model" if after > before else
         f"{start} is as good or better there, go on with that; more clips, or better masks, may help"))
     return 0
 
@@ -236,7 +242,8 @@ def train(settings, dataset, device, began, rank, processes, stack):
         log.close()
     file = folder and folder / f"model_{done}.pth"
     if folder:
-        log.say(f"wrote {file} after {done} of {recipe.iterations} iterations, {trainer.samples} samples")
+        of = f" of {recipe.iterations}" if done < recipe.iterations and not running.minutes else ""
+        log.say(f"wrote {file} after {done}{of} iterations, {trainer.samples} samples")
     return 0 if done == recipe.iterations else result.stop, file
 
 

@@ -1,4 +1,4 @@
-"""Read checkpoints: find out which network they hold, and whether every tensor fits."""
+"""Read and write checkpoints: find out which network they hold, and whether every tensor fits."""
 
 import dataclasses
 import functools
@@ -13,6 +13,7 @@ import torch
 from model.config import PRESETS
 from model.network import RDE
 from util.errors import InputError
+from util.files import atomic_path
 
 DAMAGE = (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, LookupError, TypeError, AttributeError,
           AssertionError, OverflowError, struct.error)
@@ -32,6 +33,13 @@ def load_network(path, device="cpu", preset="auto"):
     tensors.
     """
     return build_network(read_state(path), path, device, preset)
+
+
+def write_state(path, state):
+    """Write a dict of tensors, or of dicts of them, for `read_checkpoint`. Raises InputError if that fails."""
+    # Given a file instead of its path, torch says why it cannot go on writing.
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)
 
 
 def build_network(state, path, device="cpu", preset="auto"):

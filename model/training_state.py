@@ -10,9 +10,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from model.checkpoint import DAMAGE, is_whole, read_checkpoint
+from model.checkpoint import DAMAGE, is_whole, read_checkpoint, write_state
 from util.errors import InputError
-from util.files import atomic_path
 from util.hyper_para import NO_RUN
 from util.notices import tell
 
@@ -74,9 +73,7 @@ def save(folder, iteration, trainer, skipped, network_too=True):
         files[f"model_{iteration}.pth"] = {**state["network"], **_dense(averaged)}
     files[f"model_{iteration}_checkpoint.pth"] = state
     for name, content in files.items():
-        # Given a file instead of its path, torch says why it cannot go on writing.
-        with atomic_path(folder / name) as temporary, open(temporary, "wb") as file:
-            torch.save(content, file)
+        write_state(folder / name, content)
     for _, old in list_checkpoints(folder)[:-trainer.settings.running.keep]:
         old.unlink()
 

@@ -3,6 +3,16 @@
 import torch
 
 
+def mix_states(start, trained, share):
+    """Return the state dict that lies this share, 0 to 1, of the way from one network's to another's.
+
+    Both are of one architecture. What only the second one has is taken as it is (a network in training has a bound in
+    SAM that earlier ones lack).
+    """
+    return {name: torch.lerp(start[name], value, share) if name in start and value.is_floating_point() else value
+            for name, value in trained.items()}
+
+
 class WeightAverage:
     """The average of a network's trained weights over about the last `window` samples.
 

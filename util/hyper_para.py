@@ -539,6 +539,9 @@ class RecipeSettings:
                           type=whole, metavar="N")
     ema: int = option(0, "keep an average of the weights over about the last N samples, and write it as the network of "
                          "the training (default: %(default)s, no average)", type=whole, metavar="N")
+    mix: float = option(1, "with --fine-tune: the result lies this share of the way, 0 to 1, from the network that it "
+                           "began with to the trained one; a smaller one learns less of these clips, and forgets less "
+                           "of all others (default: %(default)s, the trained one)", type=fraction, metavar="SHARE")
     trunk_lr: float = option(1, "multiply the learning rate of the trunk, the part that looks at the images, by this; "
                                 "0 leaves it as it is (default: %(default)s)", type=not_negative, metavar="FACTOR")
     train: str = option("all", "what to train: all; keys, by the loss of --match-weight alone; or rest, which is all "
@@ -696,6 +699,7 @@ def validate(args):
         "static_root", "bl_root", "yv_root", "davis_root", "video_root", "exclude", "pasted", "copy_paste", "hide",
         "workers") if name in given]
     for wrong, message in (
+        ("mix" in given and not args.fine_tune, "--mix is for --fine-tune: give that, or leave it out"),
         (args.fine_tune and args.stage not in (2, 3), "--fine-tune trains as --stage 3 does: leave --stage out"),
         (args.stage == 0 and for_videos,
          f"{' and '.join(for_videos)} {'is' if len(for_videos) == 1 else 'are'} for stages 1 to 3: stage 0 makes its "

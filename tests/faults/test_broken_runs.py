@@ -14,7 +14,7 @@ from tests.trees import training_tree, write_sequence
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
-TRIALS = int(os.environ.get("RDE_FAULT_TRIALS", 6))
+TRIALS = int(os.environ.get("RDE_FAULT_TRIALS", 3))
 """Broken runs of each kind for each script; RDE_FAULT_TRIALS makes a longer campaign."""
 
 
