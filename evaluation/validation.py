@@ -8,6 +8,7 @@ from inference_core import InferenceCore, track_frames
 from inference_core.tracking import name_objects
 from util.errors import InputError
 from util.image_io import image_size, read_mask
+from util.mask_rule import VOID
 from util.progress import progress_bar
 from util.video import ImageFrames
 
@@ -38,8 +39,9 @@ def validate(network, davis_path, *, amp=False):
 def score(network, videos, *, amp=False):
     """Return {"J": …, "F": …, "J&F": …}, percent: means over all objects, in the frames that DAVIS scores.
 
-    videos: EvaluationVideos, with masks of all their frames beside the first one's. amp: precision, as `InferenceCore`
-    takes it: "float16", "bfloat16", or False for float32.
+    videos: EvaluationVideos, with masks of all their frames beside the first one's. As in training, 255 in a mask says
+    that it is not known what is there: such pixels do not count. amp: precision, as `InferenceCore` takes it:
+    "float16", "bfloat16", or False for float32.
     """
     core = InferenceCore(network, "two-frames-compress", amp=amp)
     scores = []
@@ -59,13 +61,17 @@ def _score_video(core, video):
     objects, scores = [], []
 
     def first_mask(name, image):
-        return name_objects(read_mask(first, image.shape[1::-1])) if name == first.stem else None
+        if name != first.stem:
+            return None
+        ids = read_mask(first, image.shape[1::-1])
+        return name_objects(np.where(ids == VOID, 0, ids))
 
     for number, frame in enumerate(track_frames(core, ImageFrames(video.frames), first_mask)):
         if number == 0:
             objects = frame.objects
         elif number < len(video.frames) - 1:
             truth = read_mask(first.with_name(f"{frame.name}.png"), frame.image.shape[1::-1])
-            pairs = [(truth == object_id, frame.ids == object_id) for object_id in objects]
+            found = np.where(truth == VOID, 0, frame.ids)
+            pairs = [(truth == object_id, found == object_id) for object_id in objects]
             scores.append([(jaccard(*pair), boundary_f(*pair)) for pair in pairs])
     return np.mean(scores, axis=0).tolist() if scores else []

@@ -3,12 +3,14 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 import train
 from dataset.held_back import find_clips
 from dataset.training_sets import find_videos
+from evaluation.validation import score
 from model import load_network
 from tests.scripts.conftest import davis_tree
 from tests.training_runs import COMMON, folder_of, raising, run
@@ -87,6 +89,16 @@ def test_scoring_begins_where_there_is_an_object(clips, tmp_path):
             write_mask(mask, 0 * read_mask(mask))
     with pytest.raises(InputError, match="no clip has an object in the last 25% of its frames"):
         find_clips(home)
+
+
+def test_what_is_unknown_is_not_scored(clips, tmp_path, tiny_checkpoint):
+    home = shutil.copytree(clips, tmp_path / "clips")
+    _, scored = find_clips(home)
+    known = score(load_network(tiny_checkpoint), scored)
+    for clip in find_videos(home):
+        for number in range(13, 16):
+            write_mask(clip.mask(number), np.full_like(read_mask(clip.mask(number)), 255))
+    assert known["J&F"] < 100 and score(load_network(tiny_checkpoint), scored)["J&F"] == 100
 
 
 def test_exported_clips_are_found(clips, tmp_path):
