@@ -699,7 +699,7 @@ def validate(args):
         "static_root", "bl_root", "yv_root", "davis_root", "video_root", "exclude", "pasted", "copy_paste", "hide",
         "workers") if name in given]
     for wrong, message in (
-        ("mix" in given and not args.fine_tune, "--mix is for --fine-tune: give that, or leave it out"),
+        ("mix" in given and not args.fine_tune, "--mix is for --fine-tune FOLDER: give that, too, or leave --mix out"),
         (args.fine_tune and args.stage not in (2, 3), "--fine-tune trains as --stage 3 does: leave --stage out"),
         (args.stage == 0 and for_videos,
          f"{' and '.join(for_videos)} {'is' if len(for_videos) == 1 else 'are'} for stages 1 to 3: stage 0 makes its "

@@ -457,6 +457,7 @@ def test_printed_options_and_published_defaults():
     ("--start_warm 10 --end_warm 9", "--end-warm 9 is before --start-warm 10"),
     ("--stage clicks --pasted 0.3 --dice_weight 1", "--pasted and --dice-weight are not for --stage clicks"),
     ("--fine_tune clips --video_root v --load_model m", "--video-root and --load-model: --fine-tune takes its"),
+    ("--stage 3 --mix 0.5", "--mix is for --fine-tune FOLDER: give that, too, or leave --mix out"),
     ("--fine_tune clips --stage 0", "--fine-tune trains as --stage 3 does: leave --stage out"),
     ("--stage clicks --preset base", "the presets compact and tiny"),
     ("--perturb_min 0.9 --perturb_max 0.8", "--perturb-min 0.9 is above --perturb-max 0.8"),
@@ -472,8 +473,9 @@ RECIPES = [file.stem for file in train.RECIPES.glob("*.txt")]
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes(name):
-    recipe = settings_of(f"--recipe {name}")
-    changed = settings_of(f"--lr 7 --recipe {name} --batch_size 3")
+    clips = "--fine-tune clips" if name == "fine-tune" else ""
+    recipe = settings_of(f"--recipe {name} {clips}")
+    changed = settings_of(f"--lr 7 --recipe {name} --batch_size 3 {clips}")
     assert (changed.recipe.lr, changed.recipe.batch_size) == (7, 3)
     assert changed.recipe.iterations == recipe.recipe.iterations and changed.losses == recipe.losses
     assert recipe != settings_of(f"--stage {recipe.recipe.stage}")
