@@ -171,8 +171,8 @@ def train(settings, dataset, device, began, rank, processes, stack):
         log.say(f"continuing from {checkpoint}, iteration {start}")
     if running.id == NO_RUN:
         log.say(f"--id {NO_RUN}: nothing will be written")
-    log.say(f"stage {recipe.stage}: {len(dataset)} {source}, total batch {total}, {recipe.iterations} iterations on "
-            f"{processes} × {where}")
+    length = f"{running.minutes:g} minutes" if running.minutes else f"{recipe.iterations} iterations"
+    log.say(f"stage {recipe.stage}: {len(dataset)} {source}, total batch {total}, {length} on {processes} × {where}")
 
     # Prepare the loop: batches, validation, SIGTERM, counters.
     batches = make_batches(dataset, settings, start, trainer.samples, device, rank, processes)

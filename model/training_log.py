@@ -133,7 +133,9 @@ class TrainLog:
         if self._shown:
             left = (now - self._began) / (iteration - self._start) * (self._iterations - iteration)
             left = max(0, min(left, self._deadline - time.monotonic()))
-            print(f"{iteration}/{self._iterations}", *words, "left", _format_duration(left), file=sys.stderr)
+            # A training of so many minutes need not reach its number of iterations.
+            of = f"/{self._iterations}" if self._deadline == math.inf else " iterations"
+            print(f"{iteration}{of}", *words, "left", _format_duration(left), file=sys.stderr)
 
     def add_images(self, iteration, batch, masks):
         """Log a picture of the batch's first sample: each row is a frame with the truth, and with the prediction."""
