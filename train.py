@@ -123,8 +123,8 @@ def fine_tune(settings, dataset, device, began, stack):
     result = trained.with_name("fine_tuned.pth")
     states = (load_network(file).state_dict() for file in (start, trained))
     write_state(result, mix_states(*states, settings.recipe.mix))
-    after = score(load_network(result, device), held_back, amp=amp)["J&F"]
     print(f"wrote {result}, {settings.recipe.mix:.0%} of the way from {start} to {trained}")
+    after = score(load_network(result, device), held_back, amp=amp)["J&F"]
     print(f"after: J&F {after:.1f}, before {before:.1f}: " + (
         f"give {result} to --model" if after > before else
         f"{start} is as good or better there, go on with that; more clips, or better masks, may help"))

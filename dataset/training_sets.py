@@ -131,15 +131,15 @@ def find_videos(root, step=1):
     """
     root = Path(root)
     listing = root / "ImageSets" / "2017" / "train.txt"
-    exported = [folder for folder in (sorted(root.iterdir()) if root.is_dir() else ())
-                if (folder / "images").is_dir() and (folder / "masks").is_dir()]
+    images, annotations = root / "JPEGImages", root / "Annotations"
+    exported = [] if images.is_dir() or annotations.is_dir() else _find_exported(root)
     if exported:
         folders = {folder.name: (folder / "images", folder / "masks") for folder in exported}
     else:
-        images, annotations = root / "JPEGImages", root / "Annotations"
         for folder in (images, annotations):
             if not folder.is_dir():
-                raise InputError(f"{folder}: expected a folder with one folder for each video")
+                raise InputError(f"{folder}: expected a folder with one folder for each video (or, in {root}, a folder "
+                                 "for each video with images and masks in it)")
         resolution = find_resolution(images, annotations)
         images, annotations = images / resolution, annotations / resolution
         names = read_names(listing) if listing.exists() else list_folder_names(images)
@@ -159,6 +159,18 @@ def find_videos(root, step=1):
     if not videos:
         raise InputError(f"{root / 'JPEGImages'}: no videos, a folder for each video was expected")
     return videos
+
+
+def _find_exported(root):
+    """Return the folders in `root` that hold `images` and `masks`. Raises InputError for one that holds one of both."""
+    found = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        there = [name for name in ("images", "masks") if (folder / name).is_dir()]
+        if len(there) == 1:
+            raise InputError(f"{folder}: holds {there[0]} alone; both images and masks are needed, as export_masks.py "
+                             "--format images indexed-png writes them")
+        found += [folder] if there else []
+    return found
 
 
 def count_object_pixels(mask):

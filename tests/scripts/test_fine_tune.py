@@ -109,6 +109,9 @@ def test_exported_clips_are_found(clips, tmp_path):
     (tmp_path / "notes.txt").touch()
     assert [(clip.name, clip.frames, clip.mask(3).is_file()) for clip in find_videos(tmp_path)] == [
         (clip.name, clip.frames, True) for clip in find_videos(clips)]
+    shutil.rmtree(clip_folder := tmp_path / find_videos(clips)[1].name / "images")
+    with pytest.raises(InputError, match=f"{clip_folder.parent}: holds masks alone; both images and masks are needed"):
+        find_videos(tmp_path)
 
 
 def test_without_a_network_it_starts_from_the_one_that_is_here(tmp_path):
