@@ -36,6 +36,9 @@ def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
     excluded = read_excluded(data.exclude, found, told=rank == 0)
     if rank == 0:
         _check_files(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
+    if data.fine_tune:
+        # Whole clips were checked, but the last part of each is not learnt from.
+        found, _ = find_clips(data.fine_tune)
     if recipe.stage == 0:
         return StaticDataset(pairs, seed=seed, perturb=perturb, size=data.crop)
     if recipe.stage == "clicks":
@@ -149,10 +152,8 @@ def _find_pairs_and_videos(data, stage):
 
 def _find_videos(data, stage):
     """Return the videos that a stage trains on."""
-    if data.fine_tune:
-        return find_clips(data.fine_tune)[0]
-    if data.video_root:
-        return find_videos(data.video_root)
+    if data.fine_tune or data.video_root:
+        return find_videos(data.fine_tune or data.video_root)
     if stage == 1:
         return find_videos(data.bl_root)
     return find_davis(data.davis_root) + find_youtube(data.yv_root)

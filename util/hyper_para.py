@@ -693,8 +693,8 @@ def validate(args):
         "pack", "video_root", "exclude", "pasted", "copy_paste", "hide", "max_jump", "damage", "rollout", "val_davis")
         if name in given]
     no_tuning = [f"--{name.replace('_', '-')}" for name in (
-        "static_root", "bl_root", "yv_root", "davis_root", "video_root", "pack", "pasted", "hide", "backbone_weights",
-        "load_model", "repeat") if name in given]
+        "static_root", "bl_root", "yv_root", "davis_root", "video_root", "exclude", "pack", "pasted", "hide",
+        "backbone_weights", "load_model", "repeat") if name in given]
     for_files = [f"--{name.replace('_', '-')}" for name in (
         "static_root", "bl_root", "yv_root", "davis_root", "video_root", "exclude", "pasted", "copy_paste", "hide",
         "workers") if name in given]

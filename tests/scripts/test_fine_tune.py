@@ -101,6 +101,15 @@ def test_what_is_unknown_is_not_scored(clips, tmp_path, tiny_checkpoint):
     assert known["J&F"] < 100 and score(load_network(tiny_checkpoint), scored)["J&F"] == 100
 
 
+@pytest.mark.parametrize("option", ["--ema=0", "--check-data"])
+def test_masks_of_the_part_that_is_held_back_are_checked_too(option, clips, tmp_path, tiny_checkpoint, capsys):
+    home = shutil.copytree(clips, tmp_path / "clips")
+    missing = find_videos(home)[1].mask(14)
+    missing.unlink()
+    assert tune(home, tmp_path, tiny_checkpoint, option) == 2
+    assert f"training data: {missing}: this mask is missing\n" in capsys.readouterr().err
+
+
 def test_exported_clips_are_found(clips, tmp_path):
     """As export_masks.py writes them."""
     for clip in find_videos(clips):
