@@ -21,6 +21,7 @@ import torch
 from dataset.synthetic import MovingNoise
 from inference_core import InferenceCore
 from inference_core.graphs import MODE, TENSORS, Encode, Give, Remember, Segment, Sizes
+from inference_core.tracking import network_size
 from model import load_network
 from model.checkpoint import preset_name
 from model.inference import take_snapshot
@@ -52,8 +53,8 @@ def get_args_parser():
     parser.add_argument("--frame-size", type=frame_size, required=True, metavar="WIDTHxHEIGHT",
                         help="size of the frames that the graphs will take")
     parser.add_argument("--size", type=whole, default=480, metavar="PIXELS",
-                        help="let the graphs reduce the shorter side of the frames to so many pixels for the network; "
-                             "0 keeps the frames' own size (default: %(default)s)")
+                        help="let the graphs bring the shorter side of the frames to so many pixels for the "
+                             "network, at most to twice its size; 0 keeps the frames' own size (default: %(default)s)")
     parser.add_argument("--output", default="out/graphs", metavar="FOLDER",
                         help="folder for the graphs (default: %(default)s)")
     return parser
@@ -63,7 +64,7 @@ def main(args):
     network, folder = load_network(args.model), Path(args.output)
     # As in tracking, a network that cannot track ends the script here.
     width, height = args.frame_size
-    core = InferenceCore(network, MODE, top_k=TOP_K, size=args.size if 0 < args.size < min(width, height) else None)
+    core = InferenceCore(network, MODE, top_k=TOP_K, size=network_size(args.size, args.frame_size))
     sizes = Sizes((height, width), core.size)
     print(f"frames of {pixels((width, height))}, computed at {pixels(sizes.network[::-1])}; ONNX opset {OPSET}")
     operators = Counter()

@@ -9,7 +9,7 @@ from dataset.pack import CUT_OUT, IN_PLACE
 from dataset.sampler import make_sample_generator
 from util.errors import InputError
 
-KINDS = {"clip": 0.3, "place": 0.15, "pasted": 0.15, "alike": 0.25, "crowd": 0.15}
+KINDS = {"clip": 0.65, "place": 0.08, "pasted": 0.12, "alike": 0.1, "crowd": 0.05}
 """The kinds of samples and their shares. clip: a real video. place: an image whose own objects are followed. pasted: an
 image with objects pasted into it. alike: the same object two to four times. crowd: many small objects."""
 

@@ -142,7 +142,7 @@ def draw_plan(catalogue, seed, numbers, size, shots, perturb, max_jump):
 
     # Choose the objects that are pasted.
     pasted = np.select([clip, place, alike, crowd], [
-        draws.choice((0.4, 0.35, 0.25)), draws.choice((0.4, 0.35, 0.25)), 2 + draws.choice((0.4, 0.4, 0.2)),
+        draws.choice((0.6, 0.25, 0.15)), draws.choice((0.4, 0.35, 0.25)), 2 + draws.choice((0.4, 0.4, 0.2)),
         4 + draws.choice((0.2, 0.2, 0.2, 0.2, 0.2))], 1 + draws.choice((0.25, 0.35, 0.25, 0.15)))
     if not catalogue.cut.some:
         pasted[:] = 0

@@ -49,6 +49,16 @@ def open_engine(settings, state=None):
     return InferenceCore(open_network(settings, state), **settings.core()).engine
 
 
+def network_size(size, frame_size):
+    """Return the `size` for an InferenceCore that tracks frames of frame_size = (width, height); None keeps their own.
+
+    size: the shorter side that is asked for, in pixels; 0 keeps the frames' own, too. Smaller frames are enlarged to
+    it, at most to twice their size: the networks learnt at about 480 lines, and lose small objects in smaller frames.
+    """
+    shorter = min(frame_size)
+    return None if size in (0, shorter) else min(size, 2 * shorter)
+
+
 class TrackedFrame(NamedTuple):
     """One frame as `track_frames` yields it."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from inference_core.core import InferenceCore
 from inference_core.quality import QualityMeter
 from inference_core.track_output import measure_objects
-from inference_core.tracking import open_engine, track_frames
+from inference_core.tracking import network_size, open_engine, track_frames
 from interactive.plans import plan_job
 from util.cuts import CutFinder
 from util.errors import InputError
@@ -27,7 +27,7 @@ class Engines:
 
     def core(self, size):
         """A new InferenceCore for frames of this size (width, height). The first call takes seconds."""
-        shorter = self._tracking.size if 0 < self._tracking.size < min(size) else None
+        shorter = network_size(self._tracking.size, size)
         with self._lock:
             if self._engine is None:
                 self._engine = open_engine(self._tracking)

@@ -16,7 +16,7 @@ from inference_core.both_ways import track_both_ways
 from inference_core.capture import CompiledEngine
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints
 from inference_core.track_output import TrackOutput
-from inference_core.tracking import name_objects
+from inference_core.tracking import name_objects, network_size
 from model import load_clicks
 from model.checkpoint import preset_name
 from model.inference import InferenceNetwork
@@ -112,7 +112,7 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
         frame, name = (last, "last.png") if job.backward else (next(iter(frames)), "first.png")
         _write_frame_to_draw_on(frame, output / name, job.overwrite)
     notices = []
-    masks = find_masks(given, frames, _network_size(tracking, frames), notices, last and last.name)
+    masks = find_masks(given, frames, network_size(tracking.size, frames.size), notices, last and last.name)
     for line in list_notices(notices):
         watcher.note(line)
     model = find_model()
@@ -171,7 +171,7 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
     """
     # Prepare the core, and the folder that takes the results.
     device = model.engine.device
-    size = _network_size(tracking, frames)
+    size = network_size(tracking.size, frames.size)
     core = InferenceCore(model.engine, **tracking.core(), size=size)
     header = _describe_run(tracking, job, model, frames, masks, size, fetched)
     output = TrackOutput(job.output, frames, header, video=_identify_video(job, fetched), overwrite=job.overwrite,
@@ -339,11 +339,6 @@ def _refuse_to_overwrite(inputs, output):
         for result in ("masks", "scores", "overlay.mp4", "summary.json"):
             if Path(path).resolve().is_relative_to((output / result).resolve()):
                 raise InputError(f"{path}: {output / result} is written anew; choose another --output")
-
-
-def _network_size(tracking, frames):
-    """The shorter side to which frames are reduced, None if they keep their size."""
-    return tracking.size if 0 < tracking.size < min(frames.size) else None
 
 
 def _write_frame_to_draw_on(frame, path, overwrite):

@@ -257,7 +257,7 @@ class TrackingSettings:
     include_last: bool = option(False, "take every frame into the memory (default: every Nth, see --mem-every)")
     top_k: int = option(40, "let each place of a frame look at the K places in the memory that are most like it "
                             "(default: %(default)s)", names=["top"], type=positive, metavar="K")
-    size: int = option(0, "reduce the shorter side of the frames to so many pixels for the network; 0 keeps the "
+    size: int = option(0, "bring the shorter side of the frames to so many pixels for the network; 0 keeps the "
                           "frames' own size (default: %(default)s)", type=whole, metavar="PIXELS")
     amp: str | bool = option("float32", "compute in this precision: float32, or float16 or bfloat16, which are often "
                                         "faster, with slightly other masks; --amp without a value is float16 on a GPU "
