@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from inference_core import InferenceCore, track_frames
+from inference_core.tracking import network_size
 from util.errors import InputError
 
 
@@ -66,3 +67,11 @@ def test_only_a_few_frames_are_read_ahead(tiny_network, clip):
     next(tracked)
     assert len(read) < 10
     tracked.close()
+
+
+@pytest.mark.parametrize("asked, frame_size, expected", [
+    (480, (854, 480), None), (480, (1920, 1080), 480), (480, (640, 360), 480), (480, (240, 427), 480),
+    (480, (100, 72), 144), (0, (100, 72), None), (0, (1920, 1080), None),
+])
+def test_small_frames_are_enlarged_to_twice_their_size_at_most(asked, frame_size, expected):
+    assert network_size(asked, frame_size) == expected
