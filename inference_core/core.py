@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from inference_core.capture import CompiledEngine
 from inference_core.memory import MODES, MemoryState, ObjectMemory, move_memory, needs_sam
+from inference_core.places import Places
 from inference_core.state import State
 from model import RDE
 from model.checkpoint import preset_name
@@ -54,6 +55,8 @@ class InferenceCore:
     chunk_size: the number of objects that go through value encoder, SAM and decoder at a time.
     max_references: the number of references that the memory keeps of each object. When there are more, the oldest one
         but the first goes. Not in mode `stm`, whose memory keeps all.
+    places: tell several objects apart also by where they are, not by their looks alone (`inference_core.places`). The
+        published network does not. With one object, nothing changes.
 
     On a CPU, a script should first call `util.machine.keep_freed_memory`, which saves up to a quarter of the time. It
     should not do so in mode `stm`: there the growing memory would leave holes that nothing fits into.
@@ -62,7 +65,7 @@ class InferenceCore:
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
-                 size=None, amp=False, compile=False, chunk_size=8, keep_given=True, max_references=8):
+                 size=None, amp=False, compile=False, chunk_size=8, keep_given=True, max_references=8, places=False):
         if mode not in MODES:
             raise InputError(f"there is no mode {mode!r}; the modes are {', '.join(MODES)}")
         if network.config.single_object:
@@ -84,6 +87,7 @@ class InferenceCore:
         self.keep_given = keep_given
         self.chunk_size = chunk_size
         self.max_references = max_references
+        self.places = places
         engine = network
         if isinstance(network, RDE):
             precision = precision_name(amp, next(network.parameters()).device)
@@ -102,6 +106,8 @@ class InferenceCore:
         self._next_frame = 0
         self._frame_size = None
         self._latest = ()
+        self._last_memory = 0
+        self._places = Places(self._device) if self.places else None
 
     def state(self):
         """Return a `State` of this moment, from which this core or another one can go on: `restore`.
@@ -110,7 +116,8 @@ class InferenceCore:
         cores that go on from one state are branches. `inference_core.save_state` writes a state into a file.
         """
         return State(self._describe_settings(), self._frame_size, self._next_frame, self._since_memory,
-                     tuple(group.state for group in self._groups))
+                     tuple(group.state for group in self._groups), self._last_memory,
+                     self._places and self._places.state)
 
     @torch.inference_mode()
     def restore(self, state):
@@ -119,7 +126,7 @@ class InferenceCore:
         Raises InputError if that core had other settings or another network. Nothing is changed then.
         """
         ours = self._describe_settings()
-        names = [name for name in ours if state.settings.get(name) != ours[name]]
+        names = [name for name in {**ours, **state.settings} if state.settings.get(name) != ours.get(name)]
         if names:
             theirs, here = (", ".join(f"{name} {settings.get(name)}" for name in names)
                             for settings in (state.settings, ours))
@@ -129,7 +136,8 @@ class InferenceCore:
                   for memory in state.memories]
         self._groups = groups
         self._frame_size, self._next_frame = state.frame_size, state.next_frame
-        self._since_memory = state.since_memory
+        self._since_memory, self._last_memory = state.since_memory, state.last_memory
+        self._places = Places(self._device, state.places) if self.places else None
         self._latest = tuple(self.objects)
 
     @property
@@ -251,6 +259,8 @@ class InferenceCore:
             self._set_apart(touched)
             new = [object_id for object_id in touched if object_id not in self.objects]
         arranged = [0, *(1 + order.index(object_id) for object_id in (*self.objects, *new))]
+        if self.places:
+            self._places.follow(order, prob, ids)
         # Update the memory, and return the probabilities at the frame's size.
         if remember:
             masks = _take_planes(prob, arranged)[1:]
@@ -361,7 +371,8 @@ class InferenceCore:
         return {"mode": self.mode, "mem_every": self.mem_every, "top_k": self.top_k, "size": self.size,
                 "keep_given": self.keep_given, "max_references": self.max_references,
                 "precision": str(self.engine.dtype).removeprefix("torch."),
-                "network": preset_name(self.engine.config), "weights": self.engine.weights}
+                "network": preset_name(self.engine.config), "weights": self.engine.weights,
+                **({"places": True} if self.places else {})}
 
     def _check_state(self, state):
         """Raise InputError if the tensors of a State cannot be those of a core with these settings."""
@@ -377,6 +388,9 @@ class InferenceCore:
                 if found != shapes:
                     raise InputError(f"this state is damaged: it has keys and values of shape {found[0]} and "
                                      f"{found[1]}, expected {shapes[0]} and {shapes[1]}")
+            frames = {*memory.references, state.last_memory}
+            if self.places and not (state.places and Places.fits(state.places, frames, cells[0] * cells[1])):
+                raise InputError("this state is damaged: it does not say where the objects are")
 
     def _upload(self, image):
         """Return the image on the network's device."""
@@ -398,7 +412,9 @@ class InferenceCore:
 
     def _segment(self, frame):
         """Return the probabilities (O+1)×H'×W' of background and tracked objects in this frame."""
-        readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read) for group in self._groups])
+        places = self._places if len(self.objects) > 1 else None
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read, places, self._last_memory)
+                             for group in self._groups])
         logits = torch.cat([self.engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
         return self.engine.distribution(logits)
 
@@ -423,7 +439,9 @@ class InferenceCore:
             value = value[len(group.ids):]
         if new:
             self._groups.append(ObjectMemory(self.mode, self._aggregate, MemoryState(new, {number: (key, value)})))
-        self._since_memory = 0
+        self._since_memory, self._last_memory = 0, number
+        if self.places:
+            self._places.remember(number, {frame for group in self._groups for frame in group.references})
 
     def _aggregate(self, old, new):
         """Merge two memory entries (key C×h×w, value O×V×h×w) with SAM."""

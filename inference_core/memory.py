@@ -122,9 +122,17 @@ class ObjectMemory:
             if len(self.references) > 1:
                 self._join(self._list_others())
 
-    def read(self, query, top_k, read=read_top_k):
-        """Return the readout O×V×h×w, channels_last, for a query C×h×w. read: read_top_k, or an engine's `read`."""
-        readout = read(query.flatten(1), self._key, self._value, self._copies, top_k)
+    def read(self, query, top_k, read=read_top_k, places=None, last=None):
+        """Return the readout O×V×h×w, channels_last, for a query C×h×w.
+
+        read: read_top_k, or an engine's `read`. places: Places, by which objects are told apart, or None. last: with
+        places, the index of the last memory frame.
+        """
+        addend = None
+        if places:
+            frames = [last if frame is None else frame for frame in self._frames]
+            addend = places.penalise(self.ids, frames, query.shape[1:], self._key.shape[1])
+        readout = read(query.flatten(1), self._key, self._value, self._copies, top_k, addend)
         readout = readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
         return readout.contiguous(memory_format=torch.channels_last)
 
@@ -161,10 +169,14 @@ class ObjectMemory:
         parts = {"gt": first, **self._parts}
         # Where a mode does not read `last`, both lists are the same, but for `stm`, whose later frames are `others`.
         names = READS[self._mode]["last" in self._parts]
-        entries = [(parts[name], names.count(name)) for name in dict.fromkeys(names) if not (further and name == "gt")]
+        joined = [name for name in dict.fromkeys(names) if not (further and name == "gt")]
+        entries = [(parts[name], names.count(name)) for name in joined]
+        # The frames that the entries are of; None is the last memory frame, where the embedding's cells are, too.
+        self._frames = [next(iter(self.references)) if name == "gt" else None for name in joined]
         if further:
             most = max(1, names.count("gt"))
             entries += [(entry, most if frame == self._nearest else 1) for frame, entry in self.references.items()]
+            self._frames += list(self.references)
         self._key = torch.cat([_to_columns(key) for (key, _), _ in entries], 1)
         self._value = torch.cat([_to_rows(value) for (_, value), _ in entries])
         self._copies = torch.cat([self._key.new_full((key[0].numel(),), copies) for (key, _), copies in entries])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from inference_core.memory import MemoryState
+from inference_core.places import PlacesState
 from util.errors import InputError
 from util.files import atomic_path
 
@@ -43,6 +44,12 @@ class State:
     memories: tuple
     """The MemoryState of each group of objects."""
 
+    last_memory: int = 0
+    """The index of the last memory frame."""
+
+    places: PlacesState | None = None
+    """Where the objects are, of a core with `places`."""
+
 
 def save_state(path, state):
     """Write a State into a file that holds numbers only, an npz without pickles. The file appears when it is whole."""
@@ -58,13 +65,16 @@ def save_state(path, state):
         **{name: entry and [*map(number, entry)] for name, entry in (
             ("embedding", memory.embedding), ("last", memory.last), ("others", memory.others))},
     } for memory in state.memories]
+    places = state.places and [*map(number, state.places[:3]),
+                               [[frame, *map(number, cells)] for frame, cells in state.places.frames.items()]]
     arrays, layouts = {}, []
     for place, tensor in tensors.values():
         flat, layout = _flatten(tensor)
         arrays[f"tensor{place}"] = flat
         layouts.append(layout)
     header = {"format": FORMAT, "settings": state.settings, "frame_size": state.frame_size,
-              "next_frame": state.next_frame, "since_memory": state.since_memory, "groups": groups, "tensors": layouts}
+              "next_frame": state.next_frame, "since_memory": state.since_memory, "groups": groups, "tensors": layouts,
+              "last_memory": state.last_memory, "places": places}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, header=text, **arrays)
@@ -84,9 +94,14 @@ def load_state(path):
             entries = [entry and (tensors[entry[0]], tensors[entry[1]])
                        for entry in (group["embedding"], group["last"], group["others"])]
             memories.append(MemoryState([int(object_id) for object_id in group["ids"]], references, *entries))
+        places = header.get("places")
+        if places:
+            *tables, frames = places
+            places = PlacesState(*(tensors[table] for table in tables),
+                                 {int(frame): (tensors[owner], tensors[offset]) for frame, owner, offset in frames})
         size = header["frame_size"]
         return State(dict(header["settings"]), size and (int(size[0]), int(size[1])), int(header["next_frame"]),
-                     int(header["since_memory"]), tuple(memories))
+                     int(header["since_memory"]), tuple(memories), int(header.get("last_memory", 0)), places)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, OverflowError,

@@ -105,9 +105,9 @@ class InferenceNetwork(nn.Module):
         f16, f8, f4 = self.key_encoder(self._lay_out(image))
         return Frame(self.key_proj(f16), f16, *self.decoder.encode_frame(f16, f8, f4))
 
-    def read(self, query, key, value, copies, top_k):
+    def read(self, query, key, value, copies, top_k, addend=None):
         """See model.memory_reading.read_top_k."""
-        return read_top_k(query, key, value, copies, top_k)
+        return read_top_k(query, key, value, copies, top_k, addend)
 
     def decode(self, readout, frame):
         """Return mask logits O×H×W, float32, from readout O×value_dim×h×w and a Frame."""
@@ -169,8 +169,8 @@ class PlainEngine:
         with self._autocast():
             return image, PlainFrame(*self.network.encode_key(image))
 
-    def read(self, query, key, value, copies, top_k):
-        return read_top_k(query, key, value, copies, top_k)
+    def read(self, query, key, value, copies, top_k, addend=None):
+        return read_top_k(query, key, value, copies, top_k, addend)
 
     def decode(self, readout, frame):
         with self._autocast():

@@ -28,11 +28,12 @@ def affinity(query, key):
         return (query.mul(2 * scale).transpose(-1, -2) @ key).sub_(norm)
 
 
-def read_top_k(query, key, value, copies, top_k):
+def read_top_k(query, key, value, copies, top_k, addend=None):
     """Return the readout of inference: every query reads its `top_k` nearest memory positions.
 
     query: C×Q. key: C×N. value: N×V, where V may hold the channels of several objects.
     copies: N, the number of times that each position stands in the memory.
+    addend: a pair Q×D and D×N, whose product is added to the affinities.
 
     Returns Q×V. If the memory has fewer than `top_k` positions, all are read. The softmax subtracts the maximum.
     Queries are taken in tiles, so that the affinities of a large image are never in memory at once.
@@ -48,6 +49,8 @@ def read_top_k(query, key, value, copies, top_k):
     negative_norm = key.square().sum(0).mul_(-scale)
     if padding[1]:
         negative_norm[-padding[1]:] = -math.inf
+    if addend:
+        query, key = torch.cat([query, addend[0]], 1), torch.cat([key, F.pad(addend[1], padding)])
     copies = F.pad(copies.float(), padding)
     limit = TILES.get(key.device.type, 2**24)
     readout = []

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from util.errors import run_script
 from util.hyper_para import EXPORT_FORMATS, PRESET_NAMES, OptionParser
 
-TRACKING = "--model --mode --mem-every --include-last --top --size --amp --compile --device --threads"
+TRACKING = "--model --mode --mem-every --include-last --top --size --places --amp --compile --device --threads"
 RESULTS = "--output --save-scores --zip --overwrite"
 SCORING = "--workers --report"
 

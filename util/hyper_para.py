@@ -259,6 +259,9 @@ class TrackingSettings:
                             "(default: %(default)s)", names=["top"], type=positive, metavar="K")
     size: int = option(0, "bring the shorter side of the frames to so many pixels for the network; 0 keeps the "
                           "frames' own size (default: %(default)s)", type=whole, metavar="PIXELS")
+    places: str = option("off", "on: tell several objects apart also by where they are, so that alike ones keep their "
+                                "ids; off: by their looks alone, as published (default: %(default)s)",
+                         choices=("on", "off"))
     amp: str | bool = option("float32", "compute in this precision: float32, or float16 or bfloat16, which are often "
                                         "faster, with slightly other masks; --amp without a value is float16 on a GPU "
                                         "and bfloat16 on the CPU; auto is bfloat16 on CPUs that have hardware for it "
@@ -274,7 +277,8 @@ class TrackingSettings:
     def core(self):
         """The keyword arguments of `InferenceCore` that these settings stand for, `size` excepted."""
         return {"mode": self.mode, "mem_every": self.mem_every, "top_k": self.top_k,
-                "include_last": self.include_last, "amp": self.amp != "float32" and self.amp, "compile": self.compile}
+                "include_last": self.include_last, "amp": self.amp != "float32" and self.amp, "compile": self.compile,
+                "places": self.places == "on"}
 
 
 @dataclass(frozen=True)
