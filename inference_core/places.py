@@ -62,7 +62,7 @@ class Places:
         """Return whether a PlacesState has these frames, among others, and all of them have so many cells."""
         tables = [tuple(tensor.shape) for tensor in state[:3]]
         return (tables == [(IDS, 2), (IDS,), (IDS,)] and set(frames) <= state.frames.keys()
-                and all(owner.shape == (cells,) and offset.shape == (cells, 2) and 0 <= owner.min()
+                and all(owner.shape == (cells,) and offset.shape == (cells, 2) and owner.min() >= 0
                         and owner.max() < IDS for owner, offset in state.frames.values()))
 
     @property
