@@ -63,6 +63,13 @@ def other_sizes(core, clip):
             yield core.step(frame[rows], truth[0][rows] if index == 0 else None)
 
 
+def late_objects_by_places(core, clip):
+    """The same objects in a core that tells them apart by places, too."""
+    core.places = True
+    core.reset()
+    yield from late_objects(core, clip)
+
+
 USUAL = "two-frames-compress"
 
 
@@ -72,7 +79,8 @@ def cases():
     A quick rehearsal leaves out most of what differs in the mode alone.
     """
     for form, precision in itertools.product(("eager", "captured"), ("float32", "float16")):
-        yield pytest.param(other_sizes, USUAL, form, precision, id=f"{form}-{precision}-other_sizes")
+        for video in (other_sizes, late_objects_by_places):
+            yield pytest.param(video, USUAL, form, precision, id=f"{form}-{precision}-{video.__name__}")
         for video, mode in itertools.product((late_objects, many_objects), MODES):
             quick = (form, precision, video) == ("captured", "float32", late_objects) or (
                 mode == USUAL and (form, precision) == ("eager", "float16"))
