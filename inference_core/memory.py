@@ -130,8 +130,7 @@ class ObjectMemory:
         """
         addend = None
         if places:
-            frames = [last if frame is None else frame for frame in self._frames]
-            addend = places.penalise(self.ids, frames, query.shape[1:], self._key.shape[1])
+            addend = places.penalise(self.ids, self._frames, last, query.shape[1:], self._key.shape[1])
         readout = read(query.flatten(1), self._key, self._value, self._copies, top_k, addend)
         readout = readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
         return readout.contiguous(memory_format=torch.channels_last)

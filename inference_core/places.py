@@ -3,7 +3,8 @@
 Affinities compare appearance alone, and of alike objects none looks more like itself than like the others. So from the
 affinity of a place x of the frame and a place m of the memory that belongs to an object, |x - m'|² / 2σ² is subtracted.
 Here m' is m moved with the object's centre from the memory's frame to now, and σ grows with the object's size, and with
-the time for which it has not been seen. Places of the background count as they are. Seong et al. ("Kernelized Memory
+the time for which it has not been seen. Of the background, which does not move as one, places of the last memory frame
+count less in the same way, where they are, and places of references count as they are. Seong et al. ("Kernelized Memory
 Network for Video Object Segmentation", ECCV 2020) weigh by place, too, but from the memory's side.
 
 Lengths are in cells of the feature map. A map has h×w cells, n in all.
@@ -19,6 +20,9 @@ IDS = 256
 
 SPREAD, SHARE_OF_SIZE, GROWTH = 2, 0.3, 0.5
 """σ is SPREAD + SHARE_OF_SIZE · (the square root of the object's area) + GROWTH · (frames since it was last seen)."""
+
+BACKGROUND = 4
+"""σ of the background in the last memory frame."""
 
 FADING = 0.95
 """The size of an object is its area, or what it was a frame ago times this, whichever is larger."""
@@ -100,21 +104,24 @@ class Places:
         """Keep the newest frame, whose index is `number`, and of the others only those with an index in `kept`."""
         self._frames = {other: frame for other, frame in self._frames.items() if other in kept} | {number: self._now}
 
-    def penalise(self, ids, frames, shape, columns):
+    def penalise(self, ids, frames, last, shape, columns):
         """Return (queries n×4, keys 4×N), whose product is to be added to the affinities.
 
         ids: the objects that share a memory. frames: the frames' indices of its entries, in their order, n columns
-        each. What follows up to N = `columns` counts as it is. shape: (h, w).
+        each; None is the last memory frame, whose index is `last`. What follows up to N = `columns` counts as it is.
+        shape: (h, w).
         """
         grid = self._grid(shape)
         ours = torch.zeros_like(self._size).index_fill(0, self._list_ids(ids), 1)
         sigma = SPREAD + SHARE_OF_SIZE * self._size.sqrt() + GROWTH * self._lost
         weights = ours * (self._size > 0) / (2 * sigma.square())
-        weights[0] = 0
-        known = [self._frames[number] for number in frames]
-        owner, offset = (torch.cat(parts) for parts in zip(*known, strict=True))
-        owner = owner.long()
-        weight, place = weights[owner], offset + self._centre[owner]
+        parts = []
+        for number in frames:
+            owner, offset = self._frames[last if number is None else number]
+            owner = owner.long()
+            background = 1 / (2 * BACKGROUND ** 2) if number is None else 0
+            parts.append((torch.where(owner == 0, background, weights[owner]), offset + self._centre[owner]))
+        weight, place = (torch.cat(part) for part in zip(*parts, strict=True))
         keys = torch.stack([2 * weight * place[:, 0], 2 * weight * place[:, 1], -weight,
                             -weight * place.square().sum(1)])
         queries = torch.cat([grid, grid.square().sum(1, keepdim=True), torch.ones_like(grid[:, :1])], 1)

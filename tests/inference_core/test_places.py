@@ -22,15 +22,15 @@ def network():
 
 @pytest.fixture(scope="module")
 def discs():
-    """Two discs of the same looks that pass one above the other: [(image, ids)]."""
+    """Three discs of the same looks; 1 and 2 pass above and below 3, which rests: [(image, ids)]."""
     generator = np.random.default_rng(4)
     ground = np.kron(generator.integers(60, 200, (15, 20, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
     y, x = np.mgrid[:240, :320]
     frames = []
     for number in range(COUNT):
         image, ids = ground.copy(), np.zeros((240, 320), np.uint8)
-        for object_id, across, down in ((1, 50 + 9 * number, 80), (2, 270 - 9 * number, 160)):
-            disc = (x - across) ** 2 + (y - down) ** 2 < 30 ** 2
+        for object_id, across, down in ((1, 50 + 9 * number, 60), (2, 270 - 9 * number, 180), (3, 160, 120)):
+            disc = (x - across) ** 2 + (y - down) ** 2 < 22 ** 2
             image[disc] = (220, 40, 30)
             ids[disc] = object_id
         frames.append((image, ids))
@@ -51,6 +51,7 @@ def overlap(found, frames):
 
 
 def test_alike_objects_keep_their_ids_where_they_pass_each_other(network, discs):
+    """The third disc is not marked."""
     by_looks, by_places = (track(InferenceCore(network, size=480, places=on), discs)[-1] for on in (False, True))
     assert overlap(by_looks, discs) < 0.7 < 0.9 < overlap(by_places, discs)
 
