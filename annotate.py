@@ -40,8 +40,9 @@ from interactive.access import LOOPBACK
 from interactive.server import make_app
 from interactive.workspace import Workspace
 from util.errors import InputError, run_script
-from util.hyper_para import OptionParser, PageSettings, TrackingSettings, settings_from
+from util.hyper_para import PageSettings, TrackingSettings
 from util.machine import keep_freed_memory
+from util.options import OptionParser, settings_from
 
 PORTS_TRIED = 20
 """So many ports are tried, from --port on."""
@@ -53,7 +54,7 @@ def get_args_parser():
                         help="a video file or a folder of images (default: choose one on the page)")
     parser.add_argument("--example", action="store_true", help="open the built-in example (default: see VIDEO)")
     parser.add_settings(PageSettings, "page")
-    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto", places="on")
+    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
     return parser
 
 

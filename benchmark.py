@@ -64,7 +64,6 @@ from util.hyper_para import (
     DataSettings,
     LossSettings,
     NetworkSettings,
-    OptionParser,
     RecipeSettings,
     RunningSettings,
     TrainingSettings,
@@ -73,6 +72,7 @@ from util.hyper_para import (
 )
 from util.image_io import write_mask
 from util.machine import computing_threads, keep_freed_memory, resident
+from util.options import OptionParser
 from util.pipeline import Background
 from util.progress import progress_bar
 from util.timing import peak_memory_mb

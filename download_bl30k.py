@@ -16,7 +16,7 @@ import sys
 
 from util.download.parts import Part, add_download_options, agree, download_parts, drive_url
 from util.errors import run_script
-from util.hyper_para import OptionParser
+from util.options import OptionParser
 
 TERMS = """
 BL30K was made by the authors of MiVOS (https://github.com/hkchengrex/MiVOS). It is derived from ShapeNet

@@ -31,7 +31,7 @@ import sys
 
 from util.download.parts import Part, add_download_options, agree, download_parts, drive_url
 from util.errors import run_script
-from util.hyper_para import OptionParser
+from util.options import OptionParser
 
 TERMS = """
 These datasets belong to their authors, and most of them may be used for research only. Read and respect their terms:

@@ -15,7 +15,7 @@ import sys
 
 from util.download.parts import add_download_options, agree, download_parts, list_drive_folder
 from util.errors import InputError, run_script
-from util.hyper_para import OptionParser
+from util.options import OptionParser
 
 TERMS = """
 These weights were published by the authors of "Recurrent Dynamic Embedding for Video Object Segmentation" (Li et al.,

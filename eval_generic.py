@@ -14,7 +14,8 @@ import sys
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.run import evaluate
 from util.errors import run_script
-from util.hyper_para import OptionParser, ResultSettings, TrackingSettings, settings_from
+from util.hyper_para import ResultSettings, TrackingSettings
+from util.options import OptionParser, settings_from
 
 
 def get_args_parser():

@@ -22,7 +22,8 @@ import sys
 
 from exporting.run import export_folder
 from util.errors import run_script
-from util.hyper_para import ExportSettings, OptionParser, export_settings
+from util.hyper_para import ExportSettings, export_settings
+from util.options import OptionParser
 
 
 def get_args_parser():

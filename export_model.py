@@ -17,7 +17,7 @@ from model.checkpoint import preset_name, read_state, write_state
 from model.clicks import click_preset_name, is_click_state, load_click_network
 from util.errors import InputError, run_script
 from util.files import file_sha256
-from util.hyper_para import OptionParser
+from util.options import OptionParser
 
 
 def get_args_parser():

@@ -28,7 +28,8 @@ from model.inference import take_snapshot
 from track_onnx import OnnxTracker, onnxruntime
 from util.errors import InputError, pixels, run_script
 from util.files import atomic_path
-from util.hyper_para import COMPACT, OptionParser, frame_size, whole
+from util.hyper_para import COMPACT
+from util.options import OptionParser, frame_size, whole
 
 OPSET = 18
 """The version of ONNX's operators."""

@@ -51,14 +51,13 @@ from util.hyper_para import (
     DataSettings,
     LossSettings,
     NetworkSettings,
-    OptionParser,
     RecipeSettings,
     RunningSettings,
     TrainingSettings,
     fill_recipe,
-    positive,
 )
 from util.machine import available_cores
+from util.options import OptionParser, positive
 
 ROOT = Path(__file__).parent
 

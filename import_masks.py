@@ -16,7 +16,7 @@ import sys
 
 from exporting.importing import import_masks
 from util.errors import run_script
-from util.hyper_para import OptionParser
+from util.options import OptionParser
 
 
 def get_args_parser():

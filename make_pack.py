@@ -13,7 +13,7 @@ from pathlib import Path
 from dataset.pack import write_pack
 from dataset.training_sets import find_pairs, find_videos, read_excluded
 from util.errors import InputError, run_script
-from util.hyper_para import OptionParser
+from util.options import OptionParser
 
 
 def get_args_parser():

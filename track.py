@@ -52,9 +52,10 @@ from evaluation.measures import jaccard
 from runs.video import Watcher, open_model, track_video
 from util.decoding import is_stream, public_name
 from util.errors import InputError, name_a_few, run_script
-from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, check_directions, settings_from
+from util.hyper_para import TrackingSettings, VideoSettings, check_directions
 from util.image_io import read_mask
 from util.notices import tell
+from util.options import OptionParser, settings_from
 from util.progress import progress_bar
 
 
@@ -66,7 +67,7 @@ def get_args_parser():
                         help="the same as --video VIDEO --mask MASK …; without MASK, the first frame is written "
                              "(default: see --video and --mask)")
     parser.add_settings(VideoSettings, "video and results")
-    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto", places="on")
+    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
     return parser
 
 

@@ -39,15 +39,9 @@ from runs.row import FAILED, Task, find_finished
 from runs.table import order_rows, write_table
 from util.errors import run_script
 from util.files import file_sha256, lock_folder
-from util.hyper_para import (
-    ManySettings,
-    OptionParser,
-    TrackingSettings,
-    VideoResultSettings,
-    many_settings,
-    settings_from,
-)
+from util.hyper_para import ManySettings, TrackingSettings, VideoResultSettings, many_settings
 from util.machine import available_cores, computing_threads
+from util.options import OptionParser, settings_from
 from util.progress import progress_bar
 
 THREADS = 2
@@ -64,7 +58,7 @@ def get_args_parser():
                                                          "(default: none, it must be given)")
     parser.add_settings(ManySettings, "list and results")
     parser.add_settings(VideoResultSettings, "each video, where its row does not say otherwise")
-    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto", places="on")
+    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
     return parser
 
 

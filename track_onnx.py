@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import InputError, pixels, run_script
-from util.hyper_para import OptionParser, few
 from util.image_io import read_mask, write_mask
 from util.machine import computing_threads
+from util.options import OptionParser, few
 from util.progress import progress_bar
 from util.video import open_frames
 

@@ -40,9 +40,10 @@ from model.weight_average import mix_states
 from util.device import device_name, join_processes, patient_group, pick_device
 from util.errors import InputError, catch_end, run_script
 from util.files import lock_folder
-from util.hyper_para import NO_RUN, OptionParser, TrainingSettings, training_settings
+from util.hyper_para import NO_RUN, TrainingSettings, training_settings
 from util.machine import keep_freed_memory
 from util.notices import tell
+from util.options import OptionParser
 from util.step_watch import StepWatch
 from util.timing import peak_memory_mb
 

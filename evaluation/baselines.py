@@ -19,10 +19,11 @@ import numpy as np
 from dataset.evaluation_sets import EVALUATION_SETS, list_video_notices
 from evaluation.results import Results
 from util.errors import run_script
-from util.hyper_para import DAVIS_FOLDER, OptionParser
+from util.hyper_para import DAVIS_FOLDER
 from util.image_io import read_image, read_mask, read_palette
 from util.machine import computing_threads
 from util.notices import tell
+from util.options import OptionParser
 from util.progress import progress_bar
 
 

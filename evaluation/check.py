@@ -26,9 +26,9 @@ from PIL import Image
 from dataset.evaluation_sets import EVALUATION_SETS, find_lost_objects, list_video_notices
 from util.errors import InputError, pixels, run_script
 from util.files import is_hidden, read_json
-from util.hyper_para import OptionParser
 from util.image_io import image_size, natural, read_mask
 from util.notices import list_notices, tell
+from util.options import OptionParser
 from util.progress import progress_bar
 
 OTHER_NAMES = {"youtube18": "youtube", "youtube19": "youtube"}

@@ -30,9 +30,9 @@ from model.clicks import CLICKS
 from util.clicking import RADIUS, draw_stroke, find_next_click, iou, make_planes
 from util.errors import InputError, pixels, run_script
 from util.files import write_json
-from util.hyper_para import OptionParser, positive
 from util.image_io import read_image, read_mask
 from util.mask_rule import VOID
+from util.options import OptionParser, positive
 from util.progress import progress_bar
 
 MOST_CLICKS = 20

@@ -22,7 +22,8 @@ from evaluation.tables import (
     print_table,
     write_csv,
 )
-from util.hyper_para import CompareSettings, DavisScoringSettings, option
+from util.hyper_para import CompareSettings, DavisScoringSettings
+from util.options import option
 
 
 @dataclass(frozen=True)

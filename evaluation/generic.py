@@ -27,7 +27,8 @@ from evaluation.scoring import Rules, ScoredVideo, collect_object_score, raise_p
 from evaluation.tables import join_csv
 from util.errors import InputError, name_a_few, run_script
 from util.files import write_text
-from util.hyper_para import CompareSettings, OptionParser, ScoringSettings, option, settings_from
+from util.hyper_para import CompareSettings, ScoringSettings
+from util.options import OptionParser, option, settings_from
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from inference_core import InferenceCore, open_network
 from inference_core.quality import DOUBTFUL, UNSEEN, QualityMeter
 from inference_core.track_output import measure_objects
 from util.errors import InputError, run_script
-from util.hyper_para import DAVIS_FOLDER, OptionParser, TrackingSettings, settings_from
+from util.hyper_para import DAVIS_FOLDER, TrackingSettings
 from util.image_io import read_image, read_mask
 from util.mask_rule import VOID
+from util.options import OptionParser, settings_from
 from util.progress import progress_bar
 
 

@@ -23,8 +23,9 @@ from evaluation.tables import print_table
 from inference_core import InferenceCore, open_network
 from inference_core.both_ways import track_both_ways
 from util.errors import run_script
-from util.hyper_para import DAVIS_FOLDER, OptionParser, TrackingSettings, settings_from
+from util.hyper_para import DAVIS_FOLDER, TrackingSettings
 from util.image_io import read_image, read_mask
+from util.options import OptionParser, settings_from
 from util.progress import progress_bar
 from util.video import ImageFrames
 

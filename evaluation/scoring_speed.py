@@ -21,8 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import InputError, run_script
-from util.hyper_para import OptionParser, positive
 from util.image_io import write_mask
+from util.options import OptionParser, positive
 
 ROOT = Path(__file__).resolve().parents[1]
 

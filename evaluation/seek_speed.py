@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.errors import run_script
 from util.files import atomic_path
-from util.hyper_para import OptionParser, positive
+from util.options import OptionParser, positive
 from util.pyav import av
 from util.timing import peak_memory_mb
 from util.video import open_frames

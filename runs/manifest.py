@@ -17,9 +17,10 @@ from runs.addresses import describe, fetch, is_address, join
 from util.decoding import find_stream, open_container, public_name
 from util.errors import InputError, name_a_few
 from util.files import is_hidden, read_text
-from util.hyper_para import OptionParser, TrackingSettings, VideoSettings, check_directions, plain_name, settings_from
+from util.hyper_para import TrackingSettings, VideoSettings, check_directions
 from util.image_io import is_image, natural
 from util.notices import tell
+from util.options import OptionParser, plain_name, settings_from
 
 OURS = ("videos.csv", "videos.parquet", "index.html")
 """Names in the folder of results that no video may have."""

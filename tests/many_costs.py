@@ -12,8 +12,9 @@ from pathlib import Path
 
 from inference_core import InferenceCore, open_network
 from util.errors import run_script
-from util.hyper_para import OptionParser, TrackingSettings
+from util.hyper_para import TrackingSettings
 from util.image_io import read_mask, write_mask
+from util.options import OptionParser
 from util.overlay import draw_ids, draw_overlay
 from util.video import open_frames
 from util.video_writer import VideoWriter

@@ -40,8 +40,9 @@ from tests.many_videos import write_list, write_videos
 from tests.trees import folder_bytes, photograph
 from util.errors import run_script
 from util.files import file_sha256
-from util.hyper_para import ManySettings, OptionParser, TrackingSettings, VideoResultSettings, positive
+from util.hyper_para import ManySettings, TrackingSettings, VideoResultSettings
 from util.image_io import write_mask
+from util.options import OptionParser, positive
 
 BAD = 5
 """So many videos cannot be tracked."""

@@ -10,7 +10,8 @@ from exporting.formats import FORMATS
 from model import PRESETS
 from tests.conftest import ROOT
 from util.errors import run_script
-from util.hyper_para import EXPORT_FORMATS, PRESET_NAMES, OptionParser
+from util.hyper_para import EXPORT_FORMATS, PRESET_NAMES
+from util.options import OptionParser
 
 TRACKING = "--model --mode --mem-every --include-last --top --size --places --amp --compile --device --threads"
 RESULTS = "--output --save-scores --zip --overwrite"

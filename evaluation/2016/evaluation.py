@@ -25,7 +25,8 @@ from evaluation.tables import (
     write_csv,
 )
 from util.errors import run_script
-from util.hyper_para import DavisScoringSettings, OptionParser, settings_from
+from util.hyper_para import DavisScoringSettings
+from util.options import OptionParser, settings_from
 
 
 def get_args_parser():

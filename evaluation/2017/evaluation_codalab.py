@@ -17,7 +17,8 @@ from evaluation.report import write_report
 from evaluation.tables import GLOBAL_HEADER, compute_global_scores, make_csv_text, make_object_rows, note_decay
 from util.errors import run_script
 from util.files import write_text
-from util.hyper_para import DecaySettings, OptionParser, settings_from
+from util.hyper_para import DecaySettings
+from util.options import OptionParser, settings_from
 
 SET = "test-dev"
 """The split that the server scores."""

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from evaluation.command_line import Davis2017Settings, evaluate_davis_2017
 from util.errors import run_script
-from util.hyper_para import OptionParser, settings_from
+from util.options import OptionParser, settings_from
 
 
 def get_args_parser():

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from evaluation.command_line import Davis2017Settings, evaluate_davis_2017, say_written
 from util.errors import run_script
-from util.hyper_para import OptionParser, settings_from
+from util.options import OptionParser, settings_from
 
 PLOT_SIZE = 720, 360
 """Width and height of a plot in pixels."""

@@ -30,8 +30,9 @@ from evaluation.scoring import VOID, Rules, ScoredVideo, collect_object_score, r
 from evaluation.tables import print_table, write_csv
 from util.errors import InputError, run_script
 from util.files import read_text
-from util.hyper_para import OptionParser, ScoringSettings, option, settings_from
+from util.hyper_para import ScoringSettings
 from util.image_io import natural
+from util.options import OptionParser, option, settings_from
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from tests.conftest import ROOT, SHARED
 from tests.evaluation_runs import expected, read, run, same
 from tests.trees import folder_bytes, write_sequence
 from util.errors import InputError
-from util.hyper_para import TrackingSettings, settings_from
+from util.hyper_para import TrackingSettings
 from util.image_io import read_mask, write_grey, write_mask
+from util.options import settings_from
 
 
 def test_davis_2017(davis, davis_results, tiny_network):

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 SCRIPT = """
 import pathlib, sys
 from util.errors import run_script
-from util.hyper_para import OptionParser
+from util.options import OptionParser
 from util.notices import tell
 from util.progress import progress_bar
 

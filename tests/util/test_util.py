@@ -14,8 +14,8 @@ from PIL import Image
 from tests.conftest import ROOT
 from util.errors import InputError, run_script
 from util.files import atomic_path, lock_folder
-from util.hyper_para import OptionParser
 from util.image_io import davis_palette, read_image, read_mask, write_mask
+from util.options import OptionParser
 from util.overlay import draw_ids, draw_overlay, draw_stamp
 from util.pipeline import Background, mark_last, prefetch
 from util.timing import Latencies
