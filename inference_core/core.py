@@ -4,11 +4,13 @@ Its memory does not grow with the video, except in mode `stm`. Every annotated f
 which is read for the rest of the video.
 """
 
-import numpy as np
+import functools
+
 import torch
 import torch.nn.functional as F
 
 from inference_core.capture import CompiledEngine
+from inference_core.inputs import check_image, check_mask
 from inference_core.memory import MODES, MemoryState, ObjectMemory, move_memory, needs_sam
 from inference_core.places import Places
 from inference_core.state import State
@@ -16,12 +18,8 @@ from model import RDE
 from model.checkpoint import preset_name
 from model.inference import take_snapshot
 from model.network import distribution
-from util.errors import InputError, pixels
+from util.errors import InputError
 from util.machine import has_bfloat16_tiles
-from util.mask_rule import MANY_IDS, refuse_soft_edges
-
-UNKNOWN = 255
-"""What a partial mask says of a pixel of which nothing is known."""
 
 STRIDE = 16
 """The sides of an image are padded to multiples of this: keys and values have one position for 16×16 pixels."""
@@ -55,8 +53,9 @@ class InferenceCore:
     chunk_size: the number of objects that go through value encoder, SAM and decoder at a time.
     max_references: the number of references that the memory keeps of each object. When there are more, the oldest one
         but the first goes. Not in mode `stm`, whose memory keeps all.
-    places: tell several objects apart also by where they are, not by their looks alone (`inference_core.places`). The
-        published network does not. With one object, nothing changes.
+    places: tell objects from others that look alike also by where they are (`inference_core.places`), not by their
+        looks alone. None: as the network's configuration says, which is True for `compact`, and False for the published
+        network `base`.
 
     On a CPU, a script should first call `util.machine.keep_freed_memory`, which saves up to a quarter of the time. It
     should not do so in mode `stm`: there the growing memory would leave holes that nothing fits into.
@@ -65,7 +64,7 @@ class InferenceCore:
     """
 
     def __init__(self, network, mode="two-frames-compress", mem_every=3, top_k=40, *, include_last=False,
-                 size=None, amp=False, compile=False, chunk_size=8, keep_given=True, max_references=8, places=False):
+                 size=None, amp=False, compile=False, chunk_size=8, keep_given=True, max_references=8, places=None):
         if mode not in MODES:
             raise InputError(f"there is no mode {mode!r}; the modes are {', '.join(MODES)}")
         if network.config.single_object:
@@ -87,7 +86,7 @@ class InferenceCore:
         self.keep_given = keep_given
         self.chunk_size = chunk_size
         self.max_references = max_references
-        self.places = places
+        self.places = network.config.places if places is None else places
         engine = network
         if isinstance(network, RDE):
             precision = precision_name(amp, next(network.parameters()).device)
@@ -117,7 +116,7 @@ class InferenceCore:
         """
         return State(self._describe_settings(), self._frame_size, self._next_frame, self._since_memory,
                      tuple(group.state for group in self._groups), self._last_memory,
-                     self._places and self._places.state)
+                     self._places and self._places.sightings)
 
     @torch.inference_mode()
     def restore(self, state):
@@ -182,7 +181,7 @@ class InferenceCore:
         next(group for group in self._groups if object_id in group.ids).forget_reference(frame)
 
     @torch.inference_mode()
-    def step(self, image, mask=None, objects=None, *, partial=False, replace=False, frame=None, end=False,
+    def step(self, image, mask=None, objects=None, *, partial=False, replace=False, frame=None, cut=False, end=False,
              needs_output=True):
         """Track the objects into the next frame, and take a mask of objects that appear or are corrected in it.
 
@@ -202,6 +201,7 @@ class InferenceCore:
         frame: the frame's index in the video, by which `references` names it. By default, one more than in the step
             before, from 0 on. Give it if frames come in another order: then an annotated frame may also come long
             before its turn, so that all frames are tracked with all references.
+        cut: a new shot begins with this frame, so the objects may be anywhere in it. Without `places`, nothing changes.
         end: this is the last frame. The memory does not take it, since no frame will read it.
         needs_output: if False, the core computes nothing unless the memory needs this frame, and returns None.
 
@@ -211,16 +211,18 @@ class InferenceCore:
         Raises InputError for shapes, types and ids other than these. The state is then unchanged.
         """
         # Check the input before anything changes.
-        image = self._check_image(image)
+        image = check_image(image, self._frame_size)
         frame_size = tuple(image.shape[-2:])
         ids = []
         if mask is not None:
-            mask, ids = self._check_mask(mask, objects, frame_size, partial)
+            mask, ids = check_mask(mask, objects, frame_size, partial)
         if frame is not None and frame < 0:
             raise InputError(f"frame is {frame}, frames are counted from 0")
         self._frame_size = frame_size
         number = self._next_frame if frame is None else int(frame)
         self._next_frame = number + 1
+        if cut and self.places:
+            self._places = Places(self._device)
 
         # Decide whether the memory takes this frame, and whether there is anything to compute.
         # Counting from the last memory frame suits both datasets. In DAVIS all objects are annotated in the first
@@ -244,7 +246,7 @@ class InferenceCore:
         if rows:
             for group in self._groups:
                 group.face(number)
-            prob = self._segment(encoded)
+            prob = self._segment(encoded, number)
         # Put the given masks into the prediction, and see which objects get this frame as a reference.
         order, new = self.objects, []
         if annotated:
@@ -259,12 +261,13 @@ class InferenceCore:
             self._set_apart(touched)
             new = [object_id for object_id in touched if object_id not in self.objects]
         arranged = [0, *(1 + order.index(object_id) for object_id in (*self.objects, *new))]
-        if self.places:
-            self._places.follow(order, prob, ids)
         # Update the memory, and return the probabilities at the frame's size.
         if remember:
             masks = _take_planes(prob, arranged)[1:]
             self._remember(image, encoded, masks, new, number, touched if annotated else ())
+            if self.places:
+                kept = {frame for group in self._groups for frame in group.references}
+                self._places.remember(number, order, prob, ids, kept)
         if not needs_output:
             return None
         prob = restore_size(prob, pad, size and frame_size)
@@ -297,75 +300,6 @@ class InferenceCore:
         self._latest = prob.object_ids = tuple(self.objects)
         return prob
 
-    def _check_image(self, image):
-        """Return the image as a tensor 3×H×W. Raises InputError for anything that is not an image of this video."""
-        image = image if isinstance(image, torch.Tensor) else torch.tensor(np.ascontiguousarray(image))
-        last_is_colour = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[-1] == 3
-        # Three rows are no colours either, unless only that fits the frames before.
-        if last_is_colour and (image.shape[0] != 3 or self._frame_size != tuple(image.shape[1:])):
-            image = image.movedim(-1, 0)
-        if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-            raise InputError(f"an image is 3×H×W, float in [0, 1] or uint8; this one is {image.dtype} of shape "
-                             f"{tuple(image.shape)}")
-        # Only checked on the CPU: reading a value from another device would wait for it.
-        if image.is_floating_point() and image.device.type == "cpu":
-            low, high = (float(value) for value in image.aminmax())
-            if not (low >= 0 and high <= 2):
-                raise InputError(f"a float image lies in [0, 1]; the values here go from {low:g} to {high:g}")
-        frame_size = tuple(image.shape[-2:])
-        if self._frame_size not in (None, frame_size):
-            raise InputError(f"a frame of {pixels(frame_size[::-1])} in a video of {pixels(self._frame_size[::-1])}")
-        return image
-
-    def _check_mask(self, mask, objects, frame_size, partial=False):
-        """Return a mask as planes O×H×W, and their ids; no ids if it says nothing new.
-
-        A partial mask has a plane of the background before them. Raises InputError for a mask that cannot be used.
-        """
-        mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(np.ascontiguousarray(mask))
-        if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
-            # Torch can store these types, but can do little else with them.
-            mask = mask.long()
-        if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
-            raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
-        if partial:
-            return _split_strokes(mask, objects)
-        if objects is None and mask.ndim == 3:
-            raise InputError("a mask of O×H×W planes needs `objects`, the id of each plane")
-        if mask.ndim == 3 and len(mask) != len(objects):
-            raise InputError(f"{len(mask)} mask planes for {len(objects)} objects")
-
-        # Is it one plane for one id, or are the values ids?
-        values = [value for value in mask.unique().tolist() if value]
-        if objects is None:
-            objects = [1] if values == [255] else values
-            if any(value % 1 for value in values):
-                raise InputError("a mask with fractions is the plane of one object, and needs `objects`, with its id")
-        ids = [int(object_id) for object_id in objects]
-        wrong = [object_id for object_id in ids if not 1 <= object_id <= 255]
-        if wrong or len(set(ids)) < len(ids):
-            raise InputError(f"object ids must be distinct and from 1 to 255; these are {ids}")
-        if not values:
-            return mask, []
-        if not ids:
-            raise InputError("`objects` is empty, but the mask is not")
-        is_plane = values in ([1], [255]) or (all(0 < value < 1 for value in values[:-1]) and 0 < values[-1] <= 1)
-        if mask.ndim == 2 and len(ids) == 1 and is_plane:
-            mask = mask[None]
-        elif mask.ndim == 2:
-            known = [object_id for object_id in ids if object_id in values]
-            if not known:
-                raise InputError(f"object {ids[0]} is not in the mask, its values are "
-                                 f"{', '.join(f'{value:g}' for value in values[:4])}{', …' * (len(values) > 4)}")
-            if len(values) > MANY_IDS:
-                refuse_soft_edges(mask.cpu().numpy().astype(np.uint8), "mask")
-            return mask == torch.tensor(known, device=mask.device).view(-1, 1, 1), known
-        if not is_plane:
-            raise InputError(f"a plane lies in [0, 1]; the values here go from {min(values):g} to {max(values):g}")
-        mask = mask > 0 if values == [255] else mask
-        shown = (mask != 0).flatten(1).any(1).tolist()
-        return mask[torch.tensor(shown, device=mask.device)], [i for i, seen in zip(ids, shown, strict=True) if seen]
-
     def _describe_settings(self):
         """Return {name: value} of what a State must have in common with the core that goes on from it."""
         return {"mode": self.mode, "mem_every": self.mem_every, "top_k": self.top_k, "size": self.size,
@@ -388,9 +322,8 @@ class InferenceCore:
                 if found != shapes:
                     raise InputError(f"this state is damaged: it has keys and values of shape {found[0]} and "
                                      f"{found[1]}, expected {shapes[0]} and {shapes[1]}")
-            frames = {*memory.references, state.last_memory}
-            if self.places and not (state.places and Places.fits(state.places, frames, cells[0] * cells[1])):
-                raise InputError("this state is damaged: it does not say where the objects are")
+            if self.places and not Places.fits(state.places or {}, cells[0] * cells[1]):
+                raise InputError("this state is damaged: it says where objects are in another map")
 
     def _upload(self, image):
         """Return the image on the network's device."""
@@ -410,10 +343,12 @@ class InferenceCore:
             planes = F.interpolate(planes.unsqueeze(0), size=size, mode="nearest").squeeze(0)
         return F.pad(planes, pad)
 
-    def _segment(self, frame):
-        """Return the probabilities (O+1)×H'×W' of background and tracked objects in this frame."""
-        places = self._places if len(self.objects) > 1 else None
-        readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read, places, self._last_memory)
+    def _segment(self, frame, number):
+        """Return the probabilities (O+1)×H'×W' of background and tracked objects in the frame of this index."""
+        penalise = None
+        if self.places:
+            penalise = functools.partial(self._places.penalise, number, self.objects, self._last_memory)
+        readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read, penalise)
                              for group in self._groups])
         logits = torch.cat([self.engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
         return self.engine.distribution(logits)
@@ -440,8 +375,6 @@ class InferenceCore:
         if new:
             self._groups.append(ObjectMemory(self.mode, self._aggregate, MemoryState(new, {number: (key, value)})))
         self._since_memory, self._last_memory = 0, number
-        if self.places:
-            self._places.remember(number, {frame for group in self._groups for frame in group.references})
 
     def _aggregate(self, old, new):
         """Merge two memory entries (key C×h×w, value O×V×h×w) with SAM."""
@@ -476,16 +409,6 @@ def precision_name(amp, device):
     if amp not in ("float16", "bfloat16"):
         raise InputError(f"amp is {amp!r}, it must be auto, float16, bfloat16, float32, True or False")
     return amp
-
-
-def _split_strokes(mask, objects):
-    """Return a partial mask as planes (number of ids + 1)×H×W, background first, and its ids. Raises InputError."""
-    values = mask.unique().tolist()
-    if objects is not None or mask.ndim != 2 or any(value % 1 or not 0 <= value <= UNKNOWN for value in values):
-        raise InputError(f"a partial mask is H×W object ids below {UNKNOWN}, 0 for background and {UNKNOWN} for "
-                         "unknown, without `objects`")
-    ids = [int(value) for value in values if value not in (0, UNKNOWN)]
-    return mask == torch.tensor([0, *ids], device=mask.device).view(-1, 1, 1), ids
 
 
 def _put_masks(prob, order, given, ids, partial):

@@ -122,15 +122,13 @@ class ObjectMemory:
             if len(self.references) > 1:
                 self._join(self._list_others())
 
-    def read(self, query, top_k, read=read_top_k, places=None, last=None):
+    def read(self, query, top_k, read=read_top_k, penalise=None):
         """Return the readout O×V×h×w, channels_last, for a query C×h×w.
 
-        read: read_top_k, or an engine's `read`. places: Places, by which objects are told apart, or None. last: with
-        places, the index of the last memory frame.
+        read: read_top_k, or an engine's `read`. penalise: what the method of Places of this name does with the frames
+        of the memory's entries, the shape of the map, and the number of positions in the memory; None: go by looks.
         """
-        addend = None
-        if places:
-            addend = places.penalise(self.ids, self._frames, last, query.shape[1:], self._key.shape[1])
+        addend = penalise and penalise(self._frames, query.shape[1:], self._key.shape[1])
         readout = read(query.flatten(1), self._key, self._value, self._copies, top_k, addend)
         readout = readout.view(*query.shape[1:], len(self.ids), -1).permute(2, 3, 0, 1)
         return readout.contiguous(memory_format=torch.channels_last)

@@ -1,11 +1,12 @@
-"""Where objects are, so that alike objects keep their ids: a place of the memory counts less, the farther it lies.
+"""Where objects are, so that alike objects are not mixed up: a place of the memory counts less, the farther it lies.
 
 Affinities compare appearance alone, and of alike objects none looks more like itself than like the others. So from the
 affinity of a place x of the frame and a place m of the memory that belongs to an object, |x - m'|² / 2σ² is subtracted.
-Here m' is m moved with the object's centre from the memory's frame to now, and σ grows with the object's size, and with
-the time for which it has not been seen. Of the background, which does not move as one, places of the last memory frame
-count less in the same way, where they are, and places of references count as they are. Seong et al. ("Kernelized Memory
-Network for Video Object Segmentation", ECCV 2020) weigh by place, too, but from the memory's side.
+Here m' is m moved with the object's centre from the memory's frame to the latest one, and σ grows with the object's
+size, and with the time since it was last seen. Of the background, which does not move as one, places of the last memory
+frame count less in the same way, where they are, and places of references count as they are. Only frames that the
+memory takes are looked at, so that frames in between may be left out. Seong et al. ("Kernelized Memory Network for
+Video Object Segmentation", ECCV 2020) weigh by place, too, but from the memory's side.
 
 Lengths are in cells of the feature map. A map has h×w cells, n in all.
 """
@@ -19,66 +20,70 @@ IDS = 256
 """Ids of objects are below this."""
 
 SPREAD, SHARE_OF_SIZE, GROWTH = 2, 0.3, 0.5
-"""σ is SPREAD + SHARE_OF_SIZE · (the square root of the object's area) + GROWTH · (frames since it was last seen)."""
+"""σ is SPREAD + SHARE_OF_SIZE · (the square root of the object's area) + GROWTH · (the number of frames between the one
+in which it was last seen and this one)."""
 
 BACKGROUND = 4
 """σ of the background in the last memory frame."""
 
 FADING = 0.95
-"""The size of an object is its area, or what it was a frame ago times this, whichever is larger."""
+"""The size of an object is its area, or what it was a memory frame ago times this, whichever is larger."""
 
 SEEN = 0.1
 """An object that has less than this share of its size, or less than half a cell, is out of sight. Its centre stays."""
 
 
-class PlacesState(NamedTuple):
-    """What Places are made of. All are float32 tensors."""
+class Sighting(NamedTuple):
+    """Where everything is in one frame. All are float32 tensors; tables have a row for each object id."""
+
+    owner: torch.Tensor
+    """n, the id that each cell belongs to, 0 for none."""
+
+    offset: torch.Tensor
+    """n×2, (x, y), where each cell lies from the centre of its object; background: from the middle of the map."""
 
     centre: torch.Tensor
-    """256×2, (x, y) by object id, from the middle of the map."""
+    """256×2, (x, y) from the middle of the map, where the object was when it was last seen."""
 
     size: torch.Tensor
-    """256, in cells; 0 of an object that never had one."""
+    """256, in cells; 0 of an object that is not in sight yet."""
 
-    lost: torch.Tensor
-    """256, the number of frames since the object was last seen."""
-
-    frames: dict
-    """{frame's index: (n, the id that each cell belongs to, 0 for none; n×2, where it lies from that object's centre)}
-    """
+    seen: torch.Tensor
+    """256, the index of the frame in which the object was last seen."""
 
 
 class Places:
-    """Where the objects of a core are now, and which cells of its memory are theirs. state: a PlacesState, or None."""
+    """Where the objects of a core are in the frames that its memory keeps.
 
-    def __init__(self, device, state=None):
+    They are looked for where they are in the nearest of these frames. That need not be the latest, since an annotated
+    frame may come before its turn.
+
+    sightings: what the `sightings` of other Places were, or None.
+    """
+
+    def __init__(self, device, sightings=None):
         self._device = device
-        if state is None:
-            table = torch.zeros(IDS, 4, device=device)
-            state = PlacesState(table[:, :2], table[:, 2], table[:, 3], {})
-        self._centre, self._size, self._lost = (tensor.to(device) for tensor in state[:3])
-        self._frames = {number: tuple(tensor.to(device) for tensor in frame) for number, frame in state.frames.items()}
-        self._now = None
+        self._sightings = {number: Sighting(*(tensor.to(device) for tensor in sighting))
+                           for number, sighting in (sightings or {}).items()}
         self._grids, self._lists = {}, {}
 
     @staticmethod
-    def fits(state, frames, cells):
-        """Return whether a PlacesState has these frames, among others, and all of them have so many cells."""
-        tables = [tuple(tensor.shape) for tensor in state[:3]]
-        return (tables == [(IDS, 2), (IDS,), (IDS,)] and set(frames) <= state.frames.keys()
-                and all(owner.shape == (cells,) and offset.shape == (cells, 2) and owner.min() >= 0
-                        and owner.max() < IDS for owner, offset in state.frames.values()))
+    def fits(sightings, cells):
+        """Return whether these are sightings of maps of so many cells."""
+        shapes = [(cells,), (cells, 2), (IDS, 2), (IDS,), (IDS,)]
+        return all([tuple(tensor.shape) for tensor in sighting] == shapes and sighting.owner.min() >= 0
+                   and sighting.owner.max() < IDS for sighting in sightings.values())
 
     @property
-    def state(self):
-        """The PlacesState. Its tensors never change."""
-        return PlacesState(self._centre, self._size, self._lost, dict(self._frames))
+    def sightings(self):
+        """{frame's index: Sighting}. The tensors never change."""
+        return dict(self._sightings)
 
-    def follow(self, ids, prob, given=()):
-        """Look where the objects are in the newest frame.
+    def remember(self, number, ids, prob, given, kept):
+        """Look where the objects are in a frame, and keep that and what is known of the frames `kept`, but no others.
 
-        ids: the objects, O in number. prob: (O+1)×H×W, H and W multiples of 16. given: those of `ids` whose mask was
-        given: they are taken to be there, however small they are.
+        number: the frame's index. ids: the objects, O in number. prob: (O+1)×H×W, H and W multiples of 16. given: those
+        of `ids` whose mask was given: they are taken to be there, however small they are. kept: a set of indices.
         """
         prob = F.avg_pool2d(prob.unsqueeze(0), 16).squeeze(0)
         shape = prob.shape[1:]
@@ -88,44 +93,62 @@ class Places:
         area = own.sum(1)
         centre = own @ self._grid(shape) / area.clamp(min=1e-6).unsqueeze(1)
 
-        # Tables are made anew, since states share the old ones.
+        # Tables are made anew, since others share the old ones.
+        before = self._nearest(number)
+        if before is None:
+            table = torch.zeros(IDS, 4, device=self._device)
+            before = Sighting(None, None, table[:, :2], table[:, 2], table[:, 3] + number)
         index = self._list_ids(ids)
-        size, lost, anew = self._size[index], self._lost[index], torch.zeros_like(area, dtype=torch.bool)
+        size, anew = before.size[index], torch.zeros_like(area, dtype=torch.bool)
         if given:
             anew = torch.tensor([object_id in given for object_id in ids], device=prob.device)
         seen = (area > 0.5) & (area > SEEN * size) | anew & (area > 0)
-        self._centre = self._centre.index_copy(0, index, torch.where(seen.unsqueeze(1), centre, self._centre[index]))
-        self._size = self._size.index_copy(0, index, torch.where(anew, area, torch.maximum(FADING * size, area)))
-        self._lost = self._lost.index_copy(0, index, torch.where(seen, 0, lost + 1))
+        centres = before.centre.index_copy(
+            0, index, torch.where(seen.unsqueeze(1), centre, before.centre[index]))
         owner = F.pad(index, (1, 0))[winner]
-        self._now = owner.float(), self._grid(shape) - self._centre[owner]
+        sighting = Sighting(
+            owner.float(), self._grid(shape) - centres[owner], centres,
+            before.size.index_copy(0, index, torch.where(anew, area, torch.maximum(FADING * size, area))),
+            before.seen.index_copy(0, index, torch.where(seen, number, before.seen[index])))
+        self._sightings = {other: known for other, known in self._sightings.items() if other in kept - {number}}
+        self._sightings[number] = sighting
 
-    def remember(self, number, kept):
-        """Keep the newest frame, whose index is `number`, and of the others only those with an index in `kept`."""
-        self._frames = {other: frame for other, frame in self._frames.items() if other in kept} | {number: self._now}
+    def penalise(self, number, ids, last, frames, shape, columns):
+        """Return (queries n×4, keys 4×N), whose product is to be added to the affinities in a frame.
 
-    def penalise(self, ids, frames, last, shape, columns):
-        """Return (queries n×4, keys 4×N), whose product is to be added to the affinities.
-
-        ids: the objects that share a memory. frames: the frames' indices of its entries, in their order, n columns
-        each; None is the last memory frame, whose index is `last`. What follows up to N = `columns` counts as it is.
-        shape: (h, w).
+        number: the frame's index. ids: the tracked objects. last: the index of the last memory frame. frames: the
+        indices of the frames that a memory's entries are of, in their order, n columns each; None is the last memory
+        frame. What follows up to N = `columns` counts as it is, and so do frames of which nothing is known. If nothing
+        is known at all, the result is None. shape: (h, w).
         """
+        now = self._nearest(number)
+        if now is None:
+            return None
         grid = self._grid(shape)
-        ours = torch.zeros_like(self._size).index_fill(0, self._list_ids(ids), 1)
-        sigma = SPREAD + SHARE_OF_SIZE * self._size.sqrt() + GROWTH * self._lost
-        weights = ours * (self._size > 0) / (2 * sigma.square())
+        tracked = torch.zeros_like(now.size).index_fill(0, self._list_ids(ids), 1)
+        unseen = ((number - now.seen).abs() - 1).clamp(min=0)
+        sigma = SPREAD + SHARE_OF_SIZE * now.size.sqrt() + GROWTH * unseen
+        weights = tracked * (now.size > 0) / (2 * sigma.square())
         parts = []
-        for number in frames:
-            owner, offset = self._frames[last if number is None else number]
-            owner = owner.long()
-            background = 1 / (2 * BACKGROUND ** 2) if number is None else 0
-            parts.append((torch.where(owner == 0, background, weights[owner]), offset + self._centre[owner]))
+        for frame in frames:
+            sighting = self._sightings.get(last if frame is None else frame)
+            if sighting is None:
+                parts.append((torch.zeros_like(grid[:, 0]), grid))
+                continue
+            owner = sighting.owner.long()
+            background = 1 / (2 * BACKGROUND ** 2) if frame is None else 0
+            weight = torch.where(tracked[owner] > 0, weights[owner], background)
+            parts.append((weight, sighting.offset + now.centre[owner]))
         weight, place = (torch.cat(part) for part in zip(*parts, strict=True))
         keys = torch.stack([2 * weight * place[:, 0], 2 * weight * place[:, 1], -weight,
                             -weight * place.square().sum(1)])
         queries = torch.cat([grid, grid.square().sum(1, keepdim=True), torch.ones_like(grid[:, :1])], 1)
         return queries, F.pad(keys, (0, columns - keys.shape[1]))
+
+    def _nearest(self, number):
+        """Return the Sighting that is nearest in time to the frame of this index, the later one of two; or None."""
+        near = min(reversed(self._sightings), key=lambda other: abs(other - number), default=None)
+        return self._sightings.get(near)
 
     def _list_ids(self, ids):
         """Return ids as a tensor. It is kept, since making one from numbers makes the host wait for the GPU."""

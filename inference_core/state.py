@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from inference_core.memory import MemoryState
-from inference_core.places import PlacesState
+from inference_core.places import Sighting
 from util.errors import InputError
 from util.files import atomic_path
 
@@ -47,8 +47,8 @@ class State:
     last_memory: int = 0
     """The index of the last memory frame."""
 
-    places: PlacesState | None = None
-    """Where the objects are, of a core with `places`."""
+    places: dict | None = None
+    """{frame's index: Sighting}, where the objects are, of a core with `places`."""
 
 
 def save_state(path, state):
@@ -65,8 +65,7 @@ def save_state(path, state):
         **{name: entry and [*map(number, entry)] for name, entry in (
             ("embedding", memory.embedding), ("last", memory.last), ("others", memory.others))},
     } for memory in state.memories]
-    places = state.places and [*map(number, state.places[:3]),
-                               [[frame, *map(number, cells)] for frame, cells in state.places.frames.items()]]
+    places = state.places and [[frame, *map(number, sighting)] for frame, sighting in state.places.items()]
     arrays, layouts = {}, []
     for place, tensor in tensors.values():
         flat, layout = _flatten(tensor)
@@ -96,9 +95,7 @@ def load_state(path):
             memories.append(MemoryState([int(object_id) for object_id in group["ids"]], references, *entries))
         places = header.get("places")
         if places:
-            *tables, frames = places
-            places = PlacesState(*(tensors[table] for table in tables),
-                                 {int(frame): (tensors[owner], tensors[offset]) for frame, owner, offset in frames})
+            places = {int(frame): Sighting(*(tensors[place] for place in sighting)) for frame, *sighting in places}
         size = header["frame_size"]
         return State(dict(header["settings"]), size and (int(size[0]), int(size[1])), int(header["next_frame"]),
                      int(header["since_memory"]), tuple(memories), int(header.get("last_memory", 0)), places)

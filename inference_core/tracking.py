@@ -122,7 +122,7 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
         if cut and not across_cuts:
             core.delete_objects(core.objects)
         index = None if number is None else number(name)
-        prob = core.step(image, mask, objects, frame=index, end=last, needs_output=needed)
+        prob = core.step(image, mask, objects, frame=index, cut=cut, end=last, needs_output=needed)
         ids = None
         started = started or bool(core.objects)
         if prob is not None and started:

@@ -40,6 +40,10 @@ class NetworkConfig:
     """Whether SAM's results are never longer than what goes into it, see `model.sam.limit_norms`. Without that, they
     may grow with every frame until they are infinite."""
 
+    places: bool = False
+    """Whether objects are told from others that look alike also by where they are, see `inference_core.places`, where
+    nobody asks for anything else."""
+
     single_object: bool = False
     """Whether the input channel for the other objects' masks is missing, as in stage 0."""
 
@@ -54,8 +58,9 @@ def stage_config(preset, stage, repeat=0):
 PRESETS = {
     "base": NetworkConfig(),
     "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", key_scale=0.17,
-                             value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1, bounded=True),
+                             value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1, bounded=True,
+                             places=True),
     # This preset is for tests: it has every part of the network and takes milliseconds a frame.
     "tiny": NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
-                          decoder_dims=(32, 16, 16)),
+                          decoder_dims=(32, 16, 16), places=True),
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inference_core import InferenceCore, load_state, save_state
-from model import load_network
+from model import PRESETS, RDE, load_network
 from model.memory_reading import affinity, read_top_k, weigh
 from util.errors import InputError
 from util.hyper_para import COMPACT
@@ -20,21 +20,27 @@ def network():
     return load_network(COMPACT)
 
 
+def paint(*discs):
+    """An image and its ids, with a disc for each (id, x, y, green)."""
+    ground = np.random.default_rng(4).integers(60, 200, (15, 20, 3), np.uint8)
+    image, ids = np.kron(ground, np.ones((16, 16, 1), np.uint8)), np.zeros((240, 320), np.uint8)
+    y, x = np.mgrid[:240, :320]
+    for object_id, across, down, green in discs:
+        disc = (x - across) ** 2 + (y - down) ** 2 < 22 ** 2
+        image[disc], ids[disc] = (220, green, 30), object_id
+    return image, ids
+
+
+def paint_clip(speed, greens=(40, 40, 40)):
+    """Three discs; 1 and 2 pass above and below 3, which rests: [(image, ids)]."""
+    return [paint((1, 50 + speed * number, 60, greens[0]), (2, 270 - speed * number, 180, greens[1]),
+                  (3, 160, 120, greens[2])) for number in range(COUNT)]
+
+
 @pytest.fixture(scope="module")
 def discs():
-    """Three discs of the same looks; 1 and 2 pass above and below 3, which rests: [(image, ids)]."""
-    generator = np.random.default_rng(4)
-    ground = np.kron(generator.integers(60, 200, (15, 20, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
-    y, x = np.mgrid[:240, :320]
-    frames = []
-    for number in range(COUNT):
-        image, ids = ground.copy(), np.zeros((240, 320), np.uint8)
-        for object_id, across, down in ((1, 50 + 9 * number, 60), (2, 270 - 9 * number, 180), (3, 160, 120)):
-            disc = (x - across) ** 2 + (y - down) ** 2 < 22 ** 2
-            image[disc] = (220, 40, 30)
-            ids[disc] = object_id
-        frames.append((image, ids))
-    return frames
+    """Three discs of the same looks."""
+    return paint_clip(9)
 
 
 def track(core, frames, ids=(1, 2)):
@@ -44,10 +50,10 @@ def track(core, frames, ids=(1, 2)):
             for number, (image, _) in enumerate(frames)]
 
 
-def overlap(found, frames):
-    """The mean IoU of both objects in the last frame."""
+def overlap(found, frames, ids=(1, 2)):
+    """The mean IoU of these objects in the last frame."""
     true = frames[-1][1]
-    return np.mean([((found == i) & (true == i)).sum() / ((found == i) | (true == i)).sum() for i in (1, 2)])
+    return np.mean([((found == i) & (true == i)).sum() / ((found == i) | (true == i)).sum() for i in ids])
 
 
 def test_alike_objects_keep_their_ids_where_they_pass_each_other(network, discs):
@@ -56,11 +62,46 @@ def test_alike_objects_keep_their_ids_where_they_pass_each_other(network, discs)
     assert overlap(by_looks, discs) < 0.7 < 0.9 < overlap(by_places, discs)
 
 
-def test_one_object_is_tracked_as_without_places(tiny_network, clip):
-    frames = list(zip(*clip, strict=True))
-    for without, with_places in zip(*(track(InferenceCore(tiny_network, places=on), frames, [2])
-                                      for on in (False, True)), strict=True):
-        assert np.array_equal(without, with_places)
+def test_one_object_is_not_mixed_up_with_alike_ones_that_are_not_marked(network):
+    frames = paint_clip(4, (40, 55, 70))
+    by_looks, by_places = (track(InferenceCore(network, size=480, places=on), frames, [1])[-1] for on in (False, True))
+    assert overlap(by_looks, frames, [1]) < 0.5 < 0.9 < overlap(by_places, frames, [1])
+
+
+def test_a_mask_of_a_later_frame_does_not_move_the_objects(network):
+    """Forwards and backwards: the first, the last and a middle mask are given ahead of all other frames."""
+    for frames in (paint_clip(4), paint_clip(4)[::-1]):
+        core = InferenceCore(network, size=480)
+        masks = {number: np.where(frames[number][1] == 3, 0, frames[number][1]) for number in (0, COUNT - 1, 12)}
+        for number, mask in masks.items():
+            core.step(frames[number][0], mask, frame=number)
+        for number in range(1, COUNT):
+            found = core.to_mask(core.step(frames[number][0], masks.get(number), frame=number)).numpy()
+            assert all(((found == i) & (frames[number][1] == i)).sum() > 0.8 * (frames[number][1] == i).sum()
+                       for i in (1, 2)), number
+
+
+def test_after_a_cut_an_object_may_be_anywhere(network):
+    """With the new shot the disc is in another corner. Where that is not said, it is looked for where it was."""
+    def overlap_after(cut):
+        core = InferenceCore(network, size=480)
+        track(core, [paint((1, 40 + 4 * number, 50, 40)) for number in range(8)], [1])
+        image, ids = paint((1, 280, 190, 40))
+        return overlap(core.to_mask(core.step(image, cut=cut)).numpy(), [(image, ids)], [1])
+
+    assert overlap_after(False) < 0.1 < 0.9 < overlap_after(True)
+
+
+def test_places_of_few_frames_are_kept(tiny_network, clip):
+    core = InferenceCore(tiny_network, mem_every=2)
+    for number in range(12):
+        core.step(clip[0][number], clip[1][number] if number in (0, 4) else None)
+        assert set(core.state().places) <= {0, 4, number - 1, number}
+
+
+def test_who_decides_whether_places_count(network, tiny_network):
+    assert InferenceCore(network).places and not InferenceCore(network, places=False).places
+    assert not RDE(PRESETS["base"]).config.places
 
 
 @pytest.mark.parametrize("mode", ["two-frames-compress", "stm", "two-frames"])
@@ -86,10 +127,9 @@ def test_a_state_without_places_is_refused(tiny_network, clip):
     core.step(clip[0][0], clip[1][0])
     state = core.state()
     with pytest.raises(InputError, match="places"):
-        InferenceCore(tiny_network).restore(state)
-    owner, offset = state.places.frames[0]
-    for places in (None, state.places._replace(frames={}), state.places._replace(frames={0: (owner + 300, offset)}),
-                   state.places._replace(size=owner)):
+        InferenceCore(tiny_network, places=False).restore(state)
+    sighting = state.places[0]
+    for places in ({0: sighting._replace(owner=sighting.owner + 300)}, {0: sighting._replace(size=sighting.owner)}):
         with pytest.raises(InputError, match="damaged"):
             core.restore(dataclasses.replace(state, places=places))
 
