@@ -65,7 +65,7 @@ def main(args):
     network, folder = load_network(args.model), Path(args.output)
     # As in tracking, a network that cannot track ends the script here.
     width, height = args.frame_size
-    core = InferenceCore(network, MODE, top_k=TOP_K, size=network_size(args.size, args.frame_size))
+    core = InferenceCore(network, MODE, top_k=TOP_K, size=network_size(args.size, args.frame_size), places=False)
     sizes = Sizes((height, width), core.size)
     print(f"frames of {pixels((width, height))}, computed at {pixels(sizes.network[::-1])}; ONNX opset {OPSET}")
     operators = Counter()

@@ -103,7 +103,7 @@ def clip_batch(clip, frames=7):
 @pytest.mark.slow
 def test_a_rollout_tracks_as_inference_does(tiny_network, clip):
     batch = clip_batch(clip)
-    core = InferenceCore(tiny_network, "two-frames-compress", mem_every=1, top_k=1000)
+    core = InferenceCore(tiny_network, "two-frames-compress", mem_every=1, top_k=1000, places=False)
     rgb = batch["rgb"][0]
     core.step(rgb[0], batch["cls_gt"][0, 0])
     tracked = {time: core.step(rgb[time]) for time in range(1, len(rgb))}

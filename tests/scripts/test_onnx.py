@@ -89,7 +89,7 @@ def test_functions_of_the_graphs_track_as_the_core_does(tiny_network, clip, tmp_
     tracker = track_onnx.OnnxTracker(
         tmp_path, open_graph=lambda path: Session(path.stem, modules[path.stem], engine.config, sizes))
     frames, truth = clip
-    compare(tracker, InferenceCore(tiny_network, size=size), frames,
+    compare(tracker, InferenceCore(tiny_network, size=size, places=False), frames,
             {0: truth[0], 11: truth[11]})
 
 
@@ -132,7 +132,7 @@ def test_graphs_of_an_export_track_as_the_core_does(graphs, clip):
     folder, printed = graphs
     assert "ONNX opset 18" in printed and "checked with onnxruntime" in printed
     frames, truth = clip
-    core = InferenceCore(load_network(COMPACT, "cpu"), size=SIZE)
+    core = InferenceCore(load_network(COMPACT, "cpu"), size=SIZE, places=False)
     tracker = track_onnx.OnnxTracker(folder, threads=1)
     compare(tracker, core, frames, {0: truth[0], 11: truth[11]})
     # One object, whose id is not 1, and then three.
@@ -163,7 +163,7 @@ def test_script_tracks_without_torch(graphs, clip, tmp_path, capsys):
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "track_onnx.py", *map(str, arguments)], cwd=ROOT,
                           capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    core = InferenceCore(load_network(COMPACT, "cpu"), size=SIZE)
+    core = InferenceCore(load_network(COMPACT, "cpu"), size=SIZE, places=False)
     for number, frame in enumerate(frames):
         ids = core.to_mask(core.step(frame, truth[0] if number == 0 else None)).numpy()
         written = np.array(Image.open(tmp_path / "out" / "masks" / f"{number:05d}.png"))

@@ -101,7 +101,7 @@ def test_a_part_of_a_video(inputs, tiny_network, tiny_checkpoint, tmp_path, caps
     assert (summary["start"], summary["end"], summary["complete"]) == ("4", "0.3", True)
     assert [frame["time"] for frame in summary["frames"]] == [round(number / 24, 6) for number in range(4, 8)]
     assert list(summary["annotated"]) == ["00004"]
-    core = InferenceCore(tiny_network, amp="auto", top_k=40, mem_every=3, size=2 * 72, places=True)
+    core = InferenceCore(tiny_network, amp="auto", top_k=40, mem_every=3, size=2 * 72)
     for number, frame in enumerate(decoded(inputs / "clip.mp4")[4:8], 4):
         prob = core.step(frame, np.array(Image.open(inputs / "first.png")) if number == 4 else None)
         assert (np.array(Image.open(tmp_path / "masks" / f"{number:05d}.png")) == core.to_mask(prob).numpy()).all()
@@ -146,7 +146,7 @@ def test_a_video_cut_short_or_damaged_says_so(inputs, tiny_checkpoint, tmp_path,
 def test_what_the_core_gives_is_what_is_written(inputs, tiny_network, tiny_checkpoint, tmp_path):
     run("--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint,
         "--output", tmp_path, "--no-overlay", "--save-scores", "--top", "20", "--mem_every", "2")
-    core = InferenceCore(tiny_network, amp="auto", top_k=20, mem_every=2, size=2 * 72, places=True)
+    core = InferenceCore(tiny_network, amp="auto", top_k=20, mem_every=2, size=2 * 72)
     for number in range(5, 17):
         frame = np.array(Image.open(inputs / "frames" / f"img_{number}.jpg"))
         prob = core.step(frame, np.array(Image.open(inputs / "first.png")) if number == 5 else None)

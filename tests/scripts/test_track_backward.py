@@ -71,7 +71,7 @@ def test_backward_begins_at_the_last_mask_and_draws_all_frames_in_order(inputs, 
 def test_backward_through_images(inputs, tiny_network, tiny_checkpoint, tmp_path):
     assert run(inputs / "backward", inputs / "last.png", "--backward", "--model", tiny_checkpoint, "--no-overlay",
                "--output", tmp_path) == 0
-    core = InferenceCore(tiny_network, amp="auto", top_k=40, mem_every=3, size=2 * 72, places=True)
+    core = InferenceCore(tiny_network, amp="auto", top_k=40, mem_every=3, size=2 * 72)
     for number in reversed(range(COUNT)):
         image = np.array(Image.open(inputs / "backward" / f"{number:05d}.png"))
         prob = core.step(image, read_mask(inputs / "last.png") if number == COUNT - 1 else None, end=not number)

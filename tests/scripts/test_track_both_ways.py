@@ -48,7 +48,7 @@ def test_one_mask_is_tracked_to_both_ends(inputs, tiny_checkpoint, tmp_path):
     masks, summary = track_both_ways(inputs, tiny_checkpoint, tmp_path, 4)
     network = load_network(tiny_checkpoint)
     for order in (range(4, COUNT), range(4, -1, -1)):
-        core = InferenceCore(network, amp="auto", size=2 * 72, places=True)
+        core = InferenceCore(network, amp="auto", size=2 * 72)
         for number, prob in step_through(core, inputs, order, [4]).items():
             assert np.array_equal(masks[number], core.to_mask(prob).numpy()), number
     assert summary["complete"] and summary["both_ways"] and len(summary["frames"]) == COUNT
@@ -58,7 +58,7 @@ def test_frames_between_two_masks_are_merged_from_both(inputs, tiny_checkpoint, 
     masks, _ = track_both_ways(inputs, tiny_checkpoint, tmp_path, 1, 7)
     network, found = load_network(tiny_checkpoint), []
     for order, first, second in ((range(1, COUNT), 1, 7), (range(7, -1, -1), 7, 1)):
-        core = InferenceCore(network, amp="auto", size=2 * 72, places=True)
+        core = InferenceCore(network, amp="auto", size=2 * 72)
         image, mask = (np.array(Image.open(inputs / kind / f"{second:05d}.png")) for kind in ("frames", "masks"))
         core.step(image, mask, frame=second)
         found.append(step_through(core, inputs, order, [first, second]))
