@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from dataset.scene_catalogue import Catalogue
+from dataset.scene_motion import TAPS, WAVES
 from dataset.scene_plans import (
     BARS,
     CELL,
@@ -21,9 +22,7 @@ from dataset.scene_plans import (
     RECTANGLE,
     RING,
     ROLES,
-    TAPS,
     THING,
-    WAVES,
     WINDOW,
     draw_plan,
     sprite_margin,
