@@ -24,7 +24,8 @@ SPREAD, SHARE_OF_SIZE, GROWTH = 2, 0.3, 0.5
 in which it was last seen and this one)."""
 
 BACKGROUND = 4
-"""σ of the background in the last memory frame."""
+"""σ of the background in the last memory frame is BACKGROUND + GROWTH · (the number of frames between that one and this
+one)."""
 
 FADING = 0.95
 """The size of an object is its area, or what it was a memory frame ago times this, whichever is larger."""
@@ -136,7 +137,9 @@ class Places:
                 parts.append((torch.zeros_like(grid[:, 0]), grid))
                 continue
             owner = sighting.owner.long()
-            background = 1 / (2 * BACKGROUND ** 2) if frame is None else 0
+            background = 0
+            if frame is None:
+                background = 1 / (2 * (BACKGROUND + GROWTH * max(0, abs(number - last) - 1)) ** 2)
             weight = torch.where(tracked[owner] > 0, weights[owner], background)
             parts.append((weight, sighting.offset + now.centre[owner]))
         weight, place = (torch.cat(part) for part in zip(*parts, strict=True))
