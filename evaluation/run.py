@@ -83,8 +83,9 @@ class _Run:
         self.core = InferenceCore(engine, **tracking.core(), size=size, keep_given=False)
         self.notices = {}  # {video name: its notices}
         self.results = Results(result_settings.output, evaluation_set, {
-            **tracking.core(), "size": size, "benchmark": evaluation_set.title, "split": split,
-            "all_frames": all_frames, "device": self.device.type, "model_sha256": file_sha256(tracking.model),
+            **tracking.core(), "size": size, "places": self.core.places, "benchmark": evaluation_set.title,
+            "split": split, "all_frames": all_frames, "device": self.device.type,
+            "model_sha256": file_sha256(tracking.model),
         }, result_settings.save_scores)
 
     def execute(self, videos, lock):

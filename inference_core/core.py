@@ -106,6 +106,7 @@ class InferenceCore:
         self._frame_size = None
         self._latest = ()
         self._last_memory = 0
+        self._direction = 1
         self._places = Places(self._device) if self.places else None
 
     def state(self):
@@ -116,7 +117,7 @@ class InferenceCore:
         """
         return State(self._describe_settings(), self._frame_size, self._next_frame, self._since_memory,
                      tuple(group.state for group in self._groups), self._last_memory,
-                     self._places and self._places.sightings)
+                     self._places and self._places.sightings, self._direction)
 
     @torch.inference_mode()
     def restore(self, state):
@@ -124,11 +125,10 @@ class InferenceCore:
 
         Raises InputError if that core had other settings or another network. Nothing is changed then.
         """
-        ours = self._describe_settings()
-        names = [name for name in {**ours, **state.settings} if state.settings.get(name) != ours.get(name)]
+        ours, theirs = self._describe_settings(), {"places": False, **state.settings}
+        names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
         if names:
-            theirs, here = (", ".join(f"{name} {settings.get(name)}" for name in names)
-                            for settings in (state.settings, ours))
+            theirs, here = (", ".join(f"{name} {settings.get(name)}" for name in names) for settings in (theirs, ours))
             raise InputError(f"this state is of a core with {theirs}; this core has {here}")
         self._check_state(state)
         groups = [ObjectMemory(self.mode, self._aggregate, move_memory(memory, self._device))
@@ -136,6 +136,7 @@ class InferenceCore:
         self._groups = groups
         self._frame_size, self._next_frame = state.frame_size, state.next_frame
         self._since_memory, self._last_memory = state.since_memory, state.last_memory
+        self._direction = state.direction
         self._places = Places(self._device, state.places) if self.places else None
         self._latest = tuple(self.objects)
 
@@ -201,7 +202,7 @@ class InferenceCore:
         frame: the frame's index in the video, by which `references` names it. By default, one more than in the step
             before, from 0 on. Give it if frames come in another order: then an annotated frame may also come long
             before its turn, so that all frames are tracked with all references.
-        cut: a new shot begins with this frame, so the objects may be anywhere in it. Without `places`, nothing changes.
+        cut: a new shot begins with this frame, so the objects may be anywhere in it. It only matters with `places`.
         end: this is the last frame. The memory does not take it, since no frame will read it.
         needs_output: if False, the core computes nothing unless the memory needs this frame, and returns None.
 
@@ -220,6 +221,8 @@ class InferenceCore:
             raise InputError(f"frame is {frame}, frames are counted from 0")
         self._frame_size = frame_size
         number = self._next_frame if frame is None else int(frame)
+        if abs(number - self._next_frame + 1) == 1:
+            self._direction = number - self._next_frame + 1
         self._next_frame = number + 1
         if cut and self.places:
             self._places = Places(self._device)
@@ -267,7 +270,7 @@ class InferenceCore:
             self._remember(image, encoded, masks, new, number, touched if annotated else ())
             if self.places:
                 kept = {frame for group in self._groups for frame in group.references}
-                self._places.remember(number, order, prob, ids, kept)
+                self._places.remember(number, self._direction, order, prob, ids, kept)
         if not needs_output:
             return None
         prob = restore_size(prob, pad, size and frame_size)
@@ -306,7 +309,7 @@ class InferenceCore:
                 "keep_given": self.keep_given, "max_references": self.max_references,
                 "precision": str(self.engine.dtype).removeprefix("torch."),
                 "network": preset_name(self.engine.config), "weights": self.engine.weights,
-                **({"places": True} if self.places else {})}
+                "places": self.places}
 
     def _check_state(self, state):
         """Raise InputError if the tensors of a State cannot be those of a core with these settings."""
@@ -347,7 +350,7 @@ class InferenceCore:
         """Return the probabilities (O+1)×H'×W' of background and tracked objects in the frame of this index."""
         penalise = None
         if self.places:
-            penalise = functools.partial(self._places.penalise, number, self.objects, self._last_memory)
+            penalise = functools.partial(self._places.penalise, number, self._direction, self._last_memory)
         readout = torch.cat([group.read(frame.key[0], self.top_k, self.engine.read, penalise)
                              for group in self._groups])
         logits = torch.cat([self.engine.decode(chunk, frame) for chunk in readout.split(self.chunk_size)])
@@ -387,6 +390,8 @@ class InferenceCore:
         """Drop these objects, and the groups that are then empty."""
         left = [group.select([object_id for object_id in group.ids if object_id not in ids]) for group in self._groups]
         self._groups = [group for group in left if group]
+        if self.places and ids:
+            self._places.forget(ids)
 
     def _set_apart(self, ids):
         """Divide the groups, so that all objects of a group are among `ids`, or none."""
@@ -443,13 +448,13 @@ def _find_largest(prob):
     if prob.device.type != "cpu":
         return prob.argmax(0).byte()
     # Going plane by plane is thirty times as fast as torch's own argmax on the CPU.
-    best, places = prob[0], torch.zeros(prob.shape[1:], dtype=torch.uint8)
+    best, numbers = prob[0], torch.zeros(prob.shape[1:], dtype=torch.uint8)
     for number, plane in enumerate(prob[1:], 1):
         # Where a plane is larger than all before it, its number is, too.
         larger = (plane > best).view(torch.uint8).mul_(number)
-        places = torch.maximum(places, larger)
+        numbers = torch.maximum(numbers, larger)
         best = torch.maximum(best, plane)
-    return places
+    return numbers
 
 
 def keep_finite(merged, new):

@@ -54,10 +54,10 @@ class Sighting(NamedTuple):
 
 
 class Places:
-    """Where the objects of a core are in the frames that its memory keeps.
+    """Where the objects of a core are in the frames that its memory keeps, and in the two that it has taken last.
 
-    They are looked for where they are in the nearest of these frames. That need not be the latest, since an annotated
-    frame may come before its turn.
+    They are looked for where they are in the nearest of these frames that lies behind, in the direction of tracking. An
+    annotated frame that comes before its turn lies ahead: it may be in another shot.
 
     sightings: what the `sightings` of other Places were, or None.
     """
@@ -80,11 +80,12 @@ class Places:
         """{frame's index: Sighting}. The tensors never change."""
         return dict(self._sightings)
 
-    def remember(self, number, ids, prob, given, kept):
+    def remember(self, number, direction, ids, prob, given, kept):
         """Look where the objects are in a frame, and keep that and what is known of the frames `kept`, but no others.
 
-        number: the frame's index. ids: the objects, O in number. prob: (O+1)×H×W, H and W multiples of 16. given: those
-        of `ids` whose mask was given: they are taken to be there, however small they are. kept: a set of indices.
+        number: the frame's index. direction: that of tracking, 1 if the indices grow, else -1. ids: the objects, O in
+        number. prob: (O+1)×H×W, H and W multiples of 16. given: those of `ids` whose mask was given: they are taken to
+        be there, however small they are, as long as a cell is more theirs than anything else's. kept: a set of indices.
         """
         prob = F.avg_pool2d(prob.unsqueeze(0), 16).squeeze(0)
         shape = prob.shape[1:]
@@ -95,7 +96,7 @@ class Places:
         centre = own @ self._grid(shape) / area.clamp(min=1e-6).unsqueeze(1)
 
         # Tables are made anew, since others share the old ones.
-        before = self._nearest(number)
+        before = self._find_behind(number, direction)
         if before is None:
             table = torch.zeros(IDS, 4, device=self._device)
             before = Sighting(None, None, table[:, :2], table[:, 2], table[:, 3] + number)
@@ -104,53 +105,65 @@ class Places:
         if given:
             anew = torch.tensor([object_id in given for object_id in ids], device=prob.device)
         seen = (area > 0.5) & (area > SEEN * size) | anew & (area > 0)
-        centres = before.centre.index_copy(
-            0, index, torch.where(seen.unsqueeze(1), centre, before.centre[index]))
+        # What was never seen has no size, and so no place.
+        size = torch.where(anew, area, torch.where(seen | (size > 0), torch.maximum(FADING * size, area), 0))
+        centres = before.centre.index_copy(0, index, torch.where(seen.unsqueeze(1), centre, before.centre[index]))
         owner = F.pad(index, (1, 0))[winner]
-        sighting = Sighting(
-            owner.float(), self._grid(shape) - centres[owner], centres,
-            before.size.index_copy(0, index, torch.where(anew, area, torch.maximum(FADING * size, area))),
+        kept = {*kept, *list(self._sightings)[-1:]} - {number}
+        self._sightings = {other: known for other, known in self._sightings.items() if other in kept}
+        self._sightings[number] = Sighting(
+            owner.float(), self._grid(shape) - centres[owner], centres, before.size.index_copy(0, index, size),
             before.seen.index_copy(0, index, torch.where(seen, number, before.seen[index])))
-        self._sightings = {other: known for other, known in self._sightings.items() if other in kept - {number}}
-        self._sightings[number] = sighting
 
-    def penalise(self, number, ids, last, frames, shape, columns):
+    def forget(self, ids):
+        """Take the objects with these ids for background from now on, also in the frames that are kept."""
+        index = self._list_ids(ids)
+        gone = torch.zeros(IDS, device=self._device).index_fill(0, index, 1)
+        for number, known in self._sightings.items():
+            owner = known.owner.long()
+            away = gone[owner] > 0
+            self._sightings[number] = known._replace(
+                owner=torch.where(away, 0, known.owner), size=known.size.index_fill(0, index, 0),
+                offset=torch.where(away.unsqueeze(1), known.offset + known.centre[owner], known.offset))
+
+    def penalise(self, number, direction, last, frames, shape, columns):
         """Return (queries n×4, keys 4×N), whose product is to be added to the affinities in a frame.
 
-        number: the frame's index. ids: the tracked objects. last: the index of the last memory frame. frames: the
-        indices of the frames that a memory's entries are of, in their order, n columns each; None is the last memory
-        frame. What follows up to N = `columns` counts as it is, and so do frames of which nothing is known. If nothing
-        is known at all, the result is None. shape: (h, w).
+        number, direction: as for `remember`. last: the index of the last memory frame. frames: the indices of the
+        frames that a memory's entries are of, in their order, n columns each; None is the last memory frame. What
+        follows up to N = `columns` counts as it is, and so do frames of which nothing is known. shape: (h, w).
         """
-        now = self._nearest(number)
-        if now is None:
-            return None
         grid = self._grid(shape)
-        tracked = torch.zeros_like(now.size).index_fill(0, self._list_ids(ids), 1)
+        queries = torch.cat([grid, grid.square().sum(1, keepdim=True), torch.ones_like(grid[:, :1])], 1)
+        now = self._find_behind(number, direction)
+        if now is None:
+            return queries, grid.new_zeros(4, columns)
         unseen = ((number - now.seen).abs() - 1).clamp(min=0)
         sigma = SPREAD + SHARE_OF_SIZE * now.size.sqrt() + GROWTH * unseen
-        weights = tracked * (now.size > 0) / (2 * sigma.square())
+        weights = (now.size > 0) / (2 * sigma.square())
         parts = []
         for frame in frames:
-            sighting = self._sightings.get(last if frame is None else frame)
-            if sighting is None:
+            known = self._sightings.get(last if frame is None else frame)
+            if known is None:
                 parts.append((torch.zeros_like(grid[:, 0]), grid))
                 continue
-            owner = sighting.owner.long()
+            owner = known.owner.long()
             background = 0
             if frame is None:
                 background = 1 / (2 * (BACKGROUND + GROWTH * max(0, abs(number - last) - 1)) ** 2)
-            weight = torch.where(tracked[owner] > 0, weights[owner], background)
-            parts.append((weight, sighting.offset + now.centre[owner]))
+            parts.append((torch.where(owner > 0, weights[owner], background), known.offset + now.centre[owner]))
         weight, place = (torch.cat(part) for part in zip(*parts, strict=True))
         keys = torch.stack([2 * weight * place[:, 0], 2 * weight * place[:, 1], -weight,
                             -weight * place.square().sum(1)])
-        queries = torch.cat([grid, grid.square().sum(1, keepdim=True), torch.ones_like(grid[:, :1])], 1)
         return queries, F.pad(keys, (0, columns - keys.shape[1]))
 
-    def _nearest(self, number):
-        """Return the Sighting that is nearest in time to the frame of this index, the later one of two; or None."""
-        near = min(reversed(self._sightings), key=lambda other: abs(other - number), default=None)
+    def _find_behind(self, number, direction):
+        """Return the Sighting that is nearest behind the frame of this index, or at it; if there is none, the nearest.
+
+        Returns None if nothing is known.
+        """
+        behind = [other for other in self._sightings if (number - other) * direction >= 0]
+        near = min(behind or self._sightings, key=lambda other: abs(other - number), default=None)
         return self._sightings.get(near)
 
     def _list_ids(self, ids):

@@ -14,8 +14,8 @@ from inference_core.places import Sighting
 from util.errors import InputError
 from util.files import atomic_path
 
-FORMAT = "RDE-VOS state 1"
-"""What a file of `save_state` says of itself; the number changes when older files no longer fit."""
+FORMAT, OLDER = "RDE-VOS state 2", "RDE-VOS state 1"
+"""What a file of `save_state` says of itself. Older files fit if they do not say where objects are."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """The dtypes of tensors in a file. numpy does not know bfloat16: its bits are written as int16."""
@@ -50,6 +50,9 @@ class State:
     places: dict | None = None
     """{frame's index: Sighting}, where the objects are, of a core with `places`."""
 
+    direction: int = 1
+    """The direction of tracking: 1 if the frames' indices grow, else -1."""
+
 
 def save_state(path, state):
     """Write a State into a file that holds numbers only, an npz without pickles. The file appears when it is whole."""
@@ -73,7 +76,7 @@ def save_state(path, state):
         layouts.append(layout)
     header = {"format": FORMAT, "settings": state.settings, "frame_size": state.frame_size,
               "next_frame": state.next_frame, "since_memory": state.since_memory, "groups": groups, "tensors": layouts,
-              "last_memory": state.last_memory, "places": places}
+              "last_memory": state.last_memory, "places": places, "direction": state.direction}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, header=text, **arrays)
@@ -84,7 +87,7 @@ def load_state(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
-            if header["format"] != FORMAT:
+            if header["format"] != FORMAT and not (header["format"] == OLDER and not header.get("places")):
                 raise InputError(f"{path}: holds a {str(header['format'])[:40]!r}, expected a {FORMAT!r}")
             tensors = [_unflatten(file[f"tensor{place}"], *layout) for place, layout in enumerate(header["tensors"])]
         memories = []
@@ -98,7 +101,8 @@ def load_state(path):
             places = {int(frame): Sighting(*(tensors[place] for place in sighting)) for frame, *sighting in places}
         size = header["frame_size"]
         return State(dict(header["settings"]), size and (int(size[0]), int(size[1])), int(header["next_frame"]),
-                     int(header["since_memory"]), tuple(memories), int(header.get("last_memory", 0)), places)
+                     int(header["since_memory"]), tuple(memories), int(header.get("last_memory", 0)), places,
+                     int(header.get("direction", 1)))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, OverflowError,

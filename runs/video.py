@@ -173,7 +173,7 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
     device = model.engine.device
     size = network_size(tracking.size, frames.size)
     core = InferenceCore(model.engine, **tracking.core(), size=size)
-    header = _describe_run(tracking, job, model, frames, masks, size, fetched)
+    header = _describe_run(tracking, job, model, frames, masks, core, fetched)
     output = TrackOutput(job.output, frames, header, video=_identify_video(job, fetched), overwrite=job.overwrite,
                          overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads,
                          run=_describe_inputs(header, job, masks, fetched), resume=job.resume,
@@ -289,7 +289,7 @@ def _describe_inputs(header, job, masks, fetched):
             "masks": {frame: file_sha256(file) for frame, file in masks.items()}}
 
 
-def _describe_run(tracking, job, model, frames, masks, size, fetched):
+def _describe_run(tracking, job, model, frames, masks, core, fetched):
     """What summary.json says of a run before its frames: inputs, settings, network, versions, device."""
     device = model.engine.device
     addresses = {local: address for address, local in fetched.items()}
@@ -306,7 +306,7 @@ def _describe_run(tracking, job, model, frames, masks, size, fetched):
         "pixel_aspect": float(frames.look.pixel_aspect),
         "across_cuts": job.across_cuts,
         "annotated": {frame: public_name(replace_all(str(file), addresses)) for frame, file in masks.items()},
-        "settings": {**tracking.core(), "size": size},
+        "settings": {**tracking.core(), "size": core.size, "places": core.places},
         "precision": precision_name(tracking.amp, device),
         "model": {"file": tracking.model, "preset": preset_name(model.engine.config), "sha256": model.sha256},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
