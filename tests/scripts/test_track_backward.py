@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from inference_core import InferenceCore
-from tests.tracking_runs import run
+from tests.tracking_runs import decoded, run
 from util.image_io import read_mask, write_mask
 from util.video import open_frames
 from util.video_writer import VideoWriter
@@ -123,7 +123,10 @@ def test_an_interrupted_run_backwards_goes_on(inputs, tiny_checkpoint, tmp_path,
         patch.setattr(InferenceCore, "step", interrupted)
         assert run(*options, tmp_path / "part") == 130
     assert run(*options, tmp_path / "part", "--resume") == 0
-    for name in (*(f"masks/{number:05d}.png" for number in range(COUNT)), "overlay.mp4"):
+    for name in (f"masks/{number:05d}.png" for number in range(COUNT)):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    # From time to time, x264 encodes the same pictures a little differently, by up to two grey levels.
+    films = [np.stack(decoded(tmp_path / name / "overlay.mp4")).astype(int) for name in ("part", "whole")]
+    assert len(films[0]) == COUNT and np.abs(films[0] - films[1]).mean() < 1
     frames = [json.loads((tmp_path / name / "summary.json").read_text())["frames"] for name in ("part", "whole")]
     assert frames[0] == frames[1] and len(frames[0]) == COUNT
