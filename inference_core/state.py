@@ -88,7 +88,8 @@ def load_state(path):
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             if header["format"] != FORMAT and not (header["format"] == OLDER and not header.get("places")):
-                raise InputError(f"{path}: holds a {str(header['format'])[:40]!r}, expected a {FORMAT!r}")
+                raise InputError(f"{path}: holds a {str(header['format'])[:40]!r}, expected a {FORMAT!r}; it is of "
+                                 "another version, so begin anew")
             tensors = [_unflatten(file[f"tensor{place}"], *layout) for place, layout in enumerate(header["tensors"])]
         memories = []
         for group in header["groups"]:
@@ -103,6 +104,8 @@ def load_state(path):
         return State(dict(header["settings"]), size and (int(size[0]), int(size[1])), int(header["next_frame"]),
                      int(header["since_memory"]), tuple(memories), int(header.get("last_memory", 0)), places,
                      int(header.get("direction", 1)))
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, OverflowError,

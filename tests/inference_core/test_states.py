@@ -82,6 +82,42 @@ def test_states_do_not_change_and_are_a_history_to_go_back_in(tiny_network, clip
         assert torch.equal(core.step(frames[index], truth[index] if index in (0, 4) else None), found[index])
 
 
+def test_files_of_before_fit_if_they_do_not_say_where_objects_are(tiny_network, clip, tmp_path):
+    for places in (False, True):
+        core = begin(InferenceCore(tiny_network, places=places), clip)
+        save_state(tmp_path / "new.npz", core.state())
+        with np.load(tmp_path / "new.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+        header = json.loads(arrays["header"].tobytes()) | {"format": "RDE-VOS state 1"}
+        del header["direction"], header["settings"]["places"]
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        np.savez(tmp_path / "old.npz", **arrays)
+        if places:
+            with pytest.raises(InputError, match=r"old.npz: holds a 'RDE-VOS state 1', expected a 'RDE-VOS state 2'"):
+                load_state(tmp_path / "old.npz")
+            continue
+        other = InferenceCore(tiny_network, places=False)
+        other.restore(load_state(tmp_path / "old.npz"))
+        assert same(go_on(other, clip), go_on(core, clip))
+        with pytest.raises(InputError, match="a core with places False; this core has places True"):
+            InferenceCore(tiny_network).restore(other.state())
+
+
+def test_tracking_goes_on_backwards_from_a_state(tiny_network, clip, tmp_path):
+    """Frames 9, 8, 7, with a mask of frame 0 that is given ahead just after the state."""
+    frames, truth = clip
+    core = InferenceCore(tiny_network, mem_every=2)
+    for number in (12, 11, 10):
+        core.step(frames[number], truth[12] if number == 12 else None, frame=number)
+    save_state(tmp_path / "at.npz", core.state())
+    other = InferenceCore(tiny_network, mem_every=2)
+    other.restore(load_state(tmp_path / "at.npz"))
+    assert other.state().direction == -1
+    for number, mask in ((0, truth[0]), (9, None), (8, None), (7, None)):
+        one, again = (each.step(frames[number], mask, frame=number) for each in (core, other))
+        assert torch.equal(one, again)
+
+
 def test_two_cores_go_on_from_one_state_in_different_ways(tiny_network, clip):
     core = begin(InferenceCore(tiny_network), clip)
     branch = InferenceCore(core.engine)
