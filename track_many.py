@@ -14,8 +14,8 @@ The list is CSV, JSON lines or Parquet with a row for each video, or a folder. I
     name     of the folder of results (default: that of the video)
 
 and options of track.py: start, end, backward, both-ways, across-cuts, stamp, no-overlay, save-scores, export, mode,
-mem-every, include-last, top, size. Several values in a cell of text are separated by ";". Paths are relative to the
-list. An option on the command line holds for all rows that do not say otherwise.
+mem-every, include-last, top, size, places. Several values in a cell of text are separated by ";". Paths are relative
+to the list. An option on the command line holds for all rows that do not say otherwise.
 
 The whole list is checked before anything is computed. Each video is then tracked just as track.py does it, with the
 same masks whatever the number of workers. The results are OUTPUT/NAME, videos.csv (videos.parquet, too, where pyarrow

@@ -74,6 +74,8 @@ class InferenceCore:
             usable = ", ".join(name for name in MODES if not needs_sam(name))
             raise InputError(f"mode {mode} needs SAM, which this network does not have (is it an STCN "
                              f"checkpoint?); the modes that it can use are {usable}")
+        if not isinstance(places, bool | None):
+            raise InputError(f"places is {places!r}, it must be True, False or None")
         numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size,
                    "max_references": max_references}
         for name, number in numbers.items():

@@ -158,6 +158,10 @@ class TrackOutput:
         theirs, ours = _read_manifest(self.folder).get("run") or {}, json.loads(json.dumps(self._run))
         if theirs != ours:
             other = [name for name in ours if theirs.get(name) != ours[name]]
+            if "settings" in other and isinstance(theirs.get("settings"), dict):
+                differing = [name for name in ours["settings"]
+                             if theirs["settings"].get(name) != ours["settings"][name]]
+                other[other.index("settings")] = f"settings ({', '.join(differing)})"
             raise InputError(f"{self.folder}: holds a run that differs in {', '.join(other)}; --resume goes on with "
                              "what is the same: give the earlier command, or leave --resume out to begin anew")
         state = load_state(self.folder / STATE)

@@ -31,7 +31,7 @@ PLURALS = {"masks": "mask", "clicks": "click", "boxes": "box", "exports": "expor
 OF_THE_RUN = ("output", "resume", "overwrite")
 """Options of track.py that a row cannot have: they hold for all videos."""
 
-FOR_A_ROW = ("mode", "mem_every", "include_last", "top_k", "size")
+FOR_A_ROW = ("mode", "mem_every", "include_last", "top_k", "size", "places")
 """Options of TrackingSettings that a row can have. The others, such as --model, are opened once for all videos."""
 
 YES, NO = ("true", "yes", "1"), ("", "false", "no", "0")

@@ -327,11 +327,13 @@ def _add_what_is_finished(error, output):
     """The same error with what is finished added to its message."""
     kept = f"{output.finished} finished masks are in {output.masks}"
     if isinstance(error, KeyboardInterrupt):
-        cure = "; the same command with --resume goes on from here" if output.can_go_on else ""
+        cure = ("; the same command with --resume goes on from here, or from up to "
+                f"{KEEP_SECONDS} seconds before" if output.can_go_on else "")
         return KeyboardInterrupt(kept + cure)
     if isinstance(error, OSError):
-        return InputError(f"{error.filename or output.folder}: {error.strerror or error}; {kept}")
-    return InputError(f"{error}; {kept}")
+        error = InputError(f"{error.filename or output.folder}: {error.strerror or error}")
+    # A run that is refused has finished nothing, but the folder may hold masks of an earlier one.
+    return InputError(f"{error}; {kept}") if output.finished else error
 
 
 def _refuse_to_overwrite(inputs, output):

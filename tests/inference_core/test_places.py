@@ -196,6 +196,8 @@ def test_what_was_never_seen_has_no_place():
 def test_who_decides_whether_places_count(network):
     assert InferenceCore(network).places and not InferenceCore(network, places=False).places
     assert not RDE(PRESETS["base"]).config.places
+    with pytest.raises(InputError, match="places is 'off', it must be True, False or None"):
+        InferenceCore(network, places="off")
 
 
 @pytest.mark.parametrize("mode", ["two-frames-compress", "stm", "two-frames"])

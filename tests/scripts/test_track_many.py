@@ -113,7 +113,7 @@ def test_rows_have_the_options_of_track_py(videos, tiny_checkpoint, tmp_path, mo
     rows = [{"video": ant, "masks": f"{videos / 'ant.png'}", "start": 1, "end": "3", "name": "part"},
             {"video": ant, "masks": [f"0:{videos / 'ant.png'}", f"4:{videos / 'dog.png'}:2"], "both_ways": True,
              "name": "both"},
-            {"video": ant, "clicks": ["50,36:7"], "size": 48, "name": "clicked"},
+            {"video": ant, "clicks": ["50,36:7"], "size": 48, "places": "off", "name": "clicked"},
             {"video": ant, "masks": f"{videos / 'ant.png'}", "no-overlay": False, "name": "shown"}]
     write_mask(tmp_path / "dog.png", (read_mask(videos / "dog.png") == 2).astype(np.uint8))
     rows[1]["masks"][1] = f"4:{tmp_path / 'dog.png'}:2"
@@ -121,7 +121,7 @@ def test_rows_have_the_options_of_track_py(videos, tiny_checkpoint, tmp_path, mo
     assert sorted(folder_bytes(tmp_path / "out" / "part")) == [f"masks/0000{number}.png" for number in (1, 2, 3)]
     both, clicked = (json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("both", "clicked"))
     assert both["both_ways"] and list(both["annotated"]) == ["00000", "00004"]
-    assert clicked["settings"]["size"] == 48
+    assert clicked["settings"]["size"] == 48 and clicked["settings"]["places"] is False
     assert [(tmp_path / "out" / name / "overlay.mp4").exists() for name in ("clicked", "shown")] == [False, True]
     assert list(clicked["frames"][0]["objects"]) == ["7"]
 
