@@ -19,6 +19,9 @@ MARGIN = 2
 STREAK = 9
 """Length of the longest motion blur in pixels. OpenCV's filter skips the zeros of a kernel only up to this size."""
 
+TURN = (2.5, 5)
+"""Paths turn back when they have come as far as they would straight ahead in so many frames."""
+
 
 @dataclass(frozen=True)
 class Waves:
@@ -79,14 +82,22 @@ def random_waves(rng, side, strength, pace):
     return Waves(vectors, rng.uniform(0, 2 * np.pi, 3), rng.normal(0, pace, 3), offsets)
 
 
+def swing(times, turn):
+    """Return times that run as `times` at first, then ever slower, and back: from -`turn` to `turn`.
+
+    What moves by them stays in sight, however many frames a sample has.
+    """
+    return turn * np.sin(times / turn)
+
+
 def random_drift(rng, scales, pace, shots):
-    """Return smooth random paths that start at 0: float shots×S, one path for each of S scales.
+    """Return smooth random paths that start at 0 and swing: float shots×S, one path for each of S scales.
 
     scales: standard deviations of the way from frame to frame at pace 1, float S.
     """
-    times = np.arange(shots)
     speed, bend = rng.normal(0, pace, (2, len(scales))) * scales
-    return speed * times[:, None] + 0.4 * bend * times[:, None] ** 2 / 2
+    times = swing(np.arange(shots)[:, None], rng.uniform(*TURN, len(scales)))
+    return speed * times + 0.2 * bend * times ** 2
 
 
 def random_motion(rng, size, pace, shots, travel=0.08, degrees=7, zoom=0.06, shear=3, stretch=0.03):

@@ -6,6 +6,7 @@ All are arrays for many samples at once; for the letters in shapes see `dataset.
 import numpy as np
 
 from dataset.augmentation import LUMA
+from dataset.layers import TURN, swing
 
 WAVES = 3
 """The number of waves that deform a layer."""
@@ -48,13 +49,13 @@ def invert(matrices):
 
 
 def drift(draws, scales, pace, shots):
-    """Return smooth random paths that start at 0, n×…×T×S; see `random_drift` of dataset.layers.
+    """Return smooth random paths that start at 0 and swing, n×…×T×S; see `random_drift` of dataset.layers.
 
     scales: S standard deviations of the way from frame to frame at pace 1. pace: n×….
     """
-    times = np.arange(shots)[:, None]
     shape = (*pace.shape[1:], len(scales))
     speed, bend = (draws.normal(1, shape) * pace[..., None] * scales for _ in range(2))
+    times = swing(np.arange(shots)[:, None], draws.uniform(*TURN, shape)[..., None, :])
     return speed[..., None, :] * times + 0.2 * bend[..., None, :] * times ** 2
 
 
@@ -130,7 +131,8 @@ def draw_film(draws, tone, place, camera, size, shots):
     # Light: slow drifts, and in some samples large changes, flicker, or shadows that cross the frame.
     slow = drift(draws, (0.04, 0.015, 0.015, 0.015), draws.uniform(0, 1), shots)
     strong = draws.chance(0.2)
-    large = draws.normal(0.12)[:, None] * times + draws.normal(0.12, (shots,)) * draws.chance(0.3)[:, None]
+    large = draws.normal(0.12)[:, None] * swing(times, TURN[1])
+    large = large + draws.normal(0.12, (shots,)) * draws.chance(0.3)[:, None]
     exposure = np.clip(slow[..., 0] + np.where(strong[:, None], large, 0), -0.7, 0.5)
     light = np.exp(exposure[..., None] + np.clip(slow[..., 1:], -0.2, 0.2))
     film = recolourings(draws, tone, 0.1, 0.01, 0.03)[:, None] * light[..., None]

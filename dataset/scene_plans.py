@@ -7,6 +7,7 @@ front), 2 coordinates (x, y). Places and ways are shares of the frame's side, ti
 
 import numpy as np
 
+from dataset.layers import TURN, swing
 from dataset.pack import CUT_OUT
 from dataset.scene_catalogue import Draws
 from dataset.scene_motion import (
@@ -176,16 +177,17 @@ def _draw_camera(draws, moving, shots):
     """
     pace = random_pace(draws)
     fast = draws.chance(0.25) & ~moving
+    # A real video has a motion of its own.
+    pace = np.where(moving, 0.3, 1) * pace
     x, y, turn, zoom, slope, wider = np.moveaxis(drift(draws, (0.05, 0.05, 0.08, 0.05, 0.03, 0.02), pace, shots), -1, 0)
-    times = np.arange(shots)
-    direction, speed = draws.uniform(0, 2 * np.pi), np.where(fast, draws.uniform(0.06, 0.25), 0)[:, None]
+    times = swing(np.arange(shots), draws.uniform(*TURN)[:, None])
+    direction, speed = draws.uniform(0, 2 * np.pi), np.where(fast, draws.uniform(0.06, 0.15), 0)[:, None]
     x, y = x + times * speed * np.cos(direction)[:, None], y + times * speed * np.sin(direction)[:, None]
     zoom = zoom + times * (fast * draws.normal(0.05))[:, None]
-    # Shaking is new in each frame. A real video has a motion of its own and gets only a little.
+    # Shaking is new in each frame. A real video gets only a little.
     shake = np.where(draws.chance(0.3), draws.uniform(0.3, 1.5), np.where(moving, 0.3, 0))[:, None]
     jitter = draws.normal(1, (shots, 4)) * shake[..., None] * (0.02, 0.02, 0.03, 0.02)
-    still = moving[:, None]
-    x, y = np.where(still, 0.3 * x, x) + jitter[..., 0], np.where(still, 0.3 * y, y) + jitter[..., 1]
+    x, y = x + jitter[..., 0], y + jitter[..., 1]
     turn, zoom = turn + jitter[..., 2], np.clip(zoom + jitter[..., 3], -0.7, 0.7)
     turn = turn + draws.uniform(-0.1, 0.1)[:, None]
     return translations(np.stack([x, y], -1)) @ linear_maps(turn, np.exp(zoom + wider), np.exp(zoom - wider), slope)

@@ -82,7 +82,9 @@ def test_followed_objects_are_seen_in_the_first_frame(samples):
         assert sample["gt"][0].sum() >= SIZE ** 2 / 500
         second = bool(sample["selector"][1])
         assert (sample["sec_gt"][0].sum() >= SIZE ** 2 / 500) if second else not sample["sec_gt"].any()
-        assert sample["pgt"].any() and sample["sec_pgt"].any() == second
+        # The damage may take all of a tiny object.
+        assert sample["pgt"].any() or sample["gt"][0].sum() < 100
+        assert sample["sec_pgt"].any() == second or (second and sample["sec_gt"][0].sum() < 100)
     assert 0.3 < np.mean([float(sample["selector"][1]) for sample in samples]) < 0.8
 
 
@@ -90,6 +92,12 @@ def test_objects_move_and_some_leave(samples):
     steps = [sample["gt"][:-1].ne(sample["gt"][1:]).float().mean() for sample in samples]
     assert np.median(steps) > 0.002
     assert any(not sample["gt"][4].any() for sample in samples)
+
+
+def test_objects_stay_in_sight_in_long_samples(pairs):
+    dataset = PastedVideoDataset(Cuttings(pairs, SIZE, 25), seed=4)
+    seen = np.array([dataset[number]["gt"][12:].any((1, 2, 3)) for number in range(40)])
+    assert seen.mean() > 0.8
 
 
 def test_samples_do_not_depend_on_workers_or_history(pairs):

@@ -226,6 +226,13 @@ def test_long_samples(pack):
     assert SceneMaker(pack, size=SIZE, shots=7).make([5])["rgb"].shape == (1, 7, 3, SIZE, SIZE)
 
 
+@pytest.mark.parametrize("kind", ["place", "pasted"])
+def test_objects_stay_in_sight_in_long_samples(pack, kind):
+    """Whether they move, or the camera, they mostly turn back, so that there is something to learn in every frame."""
+    batch = SceneMaker(pack, size=SIZE, shots=25, kinds={kind: 1}).make(range(40))
+    assert (batch["gt"][:, 12:].sum((2, 3, 4)) > 0).float().mean() > 0.85
+
+
 def test_packs_of_images_or_of_videos_alone_serve(root, tmp_path):
     write_pack(tmp_path / "images", find_pairs(root / "park", instances=True), [])
     write_pack(tmp_path / "videos", [], find_videos(root))
