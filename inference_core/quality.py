@@ -8,17 +8,17 @@ given mask probably still is. The constants were fitted by evaluation/quality.py
 import math
 from typing import NamedTuple
 
-WEIGHTS = (-2.036, -0.786, -0.746)
+WEIGHTS = (-2.061, -0.857, -0.661)
 """Constant, weight of the spread, weight of the largest spread since the last given mask."""
 
-UNSEEN = 0.60
+UNSEEN = 0.63
 """The estimate for an object that is not seen: so often it is truly not there. Nothing that we tried predicts it."""
 
 DOUBTFUL = 0.7
 """Below this a mask is worth a look."""
 
 LISTED = 5
-"""So many frames are recommended at most."""
+"""So many runs of frames are recommended at most."""
 
 
 class QualityMeter:
@@ -55,32 +55,56 @@ class QualityMeter:
 
 
 class Doubt(NamedTuple):
-    """A frame that is worth a look."""
+    """A run of frames that is worth a look: in each of them, an object's mask is doubtful."""
 
     frame: str
-    """Its name."""
+    """The name of the worst frame."""
 
     object_id: int
+    """The worst object in it."""
+
     quality: float
+    """The estimate for that object."""
+
+    first: str
+    """The name of the run's first frame."""
+
+    last: str
+    """The name of the run's last frame."""
 
     def __str__(self):
-        return f"{self.frame} (object {self.object_id}, {100 * self.quality:.0f} %)"
+        worst = f"object {self.object_id}, {100 * self.quality:.0f} %"
+        if self.first == self.last:
+            return f"{self.frame} ({worst})"
+        return f"{self.first} to {self.last} (worst {self.frame}: {worst})"
 
 
 class Doubts:
-    """Finds the frames that are most worth a look: the worst one of each run of doubtful frames, LISTED at most."""
+    """Finds the runs of doubtful frames, and keeps the worst ones, LISTED at most."""
 
-    def __init__(self):
-        self._run = None  # the worst Doubt of the run that goes on
-        self._worst = []  # of earlier runs
+    def __init__(self, position=None):
+        """position: the function that gives a frame's place in the video, if frames do not come in their order."""
+        self._run = None  # the Doubt that goes on
+        self._worst = []  # earlier ones
+        self._position, self._place = position, None
 
     def add(self, name, quality):
         """Take the next frame. quality: {object id: estimate}."""
         quality, object_id = min(((value, object_id) for object_id, value in quality.items()), default=(1.0, None))
+        backwards = False
+        if self._position is not None:
+            place, before = self._position(name), self._place
+            backwards, self._place = before == place + 1, place
+            if before != place - 1 and not backwards:
+                self._end_run()
         if quality >= DOUBTFUL:
             self._end_run()
-        elif self._run is None or quality < self._run.quality:
-            self._run = Doubt(name, object_id, round(quality, 3))
+            return
+        if self._run is None:
+            self._run = Doubt(name, object_id, quality, name, name)
+        elif quality < self._run.quality:
+            self._run = self._run._replace(frame=name, object_id=object_id, quality=quality)
+        self._run = self._run._replace(**{"first" if backwards else "last": name})
 
     def finish(self):
         """Return the Doubts, the worst first."""
@@ -89,7 +113,8 @@ class Doubts:
 
     def _end_run(self):
         if self._run:
-            self._worst = sorted([*self._worst, self._run], key=lambda doubt: doubt.quality)[:LISTED]
+            found = self._run._replace(quality=round(self._run.quality, 3))
+            self._worst = sorted([*self._worst, found], key=lambda doubt: doubt.quality)[:LISTED]
             self._run = None
 
 

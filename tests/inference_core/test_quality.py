@@ -45,15 +45,25 @@ def test_what_went_wrong_once_lasts_until_a_mask_is_given():
     assert meter.measure(measure(square(1, 0))) == fresh.measure(measure(square(1, 0)))
 
 
-def test_the_worst_frame_of_each_doubtful_run_is_worth_a_look():
+def test_each_doubtful_run_is_worth_a_look():
     doubts = Doubts()
     for number, quality in enumerate([0.9, 0.6, 0.3, 0.5, 0.9, 0.9, 0.2, 0.8, 0.65]):
         doubts.add(str(number), {1: 0.95, 2: quality})
-    assert [(doubt.frame, doubt.object_id, doubt.quality) for doubt in doubts.finish()] == [
-        ("6", 2, 0.2), ("2", 2, 0.3), ("8", 2, 0.65)]
+    found = doubts.finish()
+    assert found == [("6", 2, 0.2, "6", "6"), ("2", 2, 0.3, "1", "3"), ("8", 2, 0.65, "8", "8")]
+    assert [str(doubt) for doubt in found] == ["6 (object 2, 20 %)", "1 to 3 (worst 2: object 2, 30 %)",
+                                               "8 (object 2, 65 %)"]
 
 
-def test_few_frames_are_recommended():
+def test_doubtful_runs_are_named_in_the_order_of_the_video():
+    doubts = Doubts(position=int)
+    # As --both-ways tracks: from a given mask to the end, then back.
+    for number in (5, 6, 3, 2, 1, 0):
+        doubts.add(str(number), {1: {6: 0.5, 3: 0.6, 2: 0.4, 1: 0.3}.get(number, 0.9)})
+    assert doubts.finish() == [("1", 1, 0.3, "1", "3"), ("6", 1, 0.5, "6", "6")]
+
+
+def test_few_runs_are_recommended():
     doubts = Doubts()
     for number in range(100):
         doubts.add(str(number), {1: 0.1 if number % 2 else 1.0})

@@ -9,6 +9,7 @@ from model import PRESETS, load_network
 from model.inference import take_snapshot
 from model.network import RDE
 from tests.conftest import recipe_network
+from util.hyper_para import COMPACT
 
 BOUNDED = dataclasses.replace(PRESETS["tiny"], bounded=True)
 
@@ -72,3 +73,7 @@ def test_checkpoints_tell_whether_sam_is_bounded(tmp_path):
     for config in (BOUNDED, PRESETS["tiny"]):
         torch.save(RDE(config).state_dict(), tmp_path / "network.pth")
         assert load_network(tmp_path / "network.pth").config == config
+
+
+def test_the_shipped_network_is_bounded():
+    assert load_network(COMPACT).config == PRESETS["compact"]
