@@ -1,5 +1,6 @@
 """Who may use the page, and which files: checks of Host, Origin, token and paths."""
 
+import contextlib
 import hmac
 import ipaddress
 import re
@@ -17,6 +18,10 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 COOKIE = "annotate_token_{port}"
 """The cookie that holds the token. Browsers give it to all ports of a machine, so it has the port in its name."""
+
+
+LONGEST_NAME = 100
+"""Characters of a file's or project's name; the end of a longer one is kept."""
 
 
 class Guard:
@@ -42,7 +47,7 @@ class Guard:
         if not self._is_ours(headers.get("host", "")):
             return await _refuse(scope, receive, send, "this page is not served under this name")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _split(origin).netloc != headers.get("host"):
             return await _refuse(scope, receive, send, "a foreign page has no access")
         if self._token is not None and not self._knows(given or _read_cookie(headers.get("cookie", ""), cookie)):
             return await _refuse(scope, receive, send, "open the address with the token that annotate.py has printed")
@@ -56,7 +61,7 @@ class Guard:
 
     def _is_ours(self, host):
         """Whether a Host header names this server."""
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _split(f"//{host}").hostname or ""
         try:
             ipaddress.ip_address(name)
             return True
@@ -65,6 +70,14 @@ class Guard:
 
     def _knows(self, token):
         return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
+
+
+def _split(address):
+    """The parts of an address; of what is none, such as http://[::1, they are empty."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _read_cookie(text, name):
@@ -85,8 +98,9 @@ async def _refuse(scope, receive, send, reason):
 
 def confine(root, text):
     """The path that `text`, relative to the folder `root` or absolute, means. Raises InputError if it leads out."""
-    root = Path(root).resolve()
-    path = (root / str(text)).resolve() if "\0" not in str(text) else None
+    root, path = Path(root).resolve(), None
+    with contextlib.suppress(ValueError):  # no name of a file can have such letters
+        path = (root / str(text)).resolve()
     if path is None or not path.is_relative_to(root):
         raise InputError(f"{text}: outside of {root}, the folder that this page may read; another one is given with "
                          "--root")
@@ -95,7 +109,9 @@ def confine(root, text):
 
 def plain_file_name(text):
     """The last part of a name that a browser gave, without what could lead elsewhere. Raises InputError if none."""
-    name = re.sub(r"[^\w.() -]", "_", Path(str(text).replace("\\", "/")).name).lstrip(". ")[-100:]
+    name = re.sub(r"[^\w.() -]", "_", Path(str(text).replace("\\", "/")).name).lstrip(". ")
+    # What is cut may begin in another place that leads elsewhere.
+    name = name[-LONGEST_NAME:].lstrip(". ")
     if not name:
         raise InputError("the file has no name")
     return name

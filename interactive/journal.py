@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from util.files import atomic_path
 KEPT = 500
 """So many steps are kept."""
 
+DAMAGE = (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged step may raise."""
+
 
 class Step(NamedTuple):
     """What has to be written to go one step back or forward."""
@@ -22,18 +26,22 @@ class Step(NamedTuple):
     values: dict
     """What `Journal.record` was given as "before" or "after"."""
 
+    left: dict
+    """The other one of the two: what is left with this step."""
+
     files: list
     """Paths of files, relative to the project's folder."""
 
     contents: Iterable
-    """The bytes that each of them is to have, one after another; None if it is to be removed."""
+    """(bytes that the step left, bytes that are to be written) of each of them, one after another; None: no file."""
 
 
 class Journal:
     """The steps in a folder, and how many of them are done.
 
     `back` and `forward` say what is to be written, and `commit` is called when that is done: a process that is killed
-    in between does the same step again.
+    in between does the same step again. Steps are not flushed, so a power cut may damage the latest ones; the history
+    ends at a step that cannot be read.
     """
 
     def __init__(self, folder):
@@ -73,11 +81,11 @@ class Journal:
         self._numbers = self._numbers[-KEPT:]
 
     def back(self):
-        """The Step that leads one step back, or None."""
+        """The Step that leads one step back, or None. Raises InputError if it is damaged."""
         return self._read(self._done, "before", self._done - 1)
 
     def forward(self):
-        """The Step that leads one step forward, or None."""
+        """The Step that leads one step forward, or None. Raises InputError if it is damaged."""
         return self._read(self._done + 1, "after", self._done + 1)
 
     def commit(self):
@@ -87,7 +95,7 @@ class Journal:
             temporary.write_text(f"{self._done}\n")
 
     def labels(self):
-        """(label of the step that `back` gives, label of the one that `forward` gives), None where there is none."""
+        """(label of the step that `back` gives, label of the one that `forward` gives), None where none can be read."""
         return self._label(self._done), self._label(self._done + 1)
 
     def _file(self, number):
@@ -95,17 +103,18 @@ class Journal:
 
     def _label(self, number):
         if number in self._numbers and number not in self._labels:
-            with self._open(number) as archive:
+            with contextlib.suppress(InputError), self._open(number) as archive:
                 self._labels[number] = json.loads(archive.read("step.json"))["label"]
         return self._labels.get(number)
 
     @contextlib.contextmanager
     def _open(self, number):
-        """The archive of a step. Raises InputError if it is damaged."""
+        """The archive of a step. Raises InputError if it is damaged, and takes it out of the history."""
         try:
             with zipfile.ZipFile(self._file(number)) as archive:
                 yield archive
-        except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
+            self._labels[number] = None
             raise InputError(f"{self._file(number)}: damaged step of the history ({error})") from None
 
     def _read(self, number, side, then):
@@ -117,13 +126,15 @@ class Journal:
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(damaged)
         self._next = then
-        return Step(step["label"], step[side], step["files"], self._contents(number, side, step["files"]))
+        left = step["after" if side == "before" else "before"]
+        return Step(step["label"], step[side], left, step["files"], self._contents(number, side, step["files"]))
 
     def _contents(self, number, side, files):
         with zipfile.ZipFile(self._file(number)) as archive:
             names = set(archive.namelist())
             for file in files:
-                yield archive.read(f"{side}/{file}") if f"{side}/{file}" in names else None
+                yield tuple(archive.read(f"{part}/{file}") if f"{part}/{file}" in names else None
+                            for part in ("after" if side == "before" else "before", side))
 
 
 def _put(archive, side, folder, files):

@@ -14,6 +14,7 @@ is in memory does not grow with the video, but for a byte for each frame and obj
 import contextlib
 import json
 import os
+import tempfile
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +95,7 @@ class Project:
         self.objects = {item["id"]: ProjectObject(**item) for item in known["objects"]}
         self.references = known["references"]
         self._take_over_annotations()
+        self._next_id = max(self.objects, default=0) + 1
         self._write_header()
 
     def close(self):
@@ -195,13 +197,15 @@ class Project:
             free = [object_id for object_id in range(1, MOST_OBJECTS + 1) if object_id not in self.objects]
             if not free:
                 raise InputError(f"there are {MOST_OBJECTS} objects, and a mask can hold no more")
-            # An id that was never used, as long as there is one.
-            object_id = max(self.objects, default=0) + 1 if max(self.objects, default=0) < MOST_OBJECTS else free[0]
+            # As long as there is one, an id that was not used since the project was opened: a job that is still running
+            # may track a deleted object, and would write it as the new one.
+            object_id = self._next_id if self._next_id <= MOST_OBJECTS else free[0]
             thing = ProjectObject(object_id, name or f"object {object_id}",
                                   colour or COLOURS[(object_id - 1) % len(COLOURS)])
             with self._step("add object", [self._quality_file(object_id)]):
                 self._quality_file(object_id).unlink(missing_ok=True)
                 self.objects[object_id] = thing
+            self._next_id = max(self._next_id, object_id + 1)
             return thing
 
     def change_object(self, object_id, **values):
@@ -228,10 +232,17 @@ class Project:
             files = self._files_with(object_id)
             names = [name for name, ids in self.references.items() if object_id in ids]
             quality = [self._quality_file(object_id), *([] if into is None else [self._quality_file(into)])]
+            if into is not None:
+                masks = {file.stem for file in files}
+                files += [self._annotation_file(name) for name, ids in self.references.items()
+                          if name in masks and name not in names and into in ids]
             with self._step("delete object" if into is None else "merge objects", files + quality, names):
                 for file in files:
                     ids = read_mask(file, self.size)
                     ids[ids == object_id] = into or 0
+                    if into is not None and file.parent.name == "annotations":
+                        # A reference is complete. What was tracked of either object belongs to it; masks come first.
+                        ids[(ids == 0) & (self.mask(self.frames.position(file.stem)) == into)] = into
                     write_mask(file, ids)
                 for name in names:
                     left = {into or number if number == object_id else number for number in self.references[name]}
@@ -252,7 +263,10 @@ class Project:
         return self._go(self._journal.back)
 
     def redo(self):
-        """Make the step again that was taken back last. Returns as `undo`."""
+        """Make the step again that was taken back last. Returns as `undo`.
+
+        An object that was added comes back without its tracked masks.
+        """
         return self._go(self._journal.forward)
 
     @property
@@ -266,12 +280,14 @@ class Project:
     def write_tracked(self, position, ids, tracked, quality):
         """Write a frame's result of tracking: ids uint8 H×W, the ids that were tracked, {object id: quality 0 to 1}.
 
-        What was drawn in this frame stays, and so do all objects that were not tracked. An object with a quality that
-        has no pixel is taken as not seen. Returns {object id: its byte in quality/ID.u8}.
+        What was drawn in this frame stays, and so do locked objects and all that were not tracked. An object with a
+        quality that has no pixel is taken as not seen. Returns {object id: its byte in quality/ID.u8}.
         """
         with self.lock:
             drawn = self.references.get(self.frames.name(position), [])
-            tracked = [object_id for object_id in tracked if object_id in self.objects and object_id not in drawn]
+            # An object may have been deleted or locked while it is tracked.
+            tracked = [object_id for object_id in tracked if object_id in self.objects and object_id not in drawn
+                       and not self.objects[object_id].locked]
             file = self.mask_file(position)
             if file.exists():
                 before = self.mask(position)
@@ -312,10 +328,12 @@ class Project:
 
     def _files_with(self, object_id):
         """The masks and annotations that show an object."""
-        known = self.quality(object_id)
-        masks = [self.mask_file(position) for position in np.flatnonzero(known).tolist()]
         drawn = [self._annotation_file(name) for name, ids in self.references.items() if object_id in ids]
-        return [file for file in masks + drawn if file.exists()]
+        return self._masks_with(object_id) + [file for file in drawn if file.exists()]
+
+    def _masks_with(self, object_id):
+        masks = [self.mask_file(position) for position in np.flatnonzero(self.quality(object_id)).tolist()]
+        return [file for file in masks if file.exists()]
 
     def _describe(self, names, positions):
         """What a step remembers beside files."""
@@ -341,8 +359,25 @@ class Project:
             step = move()
             if step is None:
                 return None
-            for file, content in zip(step.files, step.contents, strict=True):
-                _write(self.folder / file, content)
+            left, there = ({item["id"] for item in side["objects"]} for side in (step.left, step.values))
+            gone, back = left - there, there - left
+            # The step does not know the masks that were tracked since. They are found by the quality, which goes below.
+            tracked = sorted({file for object_id in gone for file in self._masks_with(object_id)}
+                             - {self.folder / file for file in step.files})
+            for file in tracked:
+                ids = read_mask(file, self.size)
+                write_mask(file, np.where(np.isin(ids, list(gone)), 0, ids).astype(np.uint8))
+            for name, (was, content) in zip(step.files, step.contents, strict=True):
+                file = self.folder / name
+                # Where something was tracked since an object was deleted or merged, whole files would take it back.
+                now = file.read_bytes() if (gone or back) and file.exists() else None
+                if now in (None, was) or name.startswith("annotations") or file in map(self._quality_file, gone | back):
+                    _write(file, content)
+                elif name.startswith("quality"):
+                    _write(file, _change_bytes(now, was, content))
+                else:
+                    drawn = step.values["references"].get(file.stem) or []
+                    self._change_mask(file, self._decode(was), self._decode(content), gone, back, drawn)
             self.objects = {item["id"]: ProjectObject(**item) for item in step.values["objects"]}
             for name, ids in step.values["references"].items():
                 if ids is None:
@@ -354,7 +389,26 @@ class Project:
             self._write_header()
             self._journal.commit()
             names = {Path(file).stem for file in step.files if file.startswith(("masks", "annotations"))}
+            names |= {file.stem for file in tracked}
             return step.label, sorted(self.frames.position(name) for name in names)
+
+    def _decode(self, content):
+        """The ids of a mask file's bytes."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "mask.png"
+            file.write_bytes(content)
+            return read_mask(file, self.size)
+
+    def _change_mask(self, file, was, then, gone, back, drawn):
+        """Change a mask that was tracked since as the step changes it from `was` to `then`, and keep what was tracked.
+
+        gone, back: ids of the objects that the step takes away and brings back. drawn: ids that are drawn in this frame
+        then, and take precedence over what was tracked.
+        """
+        now = read_mask(file, self.size)
+        free = (now == was) | (now == 0) & np.isin(then, list(back))
+        ids = np.where((was != then) & free | np.isin(then, drawn), then, now)
+        write_mask(file, np.where(np.isin(ids, list(gone)), 0, ids).astype(np.uint8))
 
     def _write_header(self):
         names = {str(thing.id): thing.name for thing in self.objects.values()}
@@ -404,6 +458,13 @@ def read_header(folder):
                 "references": dict(header["references"])}
     except (LookupError, TypeError) as error:
         raise InputError(f"{file}: damaged, {error}") from None
+
+
+def _change_bytes(now, was, then):
+    """Bytes of a quality file: those that differ between `was` and `then` as in `then`, unless they changed since."""
+    size = max(map(len, (now, was or b"", then or b"")))
+    now, was, then = (np.frombuffer((content or b"").ljust(size, b"\0"), np.uint8) for content in (now, was, then))
+    return np.where((was != then) & (now == was), then, now).tobytes()
 
 
 def _write(file, content):

@@ -26,6 +26,7 @@ import traceback
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -64,8 +65,8 @@ def make_app(workspace, *, token=None, host="127.0.0.1", make_example=None, larg
         Route("/api/upload", upload, methods=["POST"]),
         Route("/api/folder", upload_folder, methods=["POST"]),
         Route("/api/p/{name}", describe),
-        Route("/api/p/{name}/frame/{position:int}", frame),
-        Route("/api/p/{name}/mask/{position:int}", mask),
+        Route("/api/p/{name}/frame/{position}", frame),
+        Route("/api/p/{name}/mask/{position}", mask),
         Route("/api/p/{name}/quality", quality),
         Route("/api/p/{name}/command", command, methods=["POST"]),
         Route("/api/p/{name}/export", export, methods=["POST"]),
@@ -85,8 +86,15 @@ def make_app(workspace, *, token=None, host="127.0.0.1", make_example=None, larg
     return app
 
 
+class Answer(JSONResponse):
+    """JSON in ASCII: names of files, and what a page sends, may have letters that UTF-8 cannot hold."""
+
+    def render(self, content):
+        return json.dumps(content).encode()
+
+
 async def tell_error(request, error):
-    return JSONResponse({"error": str(error).splitlines()[0]}, status_code=400)
+    return Answer({"error": _sentence(error)}, status_code=400)
 
 
 async def index(request):
@@ -100,12 +108,12 @@ async def index(request):
 
 async def start(request):
     workspace = request.app.state.workspace
-    return JSONResponse({"projects": workspace.list_projects(), "root": str(workspace.root),
+    return Answer({"projects": workspace.list_projects(), "root": str(workspace.root),
                          "example": request.app.state.make_example is not None, **workspace.browse()})
 
 
 async def browse(request):
-    return JSONResponse(request.app.state.workspace.browse(request.query_params.get("folder", "")))
+    return Answer(request.app.state.workspace.browse(request.query_params.get("folder", "")))
 
 
 async def open_project(request):
@@ -115,24 +123,22 @@ async def open_project(request):
     if asked.get("example") and make_example:
         room = await run_in_threadpool(lambda: workspace.open(make_example(), "example"))
     elif asked.get("uploaded"):
-        path = workspace.output / "uploads" / plain_file_name(asked["uploaded"])
+        path = await run_in_threadpool(workspace.uploads) / plain_file_name(asked["uploaded"])
         room = await run_in_threadpool(workspace.open, path)
     elif asked.get("project"):
         room = await run_in_threadpool(workspace.room, str(asked["project"]))
     else:
         path = confine(workspace.root, asked.get("video", ""))
         room = await run_in_threadpool(workspace.open, path)
-    return JSONResponse({"project": room.name})
+    return Answer({"project": room.name})
 
 
 async def upload(request):
     """Take a video file, and open it, or one of a folder's images. It is written while it comes, never held in memory.
     """
     workspace, inside = request.app.state.workspace, request.query_params.get("folder")
-    folder = workspace.output / "uploads" / (plain_file_name(inside) if inside else "")
-    if not inside:
-        folder.mkdir(parents=True, exist_ok=True)
-    elif not folder.is_dir():
+    folder = await run_in_threadpool(workspace.uploads) / (plain_file_name(inside) if inside else "")
+    if not folder.is_dir():
         raise InputError(f"{inside}: no such folder")
     path = confine(folder, plain_file_name(request.query_params.get("name", "")))
     temporary, size = temporary_path(path), 0
@@ -155,46 +161,44 @@ async def upload(request):
     finally:
         temporary.unlink(missing_ok=True)
     if inside:
-        return JSONResponse({"folder": inside})
+        return Answer({"folder": inside})
     try:
         room = await run_in_threadpool(workspace.open, path)
     except InputError:
         if not known:
             path.unlink()
         raise
-    return JSONResponse({"project": room.name})
+    return Answer({"project": room.name})
 
 
 async def upload_folder(request):
     """Make a folder of this name, or of this name with a number, into which images are uploaded."""
-    folder = request.app.state.workspace.output / "uploads"
+    folder = await run_in_threadpool(request.app.state.workspace.uploads)
     name = stem = plain_file_name(request.query_params.get("name", ""))
     number = 1
     while (folder / name).exists():
         number += 1
-        name = f"{stem}-{number}"
-    (folder / name).mkdir(parents=True)
-    return JSONResponse({"folder": name})
+        name = plain_file_name(f"{stem}-{number}")
+    (folder / name).mkdir()
+    return Answer({"folder": name})
 
 
 async def describe(request):
     room = await _room(request)
-    return JSONResponse(await run_in_threadpool(room.describe))
+    return Answer(await run_in_threadpool(room.describe))
 
 
 async def frame(request):
     room = await _room(request)
-    width = request.query_params.get("w", "")
-    width = min(int(width), LARGEST_WIDTH) if width.isdecimal() and int(width) else LARGEST_WIDTH
-    data = await run_in_threadpool(room.picture, request.path_params["position"], width)
+    width = _number(request.query_params.get("w", "")) or LARGEST_WIDTH
+    data = await run_in_threadpool(room.picture, _position(room, request), min(width, LARGEST_WIDTH))
     return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
 async def mask(request):
     """A mask, or status 204 where nothing is known. Browsers ask whether it has changed before they show it again."""
-    room, position = await _room(request), request.path_params["position"]
-    if position >= len(room.project):
-        raise InputError(f"there is no frame {position}")
+    room = await _room(request)
+    position = _position(room, request)
     file = room.project.mask_file(position)
     try:
         revision = f'"{file.stat().st_mtime_ns:x}"'
@@ -219,30 +223,25 @@ async def quality(request):
 
 async def command(request):
     room, asked = await _room(request), await _read_json(request)
-    return JSONResponse({"command": export_command(room.project.folder, *_formats(asked))})
+    return Answer({"command": export_command(room.project.folder, *_formats(asked))})
 
 
 async def export(request):
     room, asked = await _room(request), await _read_json(request)
-    return JSONResponse(await run_in_threadpool(room.export, *_formats(asked)))
+    return Answer(await run_in_threadpool(room.export, *_formats(asked)))
 
 
 async def download(request):
     room = await _room(request)
-    path = await run_in_threadpool(room.exported, request.path_params["target"])
-    return FileResponse(path, filename=path.name.lstrip("."))
+    path, name = await run_in_threadpool(room.exported, request.path_params["target"])
+    removing = BackgroundTask(path.unlink, missing_ok=True) if path.name != name else None
+    return FileResponse(path, filename=name, background=removing)
 
 
 async def events(websocket):
     """The page's line to the server: actions come in and are done one after another, events go out to all pages."""
     await websocket.accept()
-    try:
-        room = await run_in_threadpool(websocket.app.state.workspace.room, websocket.path_params["name"])
-    except InputError as error:
-        await websocket.send_json({"event": "error", "text": str(error).splitlines()[0]})
-        await websocket.close()
-        return
-    loop, waiting = asyncio.get_running_loop(), asyncio.Queue()
+    loop, waiting, room = asyncio.get_running_loop(), asyncio.Queue(), None
 
     def listener(event):
         with contextlib.suppress(RuntimeError):  # the server is ending
@@ -250,10 +249,19 @@ async def events(websocket):
 
     async def send():
         while True:
-            await websocket.send_json(await waiting.get())
+            await websocket.send_text(json.dumps(await waiting.get()))
 
-    room.listen(listener)
-    listener({"event": "changed", "frames": "all", "project": await run_in_threadpool(room.describe)})
+    try:
+        room = await run_in_threadpool(websocket.app.state.workspace.room, websocket.path_params["name"])
+        room.listen(listener)
+        listener({"event": "changed", "frames": "all", "project": await run_in_threadpool(room.describe)})
+    except Exception as error:
+        # Without a word, the page would connect again and again.
+        if room:
+            await run_in_threadpool(room.leave, listener)
+        await websocket.send_text(json.dumps({"event": "error", "text": _sentence(error)}))
+        await websocket.close()
+        return
     sending = asyncio.create_task(send())
     try:
         while True:
@@ -262,21 +270,40 @@ async def events(websocket):
                 if len(text) > LARGEST_MESSAGE:
                     raise InputError("this message is too long")
                 await run_in_threadpool(room.act, _parse(text))
-            except (InputError, OSError) as error:
-                listener({"event": "error", "text": str(error).splitlines()[0]})
             except Exception as error:
-                # The page goes on; the terminal says where it was.
-                traceback.print_exc()
-                listener({"event": "error", "text": f"this did not work: {error}"})
+                listener({"event": "error", "text": _sentence(error)})
     except WebSocketDisconnect:
         pass
     finally:
-        room.leave(listener)
         sending.cancel()
+        await run_in_threadpool(room.leave, listener)
+
+
+def _sentence(error):
+    """What the page says of an error. Of one that nobody expected, the terminal says where it was."""
+    text = next(iter(str(error).splitlines()), type(error).__name__)
+    if isinstance(error, (InputError, OSError)):
+        return text
+    traceback.print_exception(error)
+    return f"this did not work: {text}"
 
 
 async def _room(request):
     return await run_in_threadpool(request.app.state.workspace.room, request.path_params["name"])
+
+
+def _position(room, request):
+    """The position that a request's path names. Raises InputError if there is none."""
+    text = request.path_params["position"]
+    position = _number(text)
+    if position is None or position >= len(room.project):
+        raise InputError(f"there is no frame {text[:20]}; there are {len(room.project)}")
+    return position
+
+
+def _number(text):
+    """A text as a whole number from 0, None if it is none, or has more digits than anything here."""
+    return int(text) if text.isdecimal() and len(text) < 16 else None
 
 
 async def _read_json(request):

@@ -1,13 +1,14 @@
 """The projects that a server has open, and everything that the page asks of one of them. No web in here."""
 
+import contextlib
 import inspect
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from interactive.access import confine, plain_file_name
 from interactive.plans import Job, plan_job
 from interactive.project import Project, read_header
 from util.errors import InputError
-from util.files import is_hidden
+from util.files import is_hidden, lock_folder, remove_leftovers, temporary_path
 from util.image_io import is_image
 from util.progress import SECONDS as PROGRESS_SECONDS
 
@@ -47,6 +48,26 @@ class Workspace:
         self.output, self.root = Path(output), Path(root).resolve()
         self._make_tracker, self._make_clicker = make_tracker, make_clicker
         self._rooms, self._lock = {}, threading.Lock()
+        self._uploads, self._taking = None, threading.Lock()
+        if (self.output / "uploads").is_dir():
+            self.uploads()
+
+    def uploads(self):
+        """The folder of uploads. It is made if need be, and what killed servers left in it is removed."""
+        folder = self.output / "uploads"
+        with self._taking, contextlib.ExitStack() as held:
+            if self._uploads is None:
+                try:
+                    held.enter_context(lock_folder(folder, together=True))
+                except InputError:
+                    # Another server takes uploads into it.
+                    held.enter_context(lock_folder(folder, alone=False, together=True))
+                else:
+                    for inside in folder.iterdir():
+                        if inside.is_dir() and not inside.is_symlink():
+                            remove_leftovers(inside)
+                self._uploads = held.pop_all()
+        return folder
 
     def open(self, video=None, name=None):
         """Open a project, and return its Room. Raises InputError.
@@ -58,10 +79,16 @@ class Workspace:
             if video is not None and not Path(video).exists():
                 raise InputError(f"{video}: no such file or folder")
             name = plain_file_name(name or self._name_for(Path(video)))
-            if name not in self._rooms:
+            room = self._rooms.get(name)
+            if room is None:
                 project = Project(self.output / name, [video] if video else None)
-                self._rooms[name] = Room(name, project, self._make_tracker, self._make_clicker)
-            return self._rooms[name]
+                room = self._rooms[name] = Room(name, project, self._make_tracker, self._make_clicker)
+                for part in ("annotations", "masks", "journal"):
+                    remove_leftovers(project.folder / part)
+            elif video is not None and room.project.video != [str(Path(video).resolve())]:
+                raise InputError(f"{room.project.folder}: is the project of {room.project.video[0]}; choose another "
+                                 "--output")
+            return room
 
     def room(self, name):
         """The Room of this name, which is opened if it is not yet. Raises InputError if there is none."""
@@ -98,12 +125,14 @@ class Workspace:
         """Stop all tracking and let go of all folders."""
         for room in self._rooms.values():
             room.close()
+        if self._uploads:
+            self._uploads.close()
 
     def _name_for(self, path):
         """The project's name for a video: that of its file, with a number behind it if another video has this one."""
         stem = plain_file_name(path.stem)
         for number in range(1, 1000):
-            name = stem if number == 1 else f"{stem}-{number}"
+            name = stem if number == 1 else plain_file_name(f"{stem}-{number}")
             if not (self.output / name).exists() or self._is_of(name, path):
                 return name
         raise InputError(f"{self.output}: holds a thousand projects called {stem}")
@@ -125,7 +154,7 @@ class Room:
     def __init__(self, name, project, make_tracker, make_clicker):
         self.name, self.project = name, project
         # Browsers keep frames; a video of the same name that was changed has others.
-        self._version = f"{Path(project.video[0]).stat().st_mtime_ns:x}"
+        self._version = _version(Path(project.video[0]))
         self._listeners, self._telling = set(), threading.RLock()
         self._exporting, self._export = threading.Lock(), None
         self._make_tracker, self._tracker = make_tracker, None
@@ -158,12 +187,19 @@ class Room:
 
     def leave(self, listener):
         self._listeners.discard(listener)
+        self._rest()
 
     def tell(self, event):
         """Tell all who look at this project."""
         with self._telling:
             for listener in list(self._listeners):
                 listener(event)
+        self._rest()
+
+    def _rest(self):
+        """Keep no frames while nobody looks and nothing is tracked: rooms stay open until the server ends."""
+        if not self._listeners and not self.job:
+            self.project.frames.forget()
 
     def close(self):
         if self._tracker:
@@ -187,6 +223,7 @@ class Room:
     def picture(self, position, width):
         """A frame as JPEG, no wider than `width` pixels. Raises InputError if it is damaged or there is none."""
         image = self._frame(position)
+        self._rest()
         scale = min(1, width / image.shape[1])
         if scale < 1:
             size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
@@ -305,20 +342,39 @@ class Room:
             export.terminate()
 
     def exported(self, target):
-        """The file of an export; a folder is packed as a ZIP. Raises InputError if there is none of this name."""
+        """(path, name) of an export's file. A folder is packed as a ZIP, for the caller to remove: its name is another.
+
+        Raises InputError if there is none of this name.
+        """
         if target not in {row.target for row in FORMATS.values()}:
             raise InputError(f"{target}: no export is called so")
         path = self.project.folder / "export" / target
         if not path.exists():
             raise InputError(f"{target}: not exported yet")
-        if path.is_dir():
-            return Path(shutil.make_archive(str(self.project.folder / "export" / f".{target}"), "zip", path))
-        return path
+        if not path.is_dir():
+            return path, target
+        # Not in `export`: export_masks.py clears up there.
+        packed = temporary_path(self.project.folder / f"{target}.zip")
+        try:
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+                for file in sorted(path.rglob("*")):
+                    archive.write(file, file.relative_to(path))
+        except BaseException:
+            packed.unlink(missing_ok=True)
+            raise
+        return packed, f"{target}.zip"
+
+
+def _version(path):
+    """A text that is another one when a video file, or an image in a folder, was changed."""
+    # A folder's own time tells of files that came or went, but not of those that were written anew.
+    files = [path, *(path.iterdir() if path.is_dir() else ())]
+    return f"{max(file.stat().st_mtime_ns for file in files if file.exists()):x}-{len(files)}"
 
 
 def export_words(folder, formats, options):
     """The command line of an export, as a list of words. Raises InputError for what is no format or option."""
-    if not formats or not set(formats) <= set(FORMATS):
+    if not formats or not all(isinstance(name, str) and name in FORMATS for name in formats):
         raise InputError("choose a format")
     words = ["export_masks.py", str(folder), "--format", *formats]
     for name in ("largest", "fill_holes"):
@@ -331,7 +387,9 @@ def export_words(folder, formats, options):
         if value:
             words += [f"--{name}", str(value)]
     if objects := options.get("objects"):
-        words += ["--objects", *(str(int(number)) for number in objects)]
+        if not isinstance(objects, list) or not all(isinstance(number, int) for number in objects):
+            raise InputError("objects: a list of ids was expected")
+        words += ["--objects", *map(str, objects)]
     return [*words, "--overwrite"]
 
 

@@ -1,5 +1,6 @@
 """Tracking for the page: where it begins, what it leaves alone, how it ends."""
 
+import contextlib
 import queue
 
 import numpy as np
@@ -144,6 +145,37 @@ def test_it_stops_within_a_frame_and_goes_on(project, tracker, events, clip):
         pass
     assert event[1]["reason"] == "cancelled" and len(masks(project)) == event[1]["done"] < COUNT
     assert len(run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1, 2)))[0]) == COUNT
+
+
+def test_a_new_object_gets_nothing_of_a_deleted_one_that_is_still_tracked(project, clip, events, tiny_network):
+    draw_truth(project, clip, 0, 1, 2)
+    new = []
+
+    def replace_object(event, **values):
+        if event == "tracking" and not new:
+            project.delete_object(2)
+            new.append(project.add_object("three").id)
+        events.put((event, values))
+
+    with contextlib.closing(Tracker(project, TinyEngines(tiny_network), replace_object)) as tracker:
+        assert run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1, 2)))[1] == "done"
+    assert not any((project.mask(position) == new[0]).any() for position in range(COUNT))
+
+
+def test_an_object_that_is_locked_during_a_job_keeps_its_masks(project, clip, events, tiny_network):
+    draw_truth(project, clip, 0, 1, 2)
+    seen = np.full((72, 100), 2, np.uint8)
+    project.write_tracked(COUNT - 1, seen, [2], {2: 0.4})
+
+    def lock(event, **values):
+        if event == "tracking" and not project.objects[2].locked:
+            project.change_object(2, locked=True)
+        events.put((event, values))
+
+    with contextlib.closing(Tracker(project, TinyEngines(tiny_network), lock)) as tracker:
+        assert run(tracker, events, Job(FORWARD, 0, 0, COUNT - 1, (1, 2)))[1] == "done"
+    np.testing.assert_array_equal(project.mask(COUNT - 1), seen)
+    assert project.quality(2)[COUNT - 1] == 41 and project.quality(1)[COUNT - 1] > 0
 
 
 @pytest.mark.parametrize("job, message", [

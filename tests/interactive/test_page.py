@@ -98,6 +98,34 @@ def test_nothing_is_drawn_into_a_frame_that_is_not_shown_yet(page, server):
     assert [path.name for path in (server.output / "one" / "annotations").iterdir()] == [f"{COUNT - 1:05d}.png"]
 
 
+def test_a_frame_that_comes_late_is_not_shown_in_the_next_project(page, server):
+    held = []
+    page.route("**/p/one/frame/**", lambda route: held.append(route))
+    for name in ("one", "two"):
+        page.fill("#path", name)
+        page.press("#path", "Enter")
+        page.wait_for_selector(f"#title:text-is('{name}')")
+        page.wait_for_timeout(500)
+        if name == "one":
+            page.click("#home")
+            page.wait_for_selector("#path:visible")
+    assert held
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#canvas[aria-busy=false]")
+    page.wait_for_timeout(500)
+    middle = """() => {
+        const canvas = document.querySelector("#canvas"), context = canvas.getContext("2d");
+        return [...context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data].slice(0, 3);
+    }"""
+    late = page.evaluate(middle)
+    page.reload()
+    wait_frame(page, 0)
+    page.wait_for_timeout(500)
+    assert np.abs(np.subtract(late, page.evaluate(middle))).max() < 8
+    assert page.locator(".toast").count() == 0
+
+
 def test_keyboard_alone(page, server):
     # What is not shown yet takes no focus.
     page.wait_for_selector("#path")

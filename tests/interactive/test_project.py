@@ -101,6 +101,33 @@ def test_history_goes_on_in_another_process(project, video):
     again.close()
 
 
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:100], lambda data: bytes(len(data)),
+                                    lambda data: data[:60] + b"\xff" * 8 + data[68:]])
+def test_the_history_ends_at_a_damaged_step(project, damage):
+    """Such as a power cut leaves."""
+    project.add_object()
+    for number in range(3):
+        project.draw(0, fill(1, 5, 20 * number))
+    project.undo()
+    project.close()
+    for number in (2, 4):
+        file = project.folder / "journal" / f"{number:06d}.zip"
+        file.write_bytes(damage(file.read_bytes()))
+    again = Project(project.folder)
+    with pytest.raises(InputError, match=r"000004\.zip: damaged step"):
+        again.redo()
+    again.undo()
+    with pytest.raises(InputError, match=r"000002\.zip: damaged step"):
+        again.undo()
+    assert again.history == (None, "draw") and (again.mask(0) == 1).sum() == 100
+    again.redo()
+    again.draw(1, fill(1, 5, 5))
+    assert again.history == ("draw", None)
+    again.undo()
+    assert again.history == ("draw", "draw") and not again.mask(1).any()
+    again.close()
+
+
 def test_a_new_step_forgets_those_that_were_taken_back(project):
     project.add_object()
     project.draw(0, fill(1, 5, 5))
@@ -123,6 +150,29 @@ def test_tracking_keeps_what_is_drawn_and_what_it_does_not_track(project):
     assert project.quality(1)[6] == UNSEEN
 
 
+def test_an_object_whose_adding_is_undone_is_in_no_mask(project):
+    project.add_object(), project.add_object()
+    project.draw(0, fill(2, 5, 5))
+    ids = fill(1, 30, 30)(fill(2, 5, 5)(np.zeros((72, 100), np.uint8)))
+    project.write_tracked(3, ids, [1, 2], {1: 0.5, 2: 0.5})
+    assert project.undo()[1] == [0] and project.undo()[1] == [3]
+    assert set(np.unique(project.mask(3))) == {0, 1} and set(project.objects) == {1}
+    assert project.undo()[1] == [3]
+    assert not project.mask(3).any() and not project.objects
+    project.redo(), project.redo(), project.redo()
+    assert (project.mask(0) == 2).sum() == 100 and not project.mask(3).any() and project.quality(2)[3] == UNKNOWN
+
+
+def test_a_deletion_that_is_made_again_takes_away_what_was_tracked_since(project):
+    project.add_object()
+    project.draw(0, fill(1, 5, 5))
+    project.delete_object(1)
+    project.undo()
+    project.write_tracked(1, fill(1, 5, 5)(np.zeros((72, 100), np.uint8)), [1], {1: 0.5})
+    assert project.redo()[1] == [0, 1]
+    assert not project.mask(0).any() and not project.mask(1).any()
+
+
 def test_delete_and_merge_change_every_mask(project):
     project.add_object("a"), project.add_object("b"), project.add_object("c")
     project.draw(0, fill(1, 5, 5)), project.draw(0, fill(2, 30, 30)), project.draw(0, fill(3, 50, 50))
@@ -134,6 +184,43 @@ def test_delete_and_merge_change_every_mask(project):
     assert set(np.unique(project.mask(0))) == {0, 3}
     project.undo(), project.undo()
     assert (project.mask(1) == 2).sum() == 100 and project.quality(1)[1] == UNKNOWN
+
+
+@pytest.mark.parametrize("into", [None, 2])
+def test_what_was_tracked_since_outlives_undo_and_redo_of_a_deletion(project, into):
+    project.add_object(), project.add_object()
+    nothing = np.zeros((72, 100), np.uint8)
+    project.draw(0, fill(1, 5, 5)), project.draw(1, fill(1, 5, 5)), project.draw(0, fill(2, 30, 30))
+    project.write_tracked(3, fill(1, 5, 5)(fill(2, 30, 30)(nothing.copy())), [1, 2], {1: 0.5, 2: 0.5})
+    project.delete_object(1, into)
+    tracked = fill(2, 10, 5)(nothing.copy())
+    for position in (1, 3, 4):
+        project.write_tracked(position, tracked, [2], {2: 0.8})
+    project.undo()
+    assert (project.mask(0) == 1).sum() == (project.mask(1) == 1).sum() == 100
+    # The object takes back what it gave to the other one, but nothing that was tracked as such since.
+    expected = fill(2, 10, 5)(fill(1, 5, 5)(nothing.copy())) if into is None else fill(1, 5, 5)(tracked.copy())
+    np.testing.assert_array_equal(project.mask(3), expected)
+    np.testing.assert_array_equal(project.mask(4), tracked)
+    assert project.quality(1)[3] == 51 and project.quality(2)[3] == project.quality(2)[4] == 81
+    project.redo()
+    assert set(project.objects) == {2} and not any((project.mask(position) == 1).any() for position in range(5))
+    assert (project.mask(3) == 2)[10:20, 5:15].all() and project.quality(2)[3] == project.quality(2)[4] == 81
+
+
+@pytest.mark.parametrize("drawn, into", [(2, 1), (1, 1)])
+def test_a_merged_reference_holds_what_was_tracked_of_the_other_object(project, drawn, into):
+    project.add_object(), project.add_object(), project.add_object()
+    tracked = 3 - drawn
+    ids = fill(3, 60, 60)(fill(tracked, 5, 5)(np.zeros((72, 100), np.uint8)))
+    project.write_tracked(4, ids, [tracked, 3], {tracked: 0.5, 3: 0.5})
+    project.draw(4, fill(drawn, 30, 30))
+    before = contents(project.folder)
+    project.delete_object(3 - into, into)
+    ids, touched = project.annotation(4)
+    assert touched == [into] and set(np.unique(ids)) == {0, into} and (ids == into).sum() == 200
+    project.undo()
+    assert contents(project.folder) == before
 
 
 def test_other_scripts_read_the_folder(project, video, capsys):

@@ -1,7 +1,12 @@
 """The server, without a browser: what the page asks for, and who gets nothing."""
 
+import asyncio
+import gc
 import io
 import json
+import shutil
+import tracemalloc
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import av
@@ -18,6 +23,7 @@ from interactive.workspace import Workspace
 from tests.painted_network import PaintedNetwork
 from tests.tiny_engines import TinyEngines
 from tests.trees import write_frames
+from util.files import temporary_path
 
 COUNT = 8
 
@@ -150,6 +156,28 @@ def test_messages_that_make_no_sense_are_answered_and_the_line_stays(client, mes
         act(line, do="add object")
 
 
+def test_requests_that_make_no_sense_are_one_message(client):
+    name = open_video(client)
+    for position in ("9" * 5000, str(COUNT), "-1", "x"):
+        for kind in ("frame", "mask"):
+            answer = client.get(f"/api/p/{name}/{kind}/{position}")
+            assert answer.status_code == 400 and "there is no frame" in answer.json()["error"]
+    assert client.get(f"/api/p/{name}/frame/0?w={'9' * 5000}").status_code == 200
+    for asked in ({"formats": [["coco"]]}, {"formats": ["coco"], "options": {"objects": ["x"]}},
+                  {"formats": ["coco"], "options": {"objects": 5}}, {"formats": ["coco"], "options": {"grow": "x"}}):
+        for action in ("command", "export"):
+            answer = client.post(f"/api/p/{name}/{action}", json=asked)
+            assert answer.status_code == 400 and answer.json()["error"]
+
+
+def test_names_that_are_no_text(client, root):
+    (root / "\udcff").mkdir()
+    assert "\udcff" in client.get("/api/browse").json()["folders"]
+    with client.websocket_connect(f"/api/p/{open_video(client)}/events") as line:
+        until(line, "changed")
+        assert act(line, do="add object", name="\ud800")["project"]["objects"][0]["name"] == "\ud800"
+
+
 def test_a_mask_has_a_revision(client):
     name = open_video(client)
     with client.websocket_connect(f"/api/p/{name}/events") as line:
@@ -198,6 +226,44 @@ def test_export_and_its_command_line(client, root):
         assert client.get(f"/api/p/{name}/download/{wrong}").status_code in (400, 404)
 
 
+def test_a_folder_that_changes_while_it_is_downloaded(client, tmp_path):
+    name = open_video(client)
+    with client.websocket_connect(f"/api/p/{name}/events") as line:
+        until(line, "changed")
+        act(line, do="add object", name="dog")
+        act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+    client.post(f"/api/p/{name}/export", json={"formats": ["images"]})
+    files = sorted(tmp_path.rglob("*"))
+    scope = {"type": "http", "method": "GET", "path": f"/api/p/{name}/download/images", "query_string": b"",
+             "headers": [(b"host", b"localhost")]}
+
+    async def download(meanwhile=None):
+        """Download as a ZIP; while it is sent, call `meanwhile`. Returns (headers, content)."""
+        async def send(message):
+            nonlocal headers, content
+            content += message.get("body", b"")
+            if message["type"] == "http.response.start":
+                headers = dict(message["headers"])
+                if meanwhile:
+                    await meanwhile()
+
+        headers, content = {}, b""
+        await client.app(scope, asyncio.Event().wait, send)
+        return headers, content
+
+    async def change():
+        gone.unlink()
+        with zipfile.ZipFile(io.BytesIO((await download())[1])) as archive:
+            assert len(archive.namelist()) == COUNT - 1
+
+    gone = next((tmp_path / "out" / name / "export" / "images").iterdir())
+    headers, content = client.portal.call(download, change)
+    assert b"images.zip" in headers[b"content-disposition"] and len(content) == int(headers[b"content-length"])
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.testzip() is None and len(archive.namelist()) == COUNT
+    assert sorted([*tmp_path.rglob("*"), gone]) == files
+
+
 def test_export_tells_how_far_it_is_and_can_be_cancelled(client, root):
     name = open_video(client)
     with client.websocket_connect(f"/api/p/{name}/events") as line:
@@ -232,6 +298,34 @@ def test_projects_are_there_after_a_restart(make_client):
     assert client.get(f"/api/p/{name}").json()["objects"][0]["name"] == "dog"
 
 
+def test_a_project_with_a_damaged_step_opens(make_client, tmp_path):
+    client = make_client()
+    name = open_video(client)
+    with client.websocket_connect(f"/api/p/{name}/events") as line:
+        until(line, "changed")
+        act(line, do="add object", name="dog")
+    client.__exit__(None, None, None)
+    (tmp_path / "out" / name / "journal" / "000001.zip").write_bytes(b"")
+    client = make_client()
+    with client.websocket_connect(f"/api/p/{open_video(client)}/events") as line:
+        state = until(line, "changed")["project"]
+        assert state["undo"] is None and state["objects"][0]["name"] == "dog"
+        line.send_json({"do": "undo"})
+        assert "damaged step" in line.receive_json()["text"]
+        assert act(line, do="add object", name="cat")["project"]["undo"] == "add object"
+
+
+def test_browsers_fetch_frames_anew_when_an_image_was_changed(make_client, root):
+    versions = []
+    for colour in (None, "red", "blue"):
+        if colour:
+            Image.new("RGB", (100, 72), colour).save(root / "one" / "00003.png")
+        client = make_client()
+        versions.append(client.get(f"/api/p/{open_video(client)}").json()["version"])
+        client.__exit__(None, None, None)
+    assert len(set(versions)) == 3
+
+
 def test_a_token_is_needed(make_client):
     client = make_client(token="right", host="0.0.0.0")
     assert client.get("/").status_code == client.get("/?token=wrong").status_code == 403
@@ -249,7 +343,7 @@ def test_a_token_is_needed(make_client):
 
 @pytest.mark.parametrize("headers", [
     {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "localhost.evil.example"},
-    {"Origin": "http://testserver:99"}, {"Host": ""},
+    {"Origin": "http://testserver:99"}, {"Host": ""}, {"Host": "[::1"}, {"Origin": "http://[::1"},
 ])
 def test_foreign_pages_are_refused(client, headers):
     assert client.get("/api/start", headers=headers).status_code == 403
@@ -264,11 +358,13 @@ def test_its_own_names_are_not(client, host):
     assert client.get("/api/start", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["..", "../secret.txt", "/etc/passwd", "one/../../secret.txt", "\0", "no"])
+@pytest.mark.parametrize("path", ["..", "../secret.txt", "/etc/passwd", "one/../../secret.txt", "\0", "no", "\ud800"])
 def test_nothing_outside_of_the_root_is_read(client, path):
-    for answer in (client.post("/api/open", json={"video": path}), client.get("/api/browse", params={"folder": path})):
+    for answer in (client.post("/api/open", content=json.dumps({"video": path})),
+                   client.get("/api/browse", params={"folder": path.encode(errors="surrogatepass")})):
         assert answer.status_code == 400 and "\n" not in answer.json()["error"]
-    assert client.get(f"/api/p/{path}".replace("\0", "%00")).status_code in (400, 404, 405)
+    address = f"/api/p/{path}".replace("\0", "%00").replace("\ud800", "%ED%A0%80")
+    assert client.get(address).status_code in (400, 404, 405)
 
 
 def test_a_link_out_of_the_root_is_not_followed(client, root):
@@ -283,15 +379,60 @@ def test_browse(client, root):
     assert client.get("/api/browse?folder=one").json()["images"] == COUNT
 
 
-def video_bytes(clip):
+def video_bytes(clip, kind="mp4"):
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
+    with av.open(file, "w", format=kind) as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width, stream.pix_fmt = 72, 100, "yuv420p"
         for image in clip[0][:COUNT]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         container.mux(stream.encode(None))
     return file.getvalue()
+
+
+def test_a_project_that_nobody_looks_at_keeps_no_frames(client, root):
+    (root / "large").mkdir()
+    for number in range(4):
+        Image.new("RGB", (1000, 800)).save(root / "large" / f"{number}.png")
+    name = open_video(client, "large")
+    tracemalloc.start()
+    try:
+        with client.websocket_connect(f"/api/p/{name}/events") as line:
+            until(line, "changed")
+            for position in range(4):
+                client.get(f"/api/p/{name}/frame/{position}")
+            gc.collect()
+            kept = tracemalloc.get_traced_memory()[0]
+        gc.collect()
+        assert kept - tracemalloc.get_traced_memory()[0] > 4 * 1000 * 800 * 3 * 0.9
+        assert client.get(f"/api/p/{name}/frame/3").status_code == 200
+    finally:
+        tracemalloc.stop()
+
+
+def test_videos_with_long_names_have_projects_of_their_own(client, root):
+    """Only the ends of their names are kept."""
+    ends = ["x" * 100, "x" * 99, "." + "x" * 99, "-2" + "x" * 98]
+    videos = [folder / f"video {end}" for folder in (root, root / "more") for end in ends]
+    videos += [root / ("x" * 99), root / "more" / ("x" * 99)]
+    for number, video in enumerate(videos):
+        video.mkdir(parents=True)
+        for frame in range(number + 1):
+            Image.new("RGB", (16, 16)).save(video / f"{frame}.png")
+    names = [open_video(client, str(video)) for video in videos]
+    assert len(set(names)) == len(videos) and max(map(len, names)) <= 100
+    assert [client.get(f"/api/p/{name}").json()["count"] for name in names] == [*range(1, len(videos) + 1)]
+    assert [open_video(client, str(video)) for video in videos] == names
+    folders = [client.post("/api/folder", params={"name": "x" * 120}).json()["folder"] for _ in range(3)]
+    assert len(set(folders)) == 3 and max(map(len, folders)) <= 100
+
+
+def test_a_project_that_was_removed_is_not_taken_for_that_of_another_video(client, root, tmp_path):
+    name = open_video(client)
+    shutil.rmtree(tmp_path / "out" / name)
+    (root / "more").mkdir()
+    (root / "two").rename(root / "more" / name)
+    assert "is the project of" in client.post("/api/open", json={"video": f"more/{name}"}).json()["error"]
 
 
 def test_upload(client, clip, tmp_path):
@@ -325,6 +466,44 @@ def test_upload_of_rubbish_is_one_message(client, tmp_path, name, content):
     assert answer.status_code == 400 and "\n" not in answer.json()["error"]
     assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
     assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.parametrize("name, text", [
+    ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"),
+    ("a.txt", "ffconcat version 1.0\nfile secret.ts\n"),
+    ("a.mp4", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n"),
+])
+def test_a_file_that_names_others_is_no_video(client, clip, tmp_path, root, name, text):
+    folder = tmp_path / "out" / "uploads"
+    folder.mkdir(parents=True)
+    secret = folder / "secret.ts"
+    secret.write_bytes(video_bytes(clip, "mpegts"))
+    text = text.format(secret)
+    for answer in (client.post("/api/upload", params={"name": name}, content=text.encode()),
+                   (root / name).write_text(text) and client.post("/api/open", json={"video": name})):
+        assert answer.status_code == 400 and "another file that names others is not read" in answer.json()["error"]
+    assert list(folder.iterdir()) == [secret]
+
+
+def test_what_killed_servers_left_is_removed_and_nothing_of_other_servers(make_client, clip, tmp_path):
+    client = make_client()
+    name = open_video(client)
+    client.post("/api/upload?name=a.mp4", content=video_bytes(clip))
+    client.post("/api/folder?name=images")
+    uploads, project = tmp_path / "out" / "uploads", tmp_path / "out" / name
+    left = [temporary_path(path) for path in (uploads / "b.mp4", uploads / "images" / "c.png",
+                                              project / "masks" / "0.png", project / "annotations" / "0.png",
+                                              project / "journal" / "000001.zip")]
+    for path in left:
+        path.write_bytes(b"half")
+    other = make_client()
+    assert all(path.exists() for path in left)
+    for each in (client, other):
+        each.__exit__(None, None, None)
+    client = make_client()
+    assert [path.exists() for path in left] == [False, False, True, True, True]
+    open_video(client)
+    assert not any(path.exists() for path in left) and (uploads / "a.mp4").exists()
 
 
 def test_upload_is_limited(make_client, clip, tmp_path):
