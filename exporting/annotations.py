@@ -92,7 +92,9 @@ def write_cvat(path, video):
     """
     width, height = video.size
     count, waiting = 0, []
-    with open(path, "w", encoding="utf-8") as file, tempfile.TemporaryFile("w+", dir=path.parent) as kept:
+    # The name of the video is that of a file, which need not be text.
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file, \
+            tempfile.TemporaryFile("w+", dir=path.parent) as kept:
 
         def write_waiting(more):
             # As CVAT does: where there is no next frame, nothing says that the mask is not there.
@@ -141,7 +143,7 @@ def write_mot(path, video):
     rate = max(1, round(video.rate))  # some readers want a whole number
     (path / "seqinfo.ini").write_text(f"[Sequence]\nname={video.name}\nimDir=img1\nframeRate={rate}\n"
                                       f"seqLength={last}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n",
-                                      encoding="utf-8")
+                                      encoding="utf-8", errors="backslashreplace")
     return []
 
 
@@ -230,7 +232,8 @@ def write_sa_v(path, video):
 
 def write_boxes_csv(path, video):
     """path is a CSV file, a row for each object in each frame; left and top from 0, time in seconds."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    # A name of a file need not be text.
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["frame", "name", "time", "object", "kind", "left", "top", "width", "height", "area"])
         while (frame := (yield)) is not None:

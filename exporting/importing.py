@@ -53,6 +53,13 @@ def read_coco(path, notices):
     content = json.loads(read_text(path))
     images = {image["id"]: image for image in content["images"]}
     kinds = {kind["id"]: kind["name"] for kind in content.get("categories", [])}
+    numbers = dict.fromkeys(annotation["image_id"] for annotation in content["annotations"])
+    annotated = [images[number] for number in numbers]
+    videos = list(dict.fromkeys(str(image["video_id"]) for image in annotated if "video_id" in image))
+    if len(videos) > 1:
+        raise InputError(f"{path}: holds masks of {len(videos)} videos (video_id {name_a_few(videos)}), those of one "
+                         "were expected; write a file for each video")
+    _refuse_same_stems(path, [image["file_name"] for image in annotated])
     for annotation in content["annotations"]:
         image, segmentation = images[annotation["image_id"]], annotation["segmentation"]
         shape = (image["height"], image["width"])
@@ -114,6 +121,7 @@ def read_cvat(path, notices):
         for shape in track:
             if shape.get("keyframe") == "1" and shape.get("outside") != "1" and _is_drawn(shape, path, notices):
                 yield Shape(int(shape.get("frame")), key, track.get("label", ""), _draw_cvat(shape, size, path))
+    _refuse_same_stems(path, [image.get("name") for image in root.iter("image") if len(image)])
     for image in root.iter("image"):
         for shape in image:
             if _is_drawn(shape, path, notices):
@@ -121,6 +129,17 @@ def read_cvat(path, notices):
                 yield Shape(Path(image.get("name")).stem, None if group in ("", "0") else int(group),
                             shape.get("label", ""),
                             _draw_cvat(shape, (int(image.get("height")), int(image.get("width"))), path))
+
+
+def _refuse_same_stems(path, names):
+    """Raise InputError if two images would be the same frame. names: those of all images that have shapes."""
+    frames = {}
+    for name in names:
+        stem = Path(name).stem
+        if stem in frames:
+            raise InputError(f"{path}: {frames[stem]} and {name} would both be frame {stem}, the images of one video "
+                             "were expected; write a file for each video")
+        frames[stem] = name
 
 
 def _is_drawn(shape, path, notices):

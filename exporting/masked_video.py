@@ -387,8 +387,8 @@ class MaskedVideo:
             if file:
                 notices = []
                 ids = read_mask(file, self.size, self._colours, notices)
-                for file, notice in notices:
-                    self._notices.setdefault(notice, file)
+                for noticed, notice in notices:
+                    self._notices.setdefault(notice, noticed)
                 masks = split_ids(ids, self.settings.objects)
                 self._seen |= {mask.object_id for mask in masks}
             masks = hold.add(masks)
@@ -407,11 +407,11 @@ class MaskedVideo:
             for frame in self._frames:
                 yield frame.name, frame.time, frame.image
             return
-        times = ((item["name"], item.get("time")) for item in read_items(self.source.summary)) \
-            if self.source.summary else iter(())
+        # A run backwards tells the frames from last to first.
+        times = {item["name"]: item.get("time") for item in read_items(self.source.summary)} \
+            if self.source.summary else {}
         for name in self._files:
-            # Both are in the order of the frames.
-            time = next((time for other, time in times if other == name), None)
+            time = times.get(name)
             yield name, None if time is None else Fraction(time).limit_denominator(10**6), None
 
     def _number(self, name):
@@ -428,6 +428,9 @@ class MaskedVideo:
         missing = sorted(set(self.settings.objects or ()) - self._seen)
         if missing:
             raise InputError(f"{self.source.masks}: --objects {missing[0]}: no mask shows this object")
+        named = {int(pair.partition("=")[0]) for pair in self.settings.names or ()}
+        self.remarks += [f"{self.source.masks}: --names {object_id}: no mask shows this object"
+                         for object_id in sorted(named - self._seen)]
         self.remarks += [f"{file}: {notice}" for notice, file in self._notices.items()]
         if self._frames:
             self.remarks += self._frames.notices

@@ -1,13 +1,14 @@
 """Export masks: one pass over a video's masks and frames for all formats."""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
 from exporting.formats import FORMATS
 from exporting.masked_video import MANIFEST, PROJECT, MaskedVideo, find_sources, read_names
 from util.errors import InputError
-from util.files import flush, lock_folder, read_json, read_text, write_json, write_text
+from util.files import SYSTEM_NAMES, atomic_path, flush, is_hidden, lock_folder, read_json, write_json
 from util.notices import tell
 from util.pipeline import prefetch
 from util.progress import progress_bar
@@ -48,7 +49,8 @@ def refuse_targets(output, settings):
         if path.exists() and not settings.overwrite:
             raise InputError(f"{path}: is there already; choose another --output, or replace it with --overwrite")
         if path.is_dir():
-            others = sorted(set(_list_files(path)) - set(_read_listing(path)))
+            listed = set(_read_listing(path))
+            others = [name for name in _list_files(path) if name not in listed and not _is_of_the_system(name)]
             if others:
                 raise InputError(f"{path / others[0]}: not written by an export; move it away, or choose another "
                                  "--output")
@@ -129,7 +131,9 @@ def _move(source, formats, temporary, output):
         if path.is_dir() and not path.is_symlink():
             _remove_folder(path)
         if new.is_dir():
-            write_text(_listing_of(path), "".join(f"{file}\n" for file in files))
+            with atomic_path(_listing_of(path)) as listing:
+                # As bytes: a name of a file need not be text.
+                listing.write_bytes(b"".join(os.fsencode(f"{file}\n") for file in files))
         new.replace(path)
 
 
@@ -139,6 +143,12 @@ def _list_files(folder):
     return [str(path.relative_to(folder)) for path in paths]
 
 
+def _is_of_the_system(name):
+    """Whether a file, a path from the folder of an export, is none of the user's. What .git holds is."""
+    path = Path(name)
+    return is_hidden(path.name) or not set(path.parts).isdisjoint(SYSTEM_NAMES)
+
+
 def _listing_of(folder):
     """The file beside an export that is a folder that lists its files, one a line."""
     return folder.with_name(f".{folder.name}.files")
@@ -146,12 +156,13 @@ def _listing_of(folder):
 
 def _read_listing(folder):
     listing = _listing_of(folder)
-    return read_text(listing).splitlines() if listing.exists() else []
+    return os.fsdecode(listing.read_bytes()).splitlines() if listing.exists() else []
 
 
 def _remove_folder(folder):
-    """Remove an earlier export that is a folder: the files that it has listed, and the folders that are then empty."""
-    for name in _read_listing(folder):
+    """Remove an earlier export that is a folder: the files that it has listed, those that systems leave in folders, and
+    the folders that are then empty."""
+    for name in [*_read_listing(folder), *filter(_is_of_the_system, _list_files(folder))]:
         (folder / name).unlink(missing_ok=True)
     for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         path.rmdir()

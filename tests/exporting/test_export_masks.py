@@ -1,5 +1,6 @@
 """export_masks.py: what folders it takes, what it refuses, and that it leaves nothing half-written."""
 
+import csv
 import json
 import os
 import re
@@ -62,17 +63,27 @@ def test_a_part_of_a_video_keeps_its_numbers_and_begins_at_its_start(inputs, tmp
     assert len(list((tmp_path / "export" / "images").iterdir())) == 4
 
 
-def test_times_come_from_the_summary_where_no_frames_are_read(tracked):
+@pytest.mark.parametrize("backward", [False, True])
+def test_times_come_from_the_summary_where_no_frames_are_read(tracked, backward):
+    if backward:
+        lines = (tracked / "summary.json").read_text().splitlines()
+        frames = [line.rstrip(",") for line in lines if line.startswith("  {")]
+        begin = lines.index(' "frames": [') + 1
+        lines[begin:begin + len(frames)] = ",\n".join(reversed(frames)).splitlines()
+        (tracked / "summary.json").write_text("\n".join(lines))
     assert export(tracked, "--format", "boxes-csv") == 0
     rows = [line.split(",") for line in (tracked / "export" / "boxes.csv").read_text().splitlines()[1:]]
     assert all(float(row[2]) == TIMES[int(row[0])] / 1000 for row in rows) and len(rows) == 14
 
 
-def test_names_are_in_a_file_or_given(tracked):
+def test_names_are_in_a_file_or_given(tracked, capsys):
     (tracked / "names.json").write_text('{"1": "dog", "3": "cat"}')
     assert export(tracked, "--format", "coco", "--names", "3=lynx") == 0
+    assert "--names" not in capsys.readouterr().err
     content = json.loads((tracked / "export" / "coco.json").read_text())
     assert [kind["name"] for kind in content["categories"]] == ["dog", "lynx", "object"]
+    assert export(tracked, "--format", "boxes-csv", "--names", "9=bear") == 0
+    assert "--names 9: no mask shows this object" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", ["1", "0=dog", "256=dog", "x=dog", "1="])
@@ -221,6 +232,33 @@ def test_earlier_exports_and_files_of_others(inputs, tmp_path, capsys):
     capsys.readouterr()
     assert export(inputs.masks, "--format", "indexed-png", "--output", tmp_path / "b", "--overwrite") == 2
     assert refused(capsys, "not written by an export") and files(tmp_path / "b") == ["masks/mine.png"]
+
+
+def test_what_systems_leave_in_folders_is_replaced_with_them(inputs, tmp_path, capsys):
+    command = (inputs.masks, "--format", "indexed-png", "mot", "--output", tmp_path / "a", "--overwrite")
+    assert export(*command) == 0
+    before = files(tmp_path / "a")
+    (tmp_path / "a" / "masks" / "@eaDir" / "00000.png").mkdir(parents=True)
+    for name in ("masks/.DS_Store", "masks/@eaDir/00000.png/thumbnail.jpg", "mot/gt/._gt.txt"):
+        (tmp_path / "a" / name).write_text("of the system")
+    assert export(*command) == 0 and files(tmp_path / "a") == before
+    (tmp_path / "a" / "masks" / ".git").mkdir()
+    (tmp_path / "a" / "masks" / ".git" / "HEAD").write_text("mine")
+    capsys.readouterr()
+    assert export(*command) == 2 and refused(capsys, "HEAD: not written by an export")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_of_files_that_are_no_text(inputs, tmp_path):
+    masks = tmp_path / os.fsdecode(b"\xff_masks")
+    masks.mkdir()
+    write_mask(masks / os.fsdecode(b"\xff1.png"), inputs.ids[0])
+    # What was written is known for an export again.
+    for _ in range(2):
+        assert export(masks, "--output", tmp_path / "a", "--overwrite", "--format", "boxes-csv", "coco", "cvat", "mot",
+                      "mots", "sa-v", "labelme", "yolo", "indexed-png", "mattes") == 0
+    rows = list(csv.DictReader((tmp_path / "a" / "boxes.csv").open(encoding="utf-8")))
+    assert [row["name"] for row in rows] == ["\\udcff1"] * 2
 
 
 def test_an_error_leaves_earlier_exports_as_they_were(inputs, tmp_path, monkeypatch):

@@ -136,6 +136,32 @@ def test_cvat_for_images(tmp_path):
     assert list(read_all(tmp_path / "a")) == ["img_7"] and read_mask(tmp_path / "a" / "img_7.png").sum() == 4
 
 
+def test_several_videos_are_not_mixed(tmp_path, capsys):
+    annotations = [{"segmentation": [circle()[1].ravel().tolist()], "image_id": image, "track_id": 1}
+                   for image in (10, 11)]
+    path = write_coco(tmp_path / "a.json", annotations, count=2)
+    content = json.loads(path.read_text())
+    first, second = content["images"]
+    first["video_id"], second["video_id"] = 1, 2
+    path.write_text(json.dumps(content))
+    assert run(path, "--output", tmp_path / "a") == 2
+    assert refused(capsys, path, "2 videos (video_id 1, 2)", "a file for each video")
+    second |= {"video_id": 1, "file_name": "other/00000.jpg"}
+    path.write_text(json.dumps(content))
+    assert run(path, "--output", tmp_path / "a") == 2
+    assert refused(capsys, path, "some/00000.jpg and other/00000.jpg", "frame 00000")
+    # Of an image without masks nothing can be mixed.
+    content["annotations"] = annotations[:1]
+    path.write_text(json.dumps(content))
+    assert run(path, "--output", tmp_path / "a") == 0 and list(read_all(tmp_path / "a")) == ["00000"]
+    path = tmp_path / "b.xml"
+    image = ('<image id="0" name="{}/7.png" width="10" height="8"><mask label="dog" rle="0, 4" left="1" top="1" '
+             'width="2" height="2"/></image>')
+    path.write_text(f"<annotations>{image.format('a')}{image.format('b')}</annotations>")
+    assert run(path, "--output", tmp_path / "b") == 2
+    assert refused(capsys, path, "a/7.png and b/7.png", "frame 7")
+
+
 def test_labelme_shapes(tmp_path):
     picture = io.BytesIO()
     Image.fromarray(np.eye(3, dtype=np.uint8) * 255).save(picture, format="PNG")
