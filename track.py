@@ -104,7 +104,7 @@ class Terminal(Watcher):
               f"({tracked.frames} frames, {tracked.frames / tracked.seconds:.2f} frames/s end to end)")
         if tracked.shots:
             carried = ("objects are tracked across it" if job.across_cuts else
-                       "objects end there; give a mask in the new shot, or track on with --across-cuts")
+                       "objects end there, unless a mask is given in that frame; --across-cuts tracks on")
             tell([f"a new shot begins with frame {name_a_few(tracked.shots)}: {carried}"])
         if output.doubtful:
             print(f"worth a look: frames {', '.join(map(str, output.doubtful))}")

@@ -8,11 +8,16 @@ import numpy as np
 from inference_core.annotations import find_frame
 from inference_core.clicks import ClickSession
 from util.errors import InputError
+from util.files import file_sha256, read_json, write_json
+from util.image_io import read_mask, write_mask
 
 CLICK, BOX = "--click", "--box"
 
 NUMBERS = {CLICK: 2, BOX: 4}
 """So many coordinates belong to a click and to a box."""
+
+MADE = ".made.json"
+"""The file that tells masks made from clicks from those that somebody has changed since: {file name: SHA-256}."""
 
 FORMS = {CLICK: "FRAME:X,Y:ID was expected, like 0:250,120 or 0:250,120:2; 0:250,120:-2 is a pixel that is not of "
                 "object 2",
@@ -101,6 +106,36 @@ def mark_objects(network, image, hints):
             raise InputError(f"{hint.text}: nothing was found there; click at the middle of the object, or draw a "
                              "mask")
     return ids
+
+
+def write_clicked(folder, masks, overwrite=False):
+    """Write masks that were made from clicks into a folder, and return {frame's name: file}.
+
+    masks: {frame's name: object ids, uint8 H×W}. A file that is not as clicks have made it is somebody's work: unless
+    `overwrite` is given, it is not replaced, and InputError is raised.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _read_made(folder / MADE)
+    files = {name: folder / f"{name}.png" for name in masks}
+    new = {name: file for name, file in files.items()
+           if not file.exists() or not np.array_equal(read_mask(file), masks[name])}
+    for file in new.values():
+        if file.exists() and file_sha256(file) != made.get(file.name) and not overwrite:
+            raise InputError(f"{file}: was changed since it was made from clicks; to track from it, give it with "
+                             "--mask instead of clicks in this frame, else replace it with --overwrite")
+    for name, file in new.items():
+        write_mask(file, masks[name])
+        made[file.name] = file_sha256(file)
+    write_json(folder / MADE, made)
+    return files
+
+
+def _read_made(path):
+    """What MADE holds; nothing if there is no such file, or it is damaged: then no mask counts as made from clicks."""
+    try:
+        return dict(read_json(path))
+    except (TypeError, ValueError):
+        return {}
 
 
 def _give(session, hint, positive):

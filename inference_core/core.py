@@ -5,12 +5,13 @@ which is read for the rest of the video.
 """
 
 import functools
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 
 from inference_core.capture import CompiledEngine
-from inference_core.inputs import check_image, check_mask
+from inference_core.inputs import check_ids, check_image, check_mask
 from inference_core.memory import MODES, MemoryState, ObjectMemory, move_memory, needs_sam
 from inference_core.places import Places
 from inference_core.state import State
@@ -79,8 +80,10 @@ class InferenceCore:
         numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size,
                    "max_references": max_references}
         for name, number in numbers.items():
-            if number is not None and number < 1:
-                raise InputError(f"{name} is {number}, it must be at least 1")
+            if number is None and name == "size":
+                continue
+            if not isinstance(number, Integral) or number < 1:
+                raise InputError(f"{name} is {number!r}, it must be a whole number of at least 1")
         self.mode = mode
         self.mem_every = 1 if include_last else mem_every
         self.top_k = top_k
@@ -162,6 +165,7 @@ class InferenceCore:
 
     def delete_objects(self, ids):
         """Stop tracking the objects with these ids. Raises InputError for an id that is not tracked."""
+        ids = check_ids(ids)
         unknown = sorted(set(ids) - set(self.objects))
         if unknown:
             raise InputError(f"there is no object {unknown[0]} to delete; the tracked objects are {self.objects}")
@@ -219,8 +223,8 @@ class InferenceCore:
         ids = []
         if mask is not None:
             mask, ids = check_mask(mask, objects, frame_size, partial)
-        if frame is not None and frame < 0:
-            raise InputError(f"frame is {frame}, frames are counted from 0")
+        if frame is not None and not (isinstance(frame, Integral) and frame >= 0):
+            raise InputError(f"frame is {frame!r}, frames are counted from 0")
         self._frame_size = frame_size
         number = self._next_frame if frame is None else int(frame)
         if abs(number - self._next_frame + 1) == 1:

@@ -16,14 +16,14 @@ def check_image(image, frame_size=None):
     frame_size: (height, width) of the video's other frames, None if there are none. Raises InputError for anything that
     is not an image of this video.
     """
-    image = image if isinstance(image, torch.Tensor) else torch.tensor(np.ascontiguousarray(image))
+    image = _to_tensor(image, "an image")
     last_is_colour = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[-1] == 3
     # Three rows are no colours either, unless only that fits the frames before.
     if last_is_colour and (image.shape[0] != 3 or frame_size != tuple(image.shape[1:])):
         image = image.movedim(-1, 0)
     if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise InputError(f"an image is 3×H×W, float in [0, 1] or uint8; this one is {image.dtype} of shape "
-                         f"{tuple(image.shape)}")
+        raise InputError("an image is 3×H×W, float in [0, 1] or uint8, or H×W×3, uint8; this one is "
+                         f"{image.dtype} of shape {tuple(image.shape)}")
     # Only checked on the CPU: reading a value from another device would wait for it.
     if image.is_floating_point() and image.device.type == "cpu":
         low, high = (float(value) for value in image.aminmax())
@@ -39,7 +39,7 @@ def check_mask(mask, objects, frame_size, partial=False):
 
     A partial mask has a plane of the background before them. Raises InputError for a mask that cannot be used.
     """
-    mask = mask if isinstance(mask, torch.Tensor) else torch.tensor(np.ascontiguousarray(mask))
+    mask = _to_tensor(mask, "a mask")
     if mask.dtype in (torch.uint16, torch.uint32, torch.uint64):
         # Torch can store these types, but can do little else with them.
         mask = mask.long()
@@ -47,6 +47,7 @@ def check_mask(mask, objects, frame_size, partial=False):
         raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
     if partial:
         return _split_strokes(mask, objects)
+    objects = None if objects is None else check_ids(objects)
     if objects is None and mask.ndim == 3:
         raise InputError("a mask of O×H×W planes needs `objects`, the id of each plane")
     if mask.ndim == 3 and len(mask) != len(objects):
@@ -82,6 +83,30 @@ def check_mask(mask, objects, frame_size, partial=False):
     mask = mask > 0 if values == [255] else mask
     shown = (mask != 0).flatten(1).any(1).tolist()
     return mask[torch.tensor(shown, device=mask.device)], [i for i, seen in zip(ids, shown, strict=True) if seen]
+
+
+def check_ids(objects):
+    """Return object ids as a list of int. Raises InputError for what is no list of whole numbers."""
+    try:
+        given = list(objects)
+        ids = [int(object_id) for object_id in given]
+        if ids == given:
+            return ids
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"object ids are a list of whole numbers like [1, 2]; these are {objects!r}")
+
+
+def _to_tensor(values, what):
+    """Return an array of any library as a tensor. Raises InputError for what is no array of numbers."""
+    if not isinstance(values, torch.Tensor):
+        try:
+            values = torch.tensor(np.ascontiguousarray(values))
+        except (TypeError, ValueError):
+            raise InputError(f"{what} is an array or a tensor of numbers; this is {type(values).__name__}") from None
+    if values.is_complex():
+        raise InputError(f"{what} is an array or a tensor of numbers; these are {values.dtype}")
+    return values
 
 
 def _split_strokes(mask, objects):

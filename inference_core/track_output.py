@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from util.files import (
     write_json,
     write_text,
 )
-from util.image_io import read_mask, write_mask, write_scores
+from util.image_io import is_whole_png, read_mask, write_mask, write_scores
 from util.overlay import draw_ids, draw_overlay, draw_stamp
 from util.pipeline import Background
 from util.video_writer import VideoWriter
@@ -75,16 +76,17 @@ class TrackOutput:
     None for all cores. run: {name: value} of what is the same in the run that goes on from this one. resume: go on from
     an interrupted run in this folder: entering the block then sets `state` to the core's State there, and the frames
     before `state.next_frame` are to be given to `take_over`; None if there is nothing to go on from. begin_anew: if the
-    interrupted run was another one, or its state is damaged, begin anew instead of refusing. draw_later: the frames do
-    not come in their order, and the overlay is drawn by `draw`.
+    run in the folder was another one, or its state is damaged, begin anew instead of refusing. position: if the frames
+    do not come in their order, the function that gives the place in the video of the frame of a name; the overlay is
+    then drawn by `draw`.
 
-    After `finish`, `doubtful` lists the frames that are most worth a look, see `inference_core.quality.Doubts`;
+    After `finish`, `doubtful` lists the runs of frames that are most worth a look, see `inference_core.quality.Doubts`;
     `quality` is the mean quality of all masks that were not given, None if there are none; `objects` are the ids of all
     objects, a set; `complete` says whether every frame of the video could be tracked.
     """
 
     def __init__(self, folder, frames, header, *, video=None, overwrite=False, overlay=True, stamp=False, scores=False,
-                 threads=None, run=None, resume=False, begin_anew=False, draw_later=False):
+                 threads=None, run=None, resume=False, begin_anew=False, position=None):
         self.folder = Path(folder)
         self.masks = self.folder / "masks"
         self.scores = self.folder / "scores" if scores else None
@@ -95,12 +97,12 @@ class TrackOutput:
         self.doubtful, self.quality, self.objects, self.complete = [], None, set(), False
         self._run, self._resume, self._begin_anew, self._whole = run, resume, begin_anew, False
         self._items = self._item = None
-        self._draw_at_once = overlay and not draw_later
+        self._draw_at_once = overlay and position is None
         self._frames, self._header = frames, header
         self._video_id, self._overwrite, self._stamp, self._threads = video, overwrite, stamp, threads
         self._report = {}
         self._summary_part, self._video_part = self.folder / UNFINISHED, temporary_path(self.folder / "overlay.mp4")
-        self._meter, self._doubts = QualityMeter(), Doubts()
+        self._meter, self._doubts = QualityMeter(), Doubts(position)
         self._quality_sum = self._quality_count = 0
 
     def __enter__(self):
@@ -148,22 +150,40 @@ class TrackOutput:
         self._files, self._drawing = Background(), Background()
         self._video = None
 
+    @property
+    def is_finished(self):
+        """Whether this very run is in the folder already, and none of its files is missing, empty or cut."""
+        if not _is_finished(self.folder) or self._find_differences():
+            return False
+        try:
+            names = [frame["name"] for frame in read_json(self.summary)["frames"]]
+        except (LookupError, TypeError):
+            return False
+        return (all(is_whole_png(self.masks / f"{name}.png") for name in names)
+                and (self.scores is None or all(zipfile.is_zipfile(self.scores / f"{name}.npz") for name in names))
+                and (self.overlay is None or self.overlay.exists()))
+
+    def _find_differences(self):
+        """What differs between this run and the one in the folder, as words."""
+        theirs, ours = _read_manifest(self.folder).get("run") or {}, json.loads(json.dumps(self._run))
+        differing = [name for name in ours if theirs.get(name) != ours[name]]
+        if "settings" in differing and isinstance(theirs.get("settings"), dict):
+            settings = [name for name in ours["settings"] if theirs["settings"].get(name) != ours["settings"][name]]
+            differing[differing.index("settings")] = f"settings ({', '.join(settings)})"
+        return differing
+
     def _find_state(self):
         """Return the State that an interrupted run has left, or None; keep what its summary says of the frames.
 
-        Raises InputError if that run was another one.
+        Raises InputError if the run in the folder, interrupted or finished, was another one.
         """
-        if not (_is_ours(self.folder) and (self.folder / STATE).exists()):
+        interrupted = _is_ours(self.folder) and (self.folder / STATE).exists()
+        differing = self._find_differences() if interrupted or _is_finished(self.folder) else []
+        if differing:
+            raise InputError(f"{self.folder}: holds a run that differs in {', '.join(differing)}; --resume goes on "
+                             "with what is the same: give the earlier command, or leave --resume out to begin anew")
+        if not interrupted:
             return None
-        theirs, ours = _read_manifest(self.folder).get("run") or {}, json.loads(json.dumps(self._run))
-        if theirs != ours:
-            other = [name for name in ours if theirs.get(name) != ours[name]]
-            if "settings" in other and isinstance(theirs.get("settings"), dict):
-                differing = [name for name in ours["settings"]
-                             if theirs["settings"].get(name) != ours["settings"][name]]
-                other[other.index("settings")] = f"settings ({', '.join(differing)})"
-            raise InputError(f"{self.folder}: holds a run that differs in {', '.join(other)}; --resume goes on with "
-                             "what is the same: give the earlier command, or leave --resume out to begin anew")
         state = load_state(self.folder / STATE)
         if not (self.folder / EARLIER).exists():
             if self._summary_part.exists():
@@ -416,6 +436,15 @@ def _is_ours(folder):
         except (InputError, LookupError, TypeError):
             continue
     return False
+
+
+def _is_finished(folder):
+    """Return whether this folder holds a run of ours that tracked every frame of its video."""
+    try:
+        whole = read_json(folder / "summary.json")["complete"] is True
+    except (InputError, LookupError, TypeError):
+        return False
+    return whole and _is_ours(folder) and not (folder / STATE).exists()
 
 
 def _video_of(folder):

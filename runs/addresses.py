@@ -45,7 +45,11 @@ def describe(path):
     if is_address(path):
         files, inside = open_address(path)
         try:
-            return files.ukey(inside)
+            if files.info(inside)["type"] == "file":
+                return files.ukey(inside)
+            # What a system says of a folder need not change with the files in it.
+            return _digest((name, files.ukey(name)) for name in files.find(inside)
+                           if not is_hidden(name.rpartition("/")[2]))
         except Exception as error:
             # Each file system has errors of its own.
             raise InputError(f"{public_name(path)}: cannot be found ({_first_line(error)})") from None
@@ -53,11 +57,15 @@ def describe(path):
         status = os.stat(path)
         if not os.path.isdir(path):
             return [status.st_size, status.st_mtime_ns]
-        found = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(path)
+        return _digest((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(path)
                        if not is_hidden(entry.name))
-        return hashlib.sha256(repr(found).encode()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        # What holds a null character is not even looked for.
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _digest(found):
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
 
 
 def fetch(address, folder):
@@ -86,22 +94,25 @@ def read_bytes(path):
 
 
 def send(folder, address, last):
-    """Copy all files of a local folder to an address, in place of what a folder there holds.
+    """Copy all files of a local folder to an address, in place of what an earlier call has sent there.
 
-    last: the name of the file in it that says that all others are there; it is removed first and written last. Raises
+    last: the name of the file in it that says that all others are there; it is emptied first and written last. Raises
     InputError if something cannot be written.
     """
     files, inside = open_address(address)
     try:
-        if files.exists(f"{inside}/{last}"):
-            files.rm(inside, recursive=True)
         paths = sorted((path for path in Path(folder).rglob("*") if path.is_file()),
                        key=lambda path: path == Path(folder) / last)
         names = [f"{inside}/{path.relative_to(folder).as_posix()}" for path in paths]
+        for parent in sorted({inside, *(name.rpartition("/")[0] for name in names)}):
+            files.makedirs(parent, exist_ok=True)
+        ours = files.exists(f"{inside}/{last}")
+        # An empty one says that the folder is ours, and not whole, also to the call after one that was broken off.
+        files.pipe_file(f"{inside}/{last}", b"")
+        if ours:
+            for name in set(files.find(inside)).difference(names):
+                files.rm_file(name)
         if paths[:-1]:
-            files.makedirs(inside, exist_ok=True)
-            for parent in sorted({name.rpartition("/")[0] for name in names}):
-                files.makedirs(parent, exist_ok=True)
             files.put([str(path) for path in paths[:-1]], names[:-1])
         files.put_file(str(paths[-1]), names[-1])
     except Exception as error:

@@ -4,15 +4,14 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import torch
 
 from inference_core import open_engine
 from model.checkpoint import read_state
-from runs.processes import MOST_ATTEMPTS, SECONDS_TO_END, TELL_EVERY
-from runs.row import failed_row, track_row
+from runs.processes import MOST_ATTEMPTS, SECONDS_TO_END
+from runs.row import TELL_EVERY, failed_row, told_seldom, track_row
 from runs.video import Model
 from util.errors import InputError, catch_end
 from util.machine import available_cores
@@ -144,14 +143,7 @@ class _Counter:
 
 def _track_on_node(task, tracking, weights, counter, row):
     """What a process of the cluster does for each video: `track_row`."""
-    told = 0.0
-
-    def tell(frames, length):
-        nonlocal told
-        if time.monotonic() - told >= TELL_EVERY:
-            counter.add.remote(row.name, frames, length)
-            told = time.monotonic()
-
+    tell = told_seldom(lambda frames, length: counter.add.remote(row.name, frames, length))
     return track_row(task, row, lambda: _open_model(task, tracking, weights), tell)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import mimetypes
+import os
 import re
 import statistics
 import tempfile
@@ -166,11 +167,13 @@ def split_mask(value, base=""):
     the path.
     """
     if is_address(value) or is_address(base):
-        before, path, behind = re.fullmatch(r"((?:[^/\\:]+:(?!//))?)(.+?)((?::\d+)?)", value).groups()
+        pattern = r"((?:[^/\\:]+:(?!//))?)(.+?)((?::\d+)?)"
+        before, path, behind = re.fullmatch(pattern, value, re.DOTALL).groups()
         return before, join(base, path), behind
     for pattern in (r"()(.+)()", r"([^/\\:]+:)(.+)()", r"()(.+)(:\d+)", r"([^/\\:]+:)(.+)(:\d+)"):
-        found = re.fullmatch(pattern, value)
-        if found and Path(join(base, found[2])).exists():
+        found = re.fullmatch(pattern, value, re.DOTALL)
+        # Unlike Path.exists, it takes names that no file can have.
+        if found and os.path.exists(join(base, found[2])):
             return found[1], join(base, found[2]), found[3]
     return "", join(base, value), ""
 
@@ -225,11 +228,11 @@ class _RowParser(OptionParser):
 
 
 def _list_values(value):
-    """The texts in a cell. In a text, they are separated by ";"."""
+    """The texts in a cell, without blank ones. In a text, they are separated by ";"."""
     if value is None:
         return []
     if isinstance(value, (list, tuple)):
-        return [str(item) for item in value]
+        return [text for item in value if (text := str(item)).strip()]
     return [text.strip() for text in str(value).split(";") if text.strip()]
 
 

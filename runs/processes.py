@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 import cv2
 import torch
 
-from runs.row import failed_row, track_row
+from runs.row import failed_row, told_seldom, track_row
 from runs.video import open_model
 from util.errors import InputError, catch_end
 
@@ -24,9 +24,6 @@ MOST_ATTEMPTS = 3
 
 SECONDS_TO_END = 60
 """So long processes may take to keep what is finished, when the run is interrupted."""
-
-TELL_EVERY = 0.5
-"""Seconds between two messages of a process about its frames."""
 
 
 def count_workers(tracking, gpus_per_worker, cores):
@@ -168,14 +165,7 @@ def _work(connection, inherited, task, tracking, model):
     catch_end(signal.default_int_handler)
     if model:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    told = 0.0
-
-    def tell(frames, length):
-        nonlocal told
-        if time.monotonic() - told >= TELL_EVERY:
-            connection.send(("frames", (frames, length)))
-            told = time.monotonic()
-
+    tell = told_seldom(lambda frames, length: connection.send(("frames", (frames, length))))
     try:
         if model is None:
             try:

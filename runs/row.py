@@ -36,6 +36,9 @@ COLUMNS = {"name": str, "video": str, "status": str, "frames": int, "objects": i
            "notes": str}
 """{column of videos.csv: type}; docs/SCALE.md explains them."""
 
+TELL_EVERY = 0.5
+"""Seconds between two messages of a process about its frames."""
+
 DONE, FAILED = "done", "failed"
 """What `status` says."""
 
@@ -94,6 +97,19 @@ def track_row(task, row, find_model, report=lambda frames, length: None):
         if os.environ.get("RDE_TRACEBACK") == "1":
             traceback.print_exc()
     return watcher.describe(row, error)
+
+
+def told_seldom(report):
+    """A `report` for `track_row` that passes on what it is told every TELL_EVERY seconds, not after each frame."""
+    told = 0.0
+
+    def tell(frames, length):
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY:
+            report(frames, length)
+            told = time.monotonic()
+
+    return tell
 
 
 def failed_row(row, error, attempts):

@@ -14,8 +14,8 @@ from inference_core import InferenceCore, open_engine, precision_name, track_fra
 from inference_core.annotations import find_masks, list_given_files
 from inference_core.both_ways import track_both_ways
 from inference_core.capture import CompiledEngine
-from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints
-from inference_core.track_output import TrackOutput
+from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints, write_clicked
+from inference_core.track_output import TrackOutput, find_earlier_results
 from inference_core.tracking import name_objects, network_size
 from model import load_clicks
 from model.checkpoint import preset_name
@@ -28,7 +28,7 @@ from util.errors import InputError, name_a_few
 from util.files import file_sha256
 from util.hyper_para import ExportSettings
 from util.image_frames import write_image
-from util.image_io import read_image, write_mask
+from util.image_io import read_image
 from util.notices import list_notices
 from util.timing import Latencies, peak_memory_mb
 from util.video import open_frames
@@ -67,6 +67,24 @@ class Tracked(NamedTuple):
     """The names of the frames with which new shots begin."""
 
 
+class _Shots:
+    """The names of the frames with which new shots begin, among those that come one after the other, either way."""
+
+    def __init__(self, seekable):
+        """seekable: the frames as SeekableFrames, None where they come in their order."""
+        self.names, self._seekable, self._before = [], seekable, None
+
+    def add(self, name, is_cut):
+        """The next frame. is_cut: whether there is a cut between it and the one before."""
+        if is_cut:
+            # Where frames come backwards, the shot after the cut begins with the one that came before. Both ways, the
+            # first frame that comes may be one after a cut.
+            back = self._seekable is not None and self._before is not None and \
+                self._seekable.position(self._before) > self._seekable.position(name)
+            self.names.append(self._before if back else name)
+        self._before = name
+
+
 class Watcher:
     """Is told what `track_video` does; this one does nothing with it."""
 
@@ -94,8 +112,8 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
 
     tracking, job: the TrackingSettings and VideoSettings of util.hyper_para; there is a video. find_model: function
     that returns the Model; it is called once the inputs are known to be usable. watcher: a Watcher. fetched: {address
-    in job.video or job.mask: the local file or folder that is read in its place}. begin_anew: where job.resume finds an
-    interrupted run with other settings or inputs, begin anew instead of refusing.
+    in job.video or job.mask: the local file or folder that is read in its place}. begin_anew: where job.resume finds a
+    run with other settings or inputs, or one that is finished, begin anew instead of refusing, or of doing nothing.
 
     Raises InputError if an input cannot be used or a file cannot be written; finished masks stay.
     """
@@ -107,7 +125,7 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
     frames = open_frames(video, list_given_files(given), start=job.start, end=job.end, threads=tracking.threads)
     seekable = frames.seekable() if job.backward or job.both_ways else None
     last = next(seekable.backwards()) if job.backward else None
-    given += _mark_clicked(tracking, job, frames, seekable, last, watcher)
+    given += _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched)
     if not given:
         frame, name = (last, "last.png") if job.backward else (next(iter(frames)), "first.png")
         _write_frame_to_draw_on(frame, output / name, job.overwrite)
@@ -122,23 +140,29 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
     export(job, watcher, video if fetched else None)
 
 
-def _mark_clicked(tracking, job, frames, seekable, last, watcher):
+def _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched):
     """Write the masks that --click and --box stand for, and return them as values of --mask.
 
-    seekable: `frames` as SeekableFrames, or None. last: the frame where tracking begins, if it goes backwards.
+    given: the values of --mask that are local. seekable: `frames` as SeekableFrames, or None. last: the frame where
+    tracking begins, if it goes backwards. Raises InputError before anything is written that should stay.
     """
     hints = find_hint_frames(read_hints(job.click, job.box), frames, last and last.name)
     if not hints:
         return []
+    masked = find_masks(given, frames, last=last and last.name) if given else {}
+    for name in hints:
+        if name in masked:
+            raise InputError(f"{hints[name][0].text}: frame {name} already has a mask, {masked[name]}; leave one of "
+                             "them out, or draw into the mask what you click at")
+    find_earlier_results(Path(job.output), _identify_video(job, fetched), job.overwrite)
     network, seekable = load_clicks(device=pick_device(tracking.device)), seekable or frames.seekable()
-    masks = {name: mark_objects(network, seekable[_find_position(seekable, name, given[0].text)].image, given)
-             for name, given in hints.items()}
-    folder = Path(job.output) / "clicked"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, ids in masks.items():
-        write_mask(folder / f"{name}.png", ids)
-    watcher.say(f"masks made from clicks and boxes: {name_a_few([f'{folder / name}.png' for name in masks])}")
-    return [f"{name}:{folder / name}.png" for name in masks]
+    masks = {name: mark_objects(network, seekable[_find_position(seekable, name, marks[0].text)].image, marks)
+             for name, marks in hints.items()}
+    files = write_clicked(Path(job.output) / "clicked", masks, job.overwrite)
+    watcher.say(f"masks made from clicks and boxes: {name_a_few(list(map(str, files.values())))}")
+    # A folder that is given may be the one that they are in.
+    found = {file.resolve() for file in list_given_files(given)}
+    return [f"{name}:{file}" for name, file in files.items() if file.resolve() not in found]
 
 
 def check_export(job, video):
@@ -177,7 +201,10 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
     output = TrackOutput(job.output, frames, header, video=_identify_video(job, fetched), overwrite=job.overwrite,
                          overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads,
                          run=_describe_inputs(header, job, masks, fetched), resume=job.resume,
-                         begin_anew=begin_anew, draw_later=seekable is not None)
+                         begin_anew=begin_anew, position=None if seekable is None else seekable.position)
+    if job.resume and not begin_anew and output.is_finished:
+        watcher.say(f"{output.folder}: finished already, with the same inputs and settings")
+        return
     length, reading = frames.length, iter(frames)
     positions = [_find_position(seekable, *given) for given in masks.items()] if job.both_ways else []
     if job.both_ways:
@@ -198,13 +225,13 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
 
     # Track frame by frame. Writing happens in threads.
     network_time, whole_time = Latencies(), Latencies()
-    cuts, shots, before = CutFinder(), [], None
+    cuts, shots = CutFinder(), _Shots(seekable)
     watcher.begin(length)
     try:
         with output:
             start = lap = kept = time.perf_counter()
             if job.resume:
-                shots += _take_over(core, output, reading, waiting, cuts, watcher)
+                _take_over(core, output, reading, waiting, cuts, shots, watcher)
             if job.both_ways:
                 tracked = track_both_ways(core, seekable, masks, output.folder, across_cuts=job.across_cuts,
                                           kept=watcher.count)
@@ -220,10 +247,7 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
                     if output.scores:
                         scores = (frame.probabilities * 255).round().byte().cpu().numpy()
                 output.add(frame, confidence, totals, scores)
-                if frame.cut:
-                    back = seekable is not None and seekable.position(before) > seekable.position(frame.name)
-                    shots.append(before if back else frame.name)
-                before = frame.name
+                shots.add(frame.name, frame.cut)
                 now = time.perf_counter()
                 whole_time.add(now - lap)
                 lap = now
@@ -234,7 +258,7 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
             if seekable is not None:
                 output.draw(seekable.forwards())
             output.finish({
-                "cuts": shots,
+                "cuts": shots.names,
                 "speed": {"end_to_end": whole_time.summary(), "network": network_time.summary()},
                 "peak_memory_mb": peak_memory_mb(device),
             })
@@ -246,7 +270,7 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
             if line not in told:
                 watcher.note(line)
 
-    watcher.done(Tracked(output, whole_time.count, time.perf_counter() - start, shots), job)
+    watcher.done(Tracked(output, whole_time.count, time.perf_counter() - start, shots.names), job)
     if waiting:
         frame, mask = next(iter(waiting.items()))
         first = frames.first if seekable is None else next(iter(masks))
@@ -263,29 +287,32 @@ def _find_position(seekable, name, mask):
                          f"{seekable.name(len(seekable) - 1)}") from None
 
 
-def _take_over(core, output, reading, waiting, cuts, watcher):
+def _take_over(core, output, reading, waiting, cuts, shots, watcher):
     """Take the frames that an interrupted run has finished from its files, and set the core to where it stopped.
 
     reading: an iterator of the frames, which is then at the next one. waiting: {frame's name: mask}, which then holds
-    the masks of the frames that follow. Returns the names of the frames that the CutFinder `cuts` takes for cuts.
+    the masks of the frames that follow. shots: the _Shots, which gets what the CutFinder `cuts` says of the frames.
     """
     if output.state is None:
         watcher.say(f"there is nothing to go on from in {output.folder}, so this is a new run")
-        return []
-    shots = []
+        return
     core.restore(output.state)
     watcher.say(f"going on after {output.state.next_frame} frames")
     for name, image, *shown in itertools.islice(reading, output.state.next_frame):
         output.take_over(name, image, *shown)
         waiting.pop(name, None)
-        shots += [name] if cuts.is_cut(image) else []
+        shots.add(name, cuts.is_cut(image))
         watcher.count(name, image)
-    return shots
 
 
 def _describe_inputs(header, job, masks, fetched):
-    """What must be the same in a run that goes on from another one. header: of summary.json."""
-    return {**header, "save_scores": job.save_scores, "video": _identify_video(job, fetched),
+    """What must be the same in a run that goes on from another one. header: of summary.json.
+
+    Files count by what is in them, not by how their paths are written.
+    """
+    header = {name: value for name, value in header.items() if name != "annotated"}
+    return {**header, "model": header["model"]["sha256"], "save_scores": job.save_scores,
+            "video": _identify_video(job, fetched),
             "masks": {frame: file_sha256(file) for frame, file in masks.items()}}
 
 

@@ -1,6 +1,7 @@
 """Decode a video file, a camera or a stream with FFmpeg, as far as it can be decoded, and find out what is missing."""
 
 import contextlib
+import functools
 import heapq
 import itertools
 import re
@@ -41,6 +42,10 @@ SECONDS_TO_CONNECT = 30
 """How long an address on the network may take to answer."""
 
 
+LISTS = ("hls", "applehttp", "dash", "imf", "concat", "sdp", "vobsub", "avisynth", "vapoursynth")
+"""Formats of files that name others, or addresses, which FFmpeg would read wherever they lie."""
+
+
 def is_stream(text):
     """Whether a value of --video is standard input, a camera or an address, not a file."""
     return text == "-" or bool(re.match(r"camera:|[A-Za-z][A-Za-z0-9+.-]*://", text)) or Path(text).is_char_device()
@@ -53,6 +58,7 @@ def public_name(text):
 
 def open_container(text):
     """Open what a value of --video names, with FFmpeg. Raises InputError if it cannot be opened."""
+    need_pyav()
     options = {}
     file = text
     if text == "-":
@@ -62,20 +68,28 @@ def open_container(text):
     elif not is_stream(text):
         # As an absolute path: FFmpeg takes what stands before a colon for a protocol.
         file = str(Path(text).absolute())
+        options = {"options": {"format_whitelist": _formats_of_files()}}
     else:
         options = {"timeout": (SECONDS_TO_CONNECT, None)}
         if text.startswith("rtsp"):
             # UDP, which is tried first otherwise, loses packets without a word.
             options["options"] = {"rtsp_transport": "tcp"}
     name = "standard input" if text == "-" else public_name(text)
-    need_pyav()
     try:
         return av.open(file, **options)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, av.error.InvalidDataError) and Path(name).suffix.lower() in (".mp4", ".mov", ".m4v"):
             reason = f"{reason}; if it was cut short, it has lost its index, which is at its end"
+        elif isinstance(error, av.error.ArgumentError) and not is_stream(text):
+            reason = f"{reason}; a playlist or another file that names others is not read, only the video itself"
         raise InputError(f"{name}: not a readable video ({reason})") from None
+
+
+@functools.cache
+def _formats_of_files():
+    """The formats that a file may have, as FFmpeg takes them."""
+    return ",".join(sorted(name for name in av.formats_available if not set(LISTS) & set(name.split(","))))
 
 
 def find_stream(container, title):

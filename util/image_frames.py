@@ -236,6 +236,9 @@ class _FileStore:
     def begin(self, position):
         return position
 
+    def forget(self):
+        pass
+
     def load(self, first, last):
         images = read_ahead(self._read, self._files[first:last + 1], DECODING_THREADS)
         return dict(zip(range(first, last + 1), images, strict=True))
@@ -266,6 +269,9 @@ class _PageStore:
 
     def begin(self, position):
         return position if self._times is None else 0
+
+    def forget(self):
+        pass
 
     def load(self, first, last):
         found = {}

@@ -17,6 +17,9 @@ from util.mask_rule import VOID, davis_palette, interpret_mask
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last bytes of every PNG."""
+
 
 def natural(name):
     """A sorting key for names that lets the numbers in them count as numbers: 2 before 10, and 02 before 2."""
@@ -206,6 +209,16 @@ def write_mask(path, ids, palette=None):
     image.putpalette((davis_palette() if palette is None else palette).tobytes())
     with atomic_path(path, flushed=False) as temporary:
         image.save(temporary, format="PNG")
+
+
+def is_whole_png(path):
+    """Return whether there is a file that ends as a PNG does: it is not empty, and nothing is cut off."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(PNG_END), os.SEEK_END)
+            return file.read() == PNG_END
+    except OSError:
+        return False
 
 
 def write_grey(path, values):

@@ -30,6 +30,7 @@ class SeekableFrames:
         begin(position)                   where decoding begins to get to this position: the position of a key frame
         load(first, last)                 {position: decoded frame}, without those that cannot be decoded
         frame(position, decoded frame)    the Frame
+        forget()                          lets go of decoders, until the next load
         frame_bytes                       bytes of a decoded frame
         title                             for messages
     """
@@ -95,6 +96,12 @@ class SeekableFrames:
             first = max(begin, last - most + 1)
             yield from _frames(store, range(last, first - 1, -1))
             last = first - 1
+
+    def forget(self):
+        """Let go of the frames that are kept, and of what decodes them, until a frame is asked for again."""
+        with self._lock:
+            self._kept.clear()
+            self._store.forget()
 
     def _load(self, position):
         """Decode the frame at this position, and some before it."""

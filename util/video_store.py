@@ -1,6 +1,7 @@
 """Decode any frame of a video file, exactly as decoding the whole file would."""
 
 import contextlib
+import gc
 
 from util.decoding import Decoder, PacketsFrom, SeekError, demux, find_stream, open_container
 from util.errors import InputError
@@ -54,6 +55,12 @@ class VideoStore:
 
     def damaged(self, position):
         return InputError(f"{self.title}: frame {self.name(position)} is damaged")
+
+    def forget(self):
+        if self._quick or self._careful or self._input:
+            self._quick = self._careful = self._input = None
+            # PyAV's containers are tied into cycles, and Python does not know how much hangs on them.
+            gc.collect()
 
     def load(self, first, last):
         first, last = self._positions[first], self._positions[last]

@@ -96,12 +96,15 @@ def test_box_and_stroke_are_hints(image):
     assert network.hints[0, 0].sum() > 300
     session.box(90, 25, 130, 55)
     assert sum(hint.box for hint in session.hints) == 1
+    session.box(0, 0, WIDTH, HEIGHT)
+    assert session.hints[-1].points == ((0, 0), (WIDTH - 1, HEIGHT - 1))
 
 
 @pytest.mark.parametrize("call, part", [
     (lambda session: session.click(WIDTH, 3), "outside of the image of 160×90"),
     (lambda session: session.click(float("nan"), 3), "outside"),
     (lambda session: session.stroke([]), "without points"),
+    (lambda session: session.box(7, 5, 7, 9), "empty"),
     (lambda session: session.box(-3, 0, 5, 5), "outside"),
 ])
 def test_hints_outside_of_the_image_are_refused(call, part, image):

@@ -374,6 +374,13 @@ def undisturbed(tiny_network, clip):
     ((IMAGE, MASK, [0]), "from 1 to 255"),
     ((IMAGE, MASK[None]), "needs `objects`"),
     ((IMAGE, MASK[None], [1, 2]), "1 mask planes for 2 objects"),
+    ((None,), "an image is an array or a tensor of numbers; this is NoneType"),
+    ((IMAGE, "mask.png"), "a mask is an array or a tensor of numbers; this is str"),
+    ((IMAGE, MASK * 1j), "a mask is an array or a tensor of numbers; these are torch.complex"),
+    ((IMAGE, MASK, 1), "a list of whole numbers"),
+    ((IMAGE, MASK, ["dog"]), "a list of whole numbers"),
+    ((IMAGE, MASK, [1.5]), "a list of whole numbers"),
+    ((IMAGE, MASK, [float("inf")]), "a list of whole numbers"),
 ])
 def test_unusable_input_is_named_and_changes_nothing(tiny_network, clip, undisturbed, inputs, message):
     frames, truth = clip
@@ -383,6 +390,20 @@ def test_unusable_input_is_named_and_changes_nothing(tiny_network, clip, undistu
         core.step(*inputs)
     after = play(core, frames[3:7], {})
     assert all((one == other).all() for one, other in zip(undisturbed, before + after, strict=True))
+
+
+def test_settings_and_numbers_of_other_types_are_refused(tiny_network):
+    for name, value in (("size", "480"), ("size", 480.0), ("top_k", None), ("mem_every", "a"), ("chunk_size", 0)):
+        with pytest.raises(InputError, match=f"{name} is {value!r}"):
+            InferenceCore(tiny_network, **{name: value})
+    core = InferenceCore(tiny_network)
+    core.step(IMAGE, MASK)
+    for frame in ("a", 1.5, -1):
+        with pytest.raises(InputError, match=f"frame is {frame!r}"):
+            core.step(IMAGE, frame=frame)
+    with pytest.raises(InputError, match="a list of whole numbers"):
+        core.delete_objects(1)
+    assert core.objects == [1]
 
 
 def test_probabilities_keep_the_ids_of_their_own_step(tiny_network, clip):

@@ -295,7 +295,10 @@ def test_doubtful_frames_are_named(inputs, tiny_checkpoint, tmp_path, capsys):
     assert all(found["quality"] == 1 for found in summary["frames"][0]["objects"].values())
     # The tests' network knows nothing.
     worst = summary["doubtful"][0]
-    assert f"worth a look: frames {worst['frame']} (object {worst['object_id']}, " in told
+    first, frame, last = ([entry["name"] for entry in summary["frames"]].index(worst[key])
+                          for key in ("first", "frame", "last"))
+    assert first <= frame <= last and first < last
+    assert f"worth a look: frames {worst['first']} to {worst['last']} (worst {worst['frame']}: object " in told
 
 
 def test_example(tiny_checkpoint, tmp_path, capsys, monkeypatch):

@@ -83,3 +83,40 @@ def test_stream_and_example_take_no_clicks(inputs, capsys):
     assert one_line_error(capsys, "gives its frames only once")
     assert run("--click", "40,30", "--output", inputs / "out") == 2
     assert one_line_error(capsys, "need a --video")
+
+
+def test_a_clicked_mask_that_somebody_has_corrected_is_not_replaced(inputs, tiny_checkpoint, capsys):
+    options = ["--no-overlay", "--model", tiny_checkpoint, "--output", inputs / "out"]
+    corrected = inputs / "out" / "clicked" / "f0.png"
+    # What clicks alone have made, other clicks may replace.
+    for click in ("40,30", "42,31:3"):
+        assert run(inputs / "frames", "--click", click, *options) == 0
+    Image.fromarray(np.eye(72, 100, dtype=np.uint8) * 7).save(corrected)
+    before = corrected.read_bytes()
+    capsys.readouterr()
+    assert run(inputs / "frames", "--click", "40,30", *options) == 2
+    assert one_line_error(capsys, corrected, "was changed since it was made from clicks")
+    assert run(inputs / "frames", corrected, "--click", "40,30", *options) == 2
+    assert one_line_error(capsys, "frame f0 already has a mask", corrected)
+    # In another frame it goes with clicks, whether it is given as a file or with its folder.
+    assert run(inputs / "frames", corrected, "--click", "f3:45,30", *options) == 0
+    (corrected.parent / "f3.png").unlink()
+    assert run(inputs / "frames", corrected.parent, "--click", "f3:45,30", *options) == 0
+    assert corrected.read_bytes() == before
+    # Where the record of what clicks have made is damaged, nothing counts as made by them.
+    (corrected.parent / ".made.json").write_text("[1]")
+    assert run(inputs / "frames", "--click", "40,30", *options) == 2
+    assert one_line_error(capsys, corrected, "was changed since it was made from clicks")
+    assert run(inputs / "frames", "--click", "40,30", *options, "--overwrite") == 0
+    assert corrected.read_bytes() != before
+
+
+def test_clicks_in_another_video_leave_the_masks_of_this_one(inputs, tiny_checkpoint, capsys):
+    options = ["--no-overlay", "--model", tiny_checkpoint, "--output", inputs / "out"]
+    assert run(inputs / "frames", "--click", "40,30", *options) == 0
+    before = (inputs / "out" / "clicked" / "f0.png").read_bytes()
+    (inputs / "frames").rename(inputs / "others")
+    capsys.readouterr()
+    assert run(inputs / "others", "--click", "45,35:2", *options) == 2
+    assert one_line_error(capsys, inputs / "out", "another video")
+    assert (inputs / "out" / "clicked" / "f0.png").read_bytes() == before

@@ -8,18 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
+import fsspec
 import numpy as np
 import pytest
+from PIL import Image
 
 import runs.row
+from runs.addresses import send
+from runs.row import RECORD
 from tests import tracking_runs
 from tests.conftest import ROOT
 from tests.many_videos import read_table, run, write_list, write_videos
 from tests.painted_network import PaintedNetwork
 from tests.tracking_runs import one_line_error
 from tests.trees import folder_bytes
+from util.errors import InputError
 from util.image_io import read_image, read_mask, write_mask
+from util.video import open_frames
 
 NAMES = ("ant", "bee", "cow", "dog")
 
@@ -154,6 +161,10 @@ def test_parquet(own_videos, expected, tiny_checkpoint, tmp_path):
     ([{"video": "ant.mp4", "masks": "ant.png", "colour": "red"}], ["line 1", "no column colour", "both-ways"]),
     ([{"video": "ant.mp4", "masks": "gone.png"}], ["line 1", "gone.png", "No such file"]),
     ([{"video": "gone.mp4", "masks": "ant.png"}], ["line 1", "gone.mp4"]),
+    ([{"video": "ant.mp4", "masks": "a" * 300}], ["line 1", "aaa", "name too long"]),
+    ([{"video": "ant.mp4", "masks": ["ant\0.png"]}], ["line 1", "null"]),
+    ([{"video": "ant.mp4", "masks": ["memory://gone/\nant.png"]}], ["line 1", "memory://gone/"]),
+    ([{"video": "ant.mp4", "masks": [""]}], ["line 1", "no masks"]),
     ([{"video": "ant.mp4"}], ["line 1", "no masks, clicks or boxes"]),
     ([{"masks": "ant.png"}], ["line 1", "no video"]),
     ([{"video": "ant.mp4", "masks": "ant.png", "size": "large"}], ["line 1", "--size", "large"]),
@@ -208,7 +219,7 @@ def test_parts_of_a_list(videos, expected, tiny_checkpoint, tmp_path, capsys):
 def test_a_killed_process_costs_the_frames_since_the_last_state(videos, expected, tiny_checkpoint, tmp_path,
                                                                 monkeypatch, kills):
     monkeypatch.setattr("runs.video.KEEP_SECONDS", 0)
-    monkeypatch.setattr("runs.processes.TELL_EVERY", 0)
+    monkeypatch.setattr("runs.row.TELL_EVERY", 0)
     count = runs.row._RowWatcher.count
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -253,6 +264,47 @@ def test_addresses_are_read_from_and_written_to(videos, expected, tiny_checkpoin
     summary = json.loads((tmp_path / "out" / "ant" / "summary.json").read_text())
     assert summary["video"] == [f"file://{videos}/ant.mp4"]
     assert summary["annotated"] == {"00000": f"file://{videos}/ant.png"}
+
+
+def test_a_changed_frame_in_a_folder_at_an_address_is_noticed(videos, tiny_checkpoint, tmp_path):
+    frames = tmp_path / "ant"
+    frames.mkdir()
+    for frame in open_frames([str(videos / "ant.mp4")]):
+        Image.fromarray(frame.image).save(frames / f"{frame.name}.png")
+    path = write_list(tmp_path / "list.jsonl", [{"video": f"file://{frames}", "masks": f"file://{videos}/ant.png"}])
+    for attempts in ("1", "0"):
+        assert run(path, tmp_path / "out", tiny_checkpoint, "--workers", 1) == 0
+        assert read_table(tmp_path / "out")["ant"]["attempts"] == attempts
+    shutil.copy(frames / "00000.png", frames / "00003.png")
+    assert run(path, tmp_path / "out", tiny_checkpoint, "--workers", 1) == 0
+    assert read_table(tmp_path / "out")["ant"]["attempts"] == "1"
+
+
+def test_of_a_sending_that_was_broken_off_nothing_is_left(tmp_path, monkeypatch):
+    files = fsspec.filesystem("memory")
+
+    def send_those(names, *, broken=False):
+        folder = tmp_path / "_".join(names)
+        folder.mkdir()
+        for name in (*names, RECORD):
+            (folder / name).write_text(name)
+        with monkeypatch.context() as patch:
+            if broken:
+                patch.setattr(files, "put", Mock(side_effect=OSError("no answer")))
+            send(folder, "memory://sent/ant", RECORD)
+
+    files.pipe_file("/sent/ant/others.txt", b"not sent by us")
+    send_those(["a"])
+    assert files.exists("/sent/ant/others.txt")
+    for broken in (["a", "b"], ["a", "c"]):
+        with pytest.raises(InputError, match="no answer"):
+            send_those(broken, broken=True)
+        # Nobody takes it for finished.
+        assert not files.cat_file(f"/sent/ant/{RECORD}")
+        files.pipe_file(f"/sent/ant/{broken[1]}", b"sent before it was broken off")
+    send_those(["a", "d"])
+    assert files.find("/sent/ant") == [f"/sent/ant/{name}" for name in (RECORD, "a", "d")]
+    assert files.cat_file(f"/sent/ant/{RECORD}") == RECORD.encode()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="the package is there")

@@ -82,9 +82,7 @@ def breakable(inputs, tiny_checkpoint, monkeypatch):
         def interrupted(self, *arguments, **given):
             calls.append(0)
             if len(calls) == stop:
-                # Without files that are being written.
-                unfinished = shutil.ignore_patterns(".*.????????.part")
-                shutil.copytree(folder, folder.with_name("killed"), dirs_exist_ok=True, ignore=unfinished)
+                copy_as_killed(folder)
                 raise KeyboardInterrupt
             return function(self, *arguments, **given)
 
@@ -94,6 +92,20 @@ def breakable(inputs, tiny_checkpoint, monkeypatch):
                        "--model", tiny_checkpoint, "--output", folder, "--save-scores", *options), len(calls)
 
     return track_part
+
+
+def copy_as_killed(folder):
+    """Copy a folder of results in which threads write to the folder named killed beside it."""
+    unfinished = shutil.ignore_patterns(".*.????????.part")
+    for last in (False, False, True):
+        shutil.rmtree(folder.with_name("killed"), ignore_errors=True)
+        try:
+            shutil.copytree(folder, folder.with_name("killed"), ignore=unfinished)
+            return
+        except shutil.Error:
+            # A file went while it was copied.
+            if last:
+                raise
 
 
 def results_of(folder):
@@ -143,8 +155,31 @@ def test_only_the_same_run_goes_on(breakable, inputs, tmp_path, capsys):
     # Without --resume it begins anew, and nothing of the state is left.
     assert breakable(tmp_path / "part", "--top", 20) == (0, 12)
     assert not (tmp_path / "part" / ".state.npz").exists()
-    assert breakable(tmp_path / "part", "--resume") == (0, 12)
-    assert "nothing to go on from" in capsys.readouterr().err
+    # Finished results stay: the same command has nothing to do, and another one is refused.
+    masks = results_of(tmp_path / "part")
+    assert breakable(tmp_path / "part", "--resume", "--top", 20) == (0, 0)
+    assert "finished already" in capsys.readouterr().err
+    assert breakable(tmp_path / "part", "--resume") == (2, 0)
+    assert one_line_error(capsys, "differs in settings (top_k)") and results_of(tmp_path / "part") == masks
+    # A run with a file that is missing or cut is not finished.
+    cut = (tmp_path / "part" / "masks" / "00004.png").read_bytes()[:-1]
+    for damage in (lambda folder: (folder / "masks" / "00003.png").unlink(),
+                   lambda folder: (folder / "masks" / "00004.png").write_bytes(cut),
+                   lambda folder: (folder / "scores" / "00005.npz").write_bytes(b""),
+                   lambda folder: (folder / "summary.json").write_text('{"complete": true, "frames": [1]}')):
+        damage(tmp_path / "part")
+        assert breakable(tmp_path / "part", "--resume", "--top", 20) == (0, 12)
+        assert "nothing to go on from" in capsys.readouterr().err
+        assert results_of(tmp_path / "part") == masks
+
+
+def test_a_run_goes_on_however_its_paths_are_written(breakable, inputs, tiny_checkpoint, tmp_path, capsys):
+    breakable(tmp_path / "part", stop=9)
+    capsys.readouterr()
+    other = inputs / ".." / inputs.name
+    assert run("--video", other / "clip.mp4", "--mask", other / "first.png", f"6:{other / 'later.png'}", "--model",
+               tiny_checkpoint, "--output", tmp_path / ".." / tmp_path.name / "part", "--save-scores", "--resume") == 0
+    assert "going on after 8 frames" in capsys.readouterr().err
 
 
 def test_a_stream_does_not_go_on(inputs, capsys):

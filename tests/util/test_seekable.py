@@ -185,6 +185,17 @@ def test_frames_that_are_no_longer_kept_are_freed_at_once(tmp_path, monkeypatch)
         gc.enable()
 
 
+def test_frames_that_were_forgotten_come_again(tmp_path):
+    Image.fromarray(moving_noise(1)[0]).save(tmp_path / "a.png")
+    paths = [write(tmp_path / "a.mp4", moving_noise(COUNT), options=GROUPS), tmp_path / "a.png"]
+    for path in paths:
+        frames = open_frames([str(path)]).seekable()
+        before = [frames[position] for position in range(len(frames))]
+        frames.forget()
+        for position, frame in enumerate(before):
+            same(frames[position], frame)
+
+
 def test_what_can_only_be_read_in_order_says_so(tmp_path):
     raw = write(tmp_path / "a.h264", moving_noise(5))
     with pytest.raises(InputError, match=r"a\.h264: its frames can only be read in their order, since not every frame"):
