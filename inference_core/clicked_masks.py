@@ -108,11 +108,12 @@ def mark_objects(network, image, hints):
     return ids
 
 
-def write_clicked(folder, masks, overwrite=False):
+def write_clicked(folder, masks, overwrite=False, resume=False):
     """Write masks that were made from clicks into a folder, and return {frame's name: file}.
 
     masks: {frame's name: object ids, uint8 H×W}. A file that is not as clicks have made it is somebody's work: unless
-    `overwrite` is given, it is not replaced, and InputError is raised.
+    `overwrite` is given, it is not replaced, and InputError is raised. resume: a run goes on that was tracked from the
+    files in the folder; then none of them is replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = _read_made(folder / MADE)
@@ -123,6 +124,9 @@ def write_clicked(folder, masks, overwrite=False):
         if file.exists() and file_sha256(file) != made.get(file.name) and not overwrite:
             raise InputError(f"{file}: was changed since it was made from clicks; to track from it, give it with "
                              "--mask instead of clicks in this frame, else replace it with --overwrite")
+        if resume and file.exists():
+            raise InputError(f"{file}: was made from other clicks or boxes; --resume goes on with what is the same: "
+                             "give the earlier command, or leave --resume out to begin anew")
     for name, file in new.items():
         write_mask(file, masks[name])
         made[file.name] = file_sha256(file)

@@ -8,6 +8,8 @@ given mask probably still is. The constants were fitted by evaluation/quality.py
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 WEIGHTS = (-2.061, -0.857, -0.661)
 """Constant, weight of the spread, weight of the largest spread since the last given mask."""
 
@@ -116,6 +118,29 @@ class Doubts:
             found = self._run._replace(quality=round(self._run.quality, 3))
             self._worst = sorted([*self._worst, found], key=lambda doubt: doubt.quality)[:LISTED]
             self._run = None
+
+
+def measure_objects(ids, confidence, totals, objects):
+    """Return {id: {"area": pixels, "box": [left, top, right, bottom], "confidence": …, "overlap": …}} of one frame.
+
+    ids: uint8 H×W. confidence: float H×W, the probability of each pixel's id. totals: the sum of each object's
+    probability over the image. objects: the ids to measure, in the order of `totals`. The right and bottom ends of a
+    box are exclusive. Confidence is the mean probability in the mask, for overlap see `find_overlap`; both,
+    and the box, are None for an object that is not in the frame.
+    """
+    area = np.bincount(ids.ravel(), minlength=256).tolist()
+    certainty = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256).tolist()
+    statistics = {}
+    for object_id, total in sorted(zip(objects, totals, strict=True)):
+        box = mean = overlap = None
+        if area[object_id]:
+            here = ids == object_id
+            rows, columns = np.flatnonzero(here.any(1)), np.flatnonzero(here.any(0))
+            box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+            mean = round(certainty[object_id] / area[object_id], 4)
+            overlap = round(find_overlap(certainty[object_id], total, area[object_id]), 4)
+        statistics[object_id] = {"area": area[object_id], "box": box, "confidence": mean, "overlap": overlap}
+    return statistics
 
 
 def find_overlap(inside, total, area):

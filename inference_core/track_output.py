@@ -7,54 +7,44 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from inference_core.quality import Doubts, QualityMeter, find_overlap
+from inference_core.quality import Doubts, QualityMeter, measure_objects
+from inference_core.results_folder import (
+    EARLIER,
+    FRAMES,
+    MANIFEST,
+    STATE,
+    UNFINISHED,
+    WRITER,
+    find_differences,
+    find_earlier_results,
+    is_ours,
+    list_frames,
+    read_finished_summary,
+    read_items,
+    remove_earlier_results,
+    write_frame_list,
+)
 from inference_core.state import load_state, save_state
 from util.errors import InputError
 from util.files import (
     JsonWriter,
     atomic_path,
     flush,
-    is_hidden,
     lock_folder,
     name_errors,
-    read_json,
-    read_text,
-    remove_files,
     temporary_path,
     write_json,
-    write_text,
 )
 from util.image_io import is_whole_png, read_mask, write_mask, write_scores
 from util.overlay import draw_ids, draw_overlay, draw_stamp
 from util.pipeline import Background
 from util.video_writer import VideoWriter
 
-MANIFEST = ".track.json"
-"""The file that says which program wrote a folder of results."""
-
-STATE = ".state.npz"
-"""The core's state a few seconds ago, from which an interrupted run can go on."""
-
-UNFINISHED = ".summary.json.unfinished"
-"""The summary of a run that is under way, or was killed."""
-
-EARLIER = ".summary.json.earlier"
-"""The summary of the interrupted run, until the run that goes on has taken over its frames."""
-
-FRAMES = ".track_frames.txt"
-"""The file that lists, before they are written, the frames whose masks are in a folder of results: names as JSON, one
-a line."""
-
 ANNOUNCED = 1000
 """Of frames that have numbers for names, so many are listed at once."""
 
 FLUSHED_AT_ONCE = 200
 """So many files of frames are flushed at once."""
-
-WRITER = "track.py"
-"""The name that the manifest gives as the writer."""
 
 
 class TrackOutput:
@@ -127,16 +117,16 @@ class TrackOutput:
             names = set(self._frames.names or ())
             # From here on the folder is recognised as ours, with what is in it, even if the process is killed or the
             # power fails.
-            _write_frame_list(self._frame_list, names | earlier)
+            write_frame_list(self._frame_list, names | earlier)
             write_json(self.folder / MANIFEST, {"written_by": WRITER, "video": self._video_id, "run": self._run})
             write_json(self.summary, {**self._header, "complete": False})
             remove_earlier_results(self.folder, earlier)
-            _write_frame_list(self._frame_list, names)
+            write_frame_list(self._frame_list, names)
         else:
-            self._items = _read_items(self.folder / EARLIER)
+            self._items = read_items(self.folder / EARLIER)
             self._item = next(self._items, None)
             if self._frames.names is None:
-                self._announced = {int(name) // ANNOUNCED for name in _list_frames(self.folder)}
+                self._announced = {int(name) // ANNOUNCED for name in list_frames(self.folder)}
         self.masks.mkdir(exist_ok=True)
         if self.scores:
             self.scores.mkdir(exist_ok=True)
@@ -153,32 +143,25 @@ class TrackOutput:
     @property
     def is_finished(self):
         """Whether this very run is in the folder already, and none of its files is missing, empty or cut."""
-        if not _is_finished(self.folder) or self._find_differences():
+        summary = read_finished_summary(self.folder)
+        if summary is None or find_differences(self.folder, self._run):
             return False
         try:
-            names = [frame["name"] for frame in read_json(self.summary)["frames"]]
+            names = [frame["name"] for frame in summary["frames"]]
         except (LookupError, TypeError):
             return False
         return (all(is_whole_png(self.masks / f"{name}.png") for name in names)
                 and (self.scores is None or all(zipfile.is_zipfile(self.scores / f"{name}.npz") for name in names))
                 and (self.overlay is None or self.overlay.exists()))
 
-    def _find_differences(self):
-        """What differs between this run and the one in the folder, as words."""
-        theirs, ours = _read_manifest(self.folder).get("run") or {}, json.loads(json.dumps(self._run))
-        differing = [name for name in ours if theirs.get(name) != ours[name]]
-        if "settings" in differing and isinstance(theirs.get("settings"), dict):
-            settings = [name for name in ours["settings"] if theirs["settings"].get(name) != ours["settings"][name]]
-            differing[differing.index("settings")] = f"settings ({', '.join(settings)})"
-        return differing
-
     def _find_state(self):
         """Return the State that an interrupted run has left, or None; keep what its summary says of the frames.
 
         Raises InputError if the run in the folder, interrupted or finished, was another one.
         """
-        interrupted = _is_ours(self.folder) and (self.folder / STATE).exists()
-        differing = self._find_differences() if interrupted or _is_finished(self.folder) else []
+        interrupted = is_ours(self.folder) and (self.folder / STATE).exists()
+        finished = read_finished_summary(self.folder) is not None
+        differing = find_differences(self.folder, self._run) if interrupted or finished else []
         if differing:
             raise InputError(f"{self.folder}: holds a run that differs in {', '.join(differing)}; --resume goes on "
                              "with what is the same: give the earlier command, or leave --resume out to begin anew")
@@ -372,123 +355,3 @@ class TrackOutput:
             with contextlib.suppress(OSError):
                 self._summary_file.close()
             self._summary_part.unlink(missing_ok=True)
-
-
-def find_earlier_results(folder, video=None, overwrite=False):
-    """Return the set of the names of the frames of which an earlier run may have left masks in `folder`.
-
-    video, overwrite: as in `TrackOutput`. Raises InputError if `folder` holds results that track.py did not write, or
-    those of another video, unless `overwrite` is given.
-    """
-    ours = _is_ours(folder)
-    for file in (folder / "summary.json", folder / "overlay.mp4"):
-        if file.exists() and not ours:
-            raise InputError(f"{file}: track.py did not write this file; choose another --output")
-    frames = _list_frames(folder) if ours else set()
-    for part, suffix in ((folder / "masks", ".png"), (folder / "scores", ".npz")):
-        if part.is_symlink():
-            raise InputError(f"{part}: a link, and results are only written into folders of their own; remove it, or "
-                             "choose another --output")
-        others = [file for file in part.iterdir() if not is_hidden(file.name)
-                  and not (file.suffix == suffix and file.stem in frames)] if part.is_dir() else []
-        if others:
-            raise InputError(f"{min(others)}: track.py did not write this file; choose another --output")
-    if ours and not overwrite and (video is None or _video_of(folder) != video):
-        raise InputError(f"{folder}: holds the results of another video, or of another part of it; choose another "
-                         "--output, or replace them with --overwrite")
-    return frames
-
-
-def remove_earlier_results(folder, frames):
-    """Remove overlay, masks and scores that an earlier run left in `folder`. frames: the names of the masks' frames."""
-    for name in ("overlay.mp4", STATE, EARLIER, UNFINISHED):
-        (folder / name).unlink(missing_ok=True)
-    remove_files(folder / "masks", {f"{name}.png" for name in frames})
-    remove_files(folder / "scores", {f"{name}.npz" for name in frames})
-
-
-def _write_frame_list(path, names):
-    write_text(path, "".join(f"{json.dumps(name)}\n" for name in sorted(names)))
-
-
-def _list_frames(folder):
-    """Return the names of the frames that the list in a folder of results has, or in older ones the summary."""
-    try:
-        if (folder / FRAMES).exists():
-            names = [json.loads(line) for line in read_text(folder / FRAMES).splitlines()]
-        else:
-            names = [frame["name"] for frame in read_json(folder / "summary.json").get("frames", [])]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return set()
-    return {name for name in names if isinstance(name, str)}
-
-
-def _is_ours(folder):
-    """Return whether track.py wrote the results in this folder."""
-    summary = folder / "summary.json"
-    if not summary.exists():
-        # Without a summary the files may be the user's own, even in a folder that has a manifest.
-        return False
-    # Earlier versions wrote no manifest. Their summary says who wrote it.
-    for file in (folder / MANIFEST, summary):
-        try:
-            return read_json(file)["written_by"] == WRITER
-        except (InputError, LookupError, TypeError):
-            continue
-    return False
-
-
-def _is_finished(folder):
-    """Return whether this folder holds a run of ours that tracked every frame of its video."""
-    try:
-        whole = read_json(folder / "summary.json")["complete"] is True
-    except (InputError, LookupError, TypeError):
-        return False
-    return whole and _is_ours(folder) and not (folder / STATE).exists()
-
-
-def _video_of(folder):
-    """What the results in this folder were made from, as `TrackOutput` was told; None if it is not known."""
-    return _read_manifest(folder).get("video")
-
-
-def _read_manifest(folder):
-    """Return {name: value} of the manifest in this folder; nothing if it cannot be read."""
-    try:
-        return dict(read_json(folder / MANIFEST))
-    except (InputError, ValueError, TypeError):
-        return {}
-
-
-def _read_items(path):
-    """Yield what a summary says of each frame. A killed process may have left it without an end."""
-    with open(path) as file:
-        for line in file:
-            if line.startswith("  {"):
-                try:
-                    yield json.loads(line.rstrip().rstrip(","))
-                except ValueError:
-                    return
-
-
-def measure_objects(ids, confidence, totals, objects):
-    """Return {id: {"area": pixels, "box": [left, top, right, bottom], "confidence": …, "overlap": …}} of one frame.
-
-    ids: uint8 H×W. confidence: float H×W, the probability of each pixel's id. totals: the sum of each object's
-    probability over the image. objects: the ids to measure, in the order of `totals`. The right and bottom ends of a
-    box are exclusive. Confidence is the mean probability in the mask, for overlap see `inference_core.quality`; both,
-    and the box, are None for an object that is not in the frame.
-    """
-    area = np.bincount(ids.ravel(), minlength=256).tolist()
-    certainty = np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256).tolist()
-    statistics = {}
-    for object_id, total in sorted(zip(objects, totals, strict=True)):
-        box = mean = overlap = None
-        if area[object_id]:
-            here = ids == object_id
-            rows, columns = np.flatnonzero(here.any(1)), np.flatnonzero(here.any(0))
-            box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-            mean = round(certainty[object_id] / area[object_id], 4)
-            overlap = round(find_overlap(certainty[object_id], total, area[object_id]), 4)
-        statistics[object_id] = {"area": area[object_id], "box": box, "confidence": mean, "overlap": overlap}
-    return statistics

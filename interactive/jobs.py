@@ -10,8 +10,7 @@ import traceback
 import numpy as np
 
 from inference_core.core import InferenceCore
-from inference_core.quality import QualityMeter
-from inference_core.track_output import measure_objects
+from inference_core.quality import QualityMeter, measure_objects
 from inference_core.tracking import network_size, open_engine, track_frames
 from interactive.plans import plan_job
 from util.cuts import CutFinder

@@ -15,7 +15,8 @@ from inference_core.annotations import find_masks, list_given_files
 from inference_core.both_ways import track_both_ways
 from inference_core.capture import CompiledEngine
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints, write_clicked
-from inference_core.track_output import TrackOutput, find_earlier_results
+from inference_core.results_folder import find_earlier_results
+from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects, network_size
 from model import load_clicks
 from model.checkpoint import preset_name
@@ -125,7 +126,7 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
     frames = open_frames(video, list_given_files(given), start=job.start, end=job.end, threads=tracking.threads)
     seekable = frames.seekable() if job.backward or job.both_ways else None
     last = next(seekable.backwards()) if job.backward else None
-    given += _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched)
+    given += _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched, begin_anew)
     if not given:
         frame, name = (last, "last.png") if job.backward else (next(iter(frames)), "first.png")
         _write_frame_to_draw_on(frame, output / name, job.overwrite)
@@ -140,7 +141,7 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
     export(job, watcher, video if fetched else None)
 
 
-def _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched):
+def _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched, begin_anew):
     """Write the masks that --click and --box stand for, and return them as values of --mask.
 
     given: the values of --mask that are local. seekable: `frames` as SeekableFrames, or None. last: the frame where
@@ -158,7 +159,7 @@ def _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched
     network, seekable = load_clicks(device=pick_device(tracking.device)), seekable or frames.seekable()
     masks = {name: mark_objects(network, seekable[_find_position(seekable, name, marks[0].text)].image, marks)
              for name, marks in hints.items()}
-    files = write_clicked(Path(job.output) / "clicked", masks, job.overwrite)
+    files = write_clicked(Path(job.output) / "clicked", masks, job.overwrite, job.resume and not begin_anew)
     watcher.say(f"masks made from clicks and boxes: {name_a_few(list(map(str, files.values())))}")
     # A folder that is given may be the one that they are in.
     found = {file.resolve() for file in list_given_files(given)}

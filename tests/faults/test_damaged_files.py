@@ -16,7 +16,7 @@ from dataset.trees import read_meta, read_names
 from evaluation.check import check_results, open_results
 from evaluation.decoding import read_ids
 from evaluation.results import Results
-from inference_core.track_output import MANIFEST, find_earlier_results
+from inference_core.results_folder import MANIFEST, find_earlier_results
 from tests.trees import training_tree
 from util.errors import InputError
 from util.image_io import image_size, read_grey, read_image, read_mask, read_palette, write_mask

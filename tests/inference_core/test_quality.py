@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from inference_core.quality import DOUBTFUL, LISTED, UNSEEN, Doubts, QualityMeter
-from inference_core.track_output import measure_objects
+from inference_core.quality import DOUBTFUL, LISTED, UNSEEN, Doubts, QualityMeter, measure_objects
 
 
 def measure(plane):

@@ -58,6 +58,17 @@ def test_resume_goes_on(inputs, tiny_checkpoint):
     assert (inputs / "out" / "masks" / "f5.png").read_bytes() == before
 
 
+def test_resume_with_other_clicks_changes_nothing(inputs, tiny_checkpoint, capsys):
+    options = ["--no-overlay", "--model", tiny_checkpoint, "--output", inputs / "out"]
+    assert run(inputs / "frames", "--click", "40,30", *options) == 0
+    clicked = inputs / "out" / "clicked" / "f0.png"
+    before = clicked.read_bytes()
+    capsys.readouterr()
+    assert run(inputs / "frames", "--click", "40,30:2", *options, "--resume") == 2
+    assert one_line_error(capsys, clicked, "was made from other clicks", "--resume")
+    assert clicked.read_bytes() == before
+
+
 @pytest.mark.parametrize("arguments, parts", [
     (["--click", "f9:1,1"], ["--click f9:1,1", "no frame"]),
     (["--click", "400,1"], ["--click 400,1", "100×72"]),
