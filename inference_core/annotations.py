@@ -26,6 +26,9 @@ class GivenMask:
     colours: dict = field(default_factory=dict)
     """{24-bit RGB: object id}, one for all masks of a video."""
 
+    from_folder: bool = False
+    """Whether the folder that it is in was given, not the file itself."""
+
     def __fspath__(self):
         return str(self.file)
 
@@ -59,20 +62,8 @@ def find_masks(values, frames, shorter=None, notices=None, last=None):
     An empty mask in a folder gives nothing new, and is left out. Raises InputError if a mask cannot be read, does not
     have the frames' size, holds no object, or belongs to no frame.
     """
-    # Find the frames.
-    masks, in_folders, colours, notices = {}, set(), {}, [] if notices is None else notices
-    for value in values:
-        pairs, from_folder = _split_value(value)
-        for key, file, object_id in pairs:
-            if key is None and last is not None:
-                frame, notice = last, f"taken for the mask of frame {last}, the last one, since no frame is given"
-            else:
-                frame, notice = find_frame(key, file, frames, from_folder)
-            if frame in masks:
-                raise InputError(f"{file}: frame {frame} already has a mask, {masks[frame]}")
-            masks[frame] = GivenMask(file, object_id, colours)
-            in_folders |= {frame} if from_folder else set()
-            notices += [(file, notice)] if notice else []
+    notices = [] if notices is None else notices
+    masks = place_masks(values, frames, notices, last)
     places = {name: place for place, name in enumerate(frames.names or ())}
     masks = dict(sorted(masks.items(), key=lambda item: places[item[0]] if places else int(item[0]),
                         reverse=last is not None))
@@ -82,7 +73,7 @@ def find_masks(values, frames, shorter=None, notices=None, last=None):
     for frame, given in list(masks.items()):
         mask = given.open(frames.size)
         found = set(np.unique(mask.ids).tolist()) - {0}
-        if not found and frame in in_folders:
+        if not found and given.from_folder:
             notices.append((given, "an empty mask, which gives nothing new"))
             del masks[frame]
             continue
@@ -98,6 +89,24 @@ def find_masks(values, frames, shorter=None, notices=None, last=None):
         known |= found
     if not masks:
         raise InputError(f"{values[0]}: no mask in this folder holds an object")
+    return masks
+
+
+def place_masks(values, frames, notices=None, last=None):
+    """Return {frame's name: GivenMask} as `find_masks` does, in the order of `values`; no mask is opened."""
+    masks, colours = {}, {}
+    for value in values:
+        pairs, from_folder = _split_value(value)
+        for key, file, object_id in pairs:
+            if key is None and last is not None:
+                frame, notice = last, f"taken for the mask of frame {last}, the last one, since no frame is given"
+            else:
+                frame, notice = find_frame(key, file, frames, from_folder)
+            if frame in masks:
+                raise InputError(f"{file}: frame {frame} already has a mask, {masks[frame]}")
+            masks[frame] = GivenMask(file, object_id, colours, from_folder)
+            if notice and notices is not None:
+                notices.append((file, notice))
     return masks
 
 

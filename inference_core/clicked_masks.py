@@ -8,7 +8,7 @@ import numpy as np
 from inference_core.annotations import find_frame
 from inference_core.clicks import ClickSession
 from util.errors import InputError
-from util.files import file_sha256, read_json, write_json
+from util.files import file_sha256, flush, read_json, write_json
 from util.image_io import read_mask, write_mask
 
 CLICK, BOX = "--click", "--box"
@@ -111,27 +111,35 @@ def mark_objects(network, image, hints):
 def write_clicked(folder, masks, overwrite=False, resume=False):
     """Write masks that were made from clicks into a folder, and return {frame's name: file}.
 
-    masks: {frame's name: object ids, uint8 H×W}. A file that is not as clicks have made it is somebody's work: unless
-    `overwrite` is given, it is not replaced, and InputError is raised. resume: a run goes on that was tracked from the
-    files in the folder; then none of them is replaced.
+    masks: {frame's name: object ids, uint8 H×W}. A file with another mask that clicks have not made is somebody's work:
+    unless `overwrite` is given, it is not replaced, and InputError is raised. resume: a run goes on that was tracked
+    from the files in the folder; then none of them is replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = _read_made(folder / MADE)
     files = {name: folder / f"{name}.png" for name in masks}
-    new = {name: file for name, file in files.items()
-           if not file.exists() or not np.array_equal(read_mask(file), masks[name])}
+    new = {name: file for name, file in files.items() if not _shows(file, masks[name])}
     for file in new.values():
         if file.exists() and file_sha256(file) != made.get(file.name) and not overwrite:
-            raise InputError(f"{file}: was changed since it was made from clicks; to track from it, give it with "
-                             "--mask instead of clicks in this frame, else replace it with --overwrite")
+            raise InputError(f"{file}: was changed since it was made from clicks, or made otherwise; to track from it, "
+                             "give it with --mask instead of clicks in this frame, else replace it with --overwrite")
         if resume and file.exists():
             raise InputError(f"{file}: was made from other clicks or boxes; --resume goes on with what is the same: "
                              "give the earlier command, or leave --resume out to begin anew")
     for name, file in new.items():
         write_mask(file, masks[name])
-        made[file.name] = file_sha256(file)
-    write_json(folder / MADE, made)
+    flush(new.values())
+    write_json(folder / MADE, {**made, **{file.name: file_sha256(file) for file in files.values()}})
     return files
+
+
+def _shows(file, ids):
+    """Return whether a file holds this mask."""
+    try:
+        return file.exists() and np.array_equal(read_mask(file), ids)
+    except InputError:
+        # It is damaged.
+        return False
 
 
 def _read_made(path):

@@ -24,6 +24,12 @@ a line."""
 WRITER = "track.py"
 """The name that the manifest gives as the writer."""
 
+INTERRUPTED, FINISHED = "interrupted", "finished"
+"""How far a run has come, see `find_run`."""
+
+MAY_DIFFER = {INTERRUPTED: ("overlay", "stamp"), FINISHED: ("versions", "device")}
+"""What may differ in the command that goes on: the overlay is drawn anew, and nothing is left to compute."""
+
 
 def find_earlier_results(folder, video=None, overwrite=False):
     """Return the set of the names of the frames of which an earlier run may have left masks in `folder`.
@@ -89,20 +95,29 @@ def is_ours(folder):
     return False
 
 
-def read_finished_summary(folder):
-    """Return what summary.json holds if every frame of the video was tracked in this folder of ours; else None."""
-    try:
-        summary = read_json(folder / "summary.json")
-        whole = summary["complete"] is True
-    except (InputError, LookupError, TypeError):
+def find_run(folder, run):
+    """Return how far the run of --resume has come in this folder: INTERRUPTED, FINISHED, or None if nothing is there.
+
+    run: as in `TrackOutput`. Raises InputError if the folder holds a run with other inputs or settings.
+    """
+    if not is_ours(folder):
         return None
-    return summary if whole and is_ours(folder) and not (folder / STATE).exists() else None
+    manifest = read_manifest(folder)
+    if "finished" not in manifest:
+        raise InputError(f"{folder}: holds the results of an earlier version, or its {MANIFEST} is damaged; leave "
+                         "--resume out to begin anew, or choose another --output")
+    stage = FINISHED if manifest["finished"] is not None else INTERRUPTED if (folder / STATE).exists() else None
+    differing = _find_differences(manifest.get("run"), run, MAY_DIFFER[stage]) if stage else []
+    if differing:
+        raise InputError(f"{folder}: holds a run that differs in {', '.join(differing)}; --resume goes on with what is "
+                         "the same: give the earlier command, or leave --resume out to begin anew")
+    return stage
 
 
-def find_differences(folder, run):
-    """Return what differs between a run and the one in the folder, as words. run: as in `TrackOutput`."""
-    theirs, ours = read_manifest(folder).get("run") or {}, json.loads(json.dumps(run))
-    differing = [name for name in ours if theirs.get(name) != ours[name]]
+def _find_differences(theirs, ours, may_differ):
+    """Return what differs between two runs, as words. may_differ: what is not looked at."""
+    theirs, ours = theirs if isinstance(theirs, dict) else {}, json.loads(json.dumps(ours))
+    differing = [name for name in ours if theirs.get(name) != ours[name] and name not in may_differ]
     if "settings" in differing and isinstance(theirs.get("settings"), dict):
         settings = [name for name in ours["settings"] if theirs["settings"].get(name) != ours["settings"][name]]
         differing[differing.index("settings")] = f"settings ({', '.join(settings)})"
@@ -124,7 +139,7 @@ def read_manifest(folder):
 
 def read_items(path):
     """Yield what a summary says of each frame. A killed process may have left it without an end."""
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         for line in file:
             if line.startswith("  {"):
                 try:

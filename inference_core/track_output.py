@@ -10,17 +10,18 @@ from pathlib import Path
 from inference_core.quality import Doubts, QualityMeter, measure_objects
 from inference_core.results_folder import (
     EARLIER,
+    FINISHED,
     FRAMES,
+    INTERRUPTED,
     MANIFEST,
     STATE,
     UNFINISHED,
     WRITER,
-    find_differences,
     find_earlier_results,
-    is_ours,
+    find_run,
     list_frames,
-    read_finished_summary,
     read_items,
+    read_manifest,
     remove_earlier_results,
     write_frame_list,
 )
@@ -118,7 +119,7 @@ class TrackOutput:
             # From here on the folder is recognised as ours, with what is in it, even if the process is killed or the
             # power fails.
             write_frame_list(self._frame_list, names | earlier)
-            write_json(self.folder / MANIFEST, {"written_by": WRITER, "video": self._video_id, "run": self._run})
+            self._write_manifest(finished=None)
             write_json(self.summary, {**self._header, "complete": False})
             remove_earlier_results(self.folder, earlier)
             write_frame_list(self._frame_list, names)
@@ -140,32 +141,31 @@ class TrackOutput:
         self._files, self._drawing = Background(), Background()
         self._video = None
 
+    def _write_manifest(self, finished):
+        """finished: the number of masks once the run has come to its end, else None."""
+        write_json(self.folder / MANIFEST, {"written_by": WRITER, "video": self._video_id, "run": self._run,
+                                            "finished": finished})
+
     @property
     def is_finished(self):
-        """Whether this very run is in the folder already, and none of its files is missing, empty or cut."""
-        summary = read_finished_summary(self.folder)
-        if summary is None or find_differences(self.folder, self._run):
+        """Whether this very run is in the folder already, and none of its files is missing, empty or cut.
+
+        Raises InputError if the run in the folder was another one.
+        """
+        if find_run(self.folder, self._run) != FINISHED or not self.summary.exists():
             return False
-        try:
-            names = [frame["name"] for frame in summary["frames"]]
-        except (LookupError, TypeError):
-            return False
-        return (all(is_whole_png(self.masks / f"{name}.png") for name in names)
+        names = [frame.get("name") for frame in read_items(self.summary)]
+        return (len(names) == read_manifest(self.folder)["finished"]
+                and all(is_whole_png(self.masks / f"{name}.png") for name in names)
                 and (self.scores is None or all(zipfile.is_zipfile(self.scores / f"{name}.npz") for name in names))
-                and (self.overlay is None or self.overlay.exists()))
+                and (self.overlay is None or (self.overlay.exists() and self.overlay.stat().st_size > 0)))
 
     def _find_state(self):
         """Return the State that an interrupted run has left, or None; keep what its summary says of the frames.
 
         Raises InputError if the run in the folder, interrupted or finished, was another one.
         """
-        interrupted = is_ours(self.folder) and (self.folder / STATE).exists()
-        finished = read_finished_summary(self.folder) is not None
-        differing = find_differences(self.folder, self._run) if interrupted or finished else []
-        if differing:
-            raise InputError(f"{self.folder}: holds a run that differs in {', '.join(differing)}; --resume goes on "
-                             "with what is the same: give the earlier command, or leave --resume out to begin anew")
-        if not interrupted:
+        if find_run(self.folder, self._run) != INTERRUPTED:
             return None
         state = load_state(self.folder / STATE)
         if not (self.folder / EARLIER).exists():
@@ -249,6 +249,7 @@ class TrackOutput:
             failure = failure or problem
         if self._whole and failure is None:
             self._drop_earlier()
+            self._write_manifest(finished=self.finished)
             (self.folder / STATE).unlink(missing_ok=True)
         self._lock.close()
         if failure is not error:

@@ -64,6 +64,11 @@ def describe(path):
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def describe_all(paths):
+    """Return what changes when one of these files does, or their names or number; paths as for `describe`."""
+    return _digest((str(path).rpartition("/")[2], describe(path)) for path in paths)
+
+
 def _digest(found):
     return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
 

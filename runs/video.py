@@ -11,7 +11,7 @@ import torch
 
 from exporting.run import check_formats, export_folder, export_targets, list_exports, refuse_targets
 from inference_core import InferenceCore, open_engine, precision_name, track_frames
-from inference_core.annotations import find_masks, list_given_files
+from inference_core.annotations import find_masks, list_given_files, place_masks
 from inference_core.both_ways import track_both_ways
 from inference_core.capture import CompiledEngine
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints, write_clicked
@@ -21,7 +21,7 @@ from inference_core.tracking import name_objects, network_size
 from model import load_clicks
 from model.checkpoint import preset_name
 from model.inference import InferenceNetwork
-from runs.addresses import replace_all
+from runs.addresses import describe_all, replace_all
 from util.cuts import CutFinder
 from util.decoding import is_stream, public_name
 from util.device import device_name, pick_device
@@ -150,18 +150,19 @@ def _mark_clicked(tracking, job, frames, given, seekable, last, watcher, fetched
     hints = find_hint_frames(read_hints(job.click, job.box), frames, last and last.name)
     if not hints:
         return []
-    masked = find_masks(given, frames, last=last and last.name) if given else {}
+    folder = Path(job.output) / "clicked"
+    masked = place_masks(given, frames, last=last and last.name)
     for name in hints:
-        if name in masked:
+        # A folder that is given may be the one that the clicks' masks are in.
+        if name in masked and masked[name].file.resolve() != (folder / f"{name}.png").resolve():
             raise InputError(f"{hints[name][0].text}: frame {name} already has a mask, {masked[name]}; leave one of "
                              "them out, or draw into the mask what you click at")
     find_earlier_results(Path(job.output), _identify_video(job, fetched), job.overwrite)
     network, seekable = load_clicks(device=pick_device(tracking.device)), seekable or frames.seekable()
     masks = {name: mark_objects(network, seekable[_find_position(seekable, name, marks[0].text)].image, marks)
              for name, marks in hints.items()}
-    files = write_clicked(Path(job.output) / "clicked", masks, job.overwrite, job.resume and not begin_anew)
+    files = write_clicked(folder, masks, job.overwrite, job.resume and not begin_anew)
     watcher.say(f"masks made from clicks and boxes: {name_a_few(list(map(str, files.values())))}")
-    # A folder that is given may be the one that they are in.
     found = {file.resolve() for file in list_given_files(given)}
     return [f"{name}:{file}" for name, file in files.items() if file.resolve() not in found]
 
@@ -201,7 +202,7 @@ def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begi
     header = _describe_run(tracking, job, model, frames, masks, core, fetched)
     output = TrackOutput(job.output, frames, header, video=_identify_video(job, fetched), overwrite=job.overwrite,
                          overlay=not job.no_overlay, stamp=job.stamp, scores=job.save_scores, threads=tracking.threads,
-                         run=_describe_inputs(header, job, masks, fetched), resume=job.resume,
+                         run=_describe_inputs(header, job, frames, masks, fetched), resume=job.resume,
                          begin_anew=begin_anew, position=None if seekable is None else seekable.position)
     if job.resume and not begin_anew and output.is_finished:
         watcher.say(f"{output.folder}: finished already, with the same inputs and settings")
@@ -306,14 +307,15 @@ def _take_over(core, output, reading, waiting, cuts, shots, watcher):
         watcher.count(name, image)
 
 
-def _describe_inputs(header, job, masks, fetched):
+def _describe_inputs(header, job, frames, masks, fetched):
     """What must be the same in a run that goes on from another one. header: of summary.json.
 
-    Files count by what is in them, not by how their paths are written.
+    Files count by what is in them, not by how their paths are written; those of the video by their sizes and times.
     """
     header = {name: value for name, value in header.items() if name != "annotated"}
     return {**header, "model": header["model"]["sha256"], "save_scores": job.save_scores,
-            "video": _identify_video(job, fetched),
+            "overlay": not job.no_overlay, "stamp": job.stamp, "video": _identify_video(job, fetched),
+            "frames": describe_all([video for video in job.video if video in fetched] or frames.files),
             "masks": {frame: file_sha256(file) for frame, file in masks.items()}}
 
 

@@ -146,8 +146,8 @@ class VideoSettings(VideoResultSettings):
     both_ways: bool = option(False, "track from the given masks to both ends of the video, and frames between two "
                                     "masks from both (default: towards the end)")
     output: str = option("out", "folder for the results (default: %(default)s)", metavar="FOLDER")
-    resume: bool = option(False, "go on where an interrupted run of the same command stopped (default: begin with the "
-                                 "first frame)")
+    resume: bool = option(False, "go on where an interrupted run of the same command stopped; what is finished stays, "
+                                 "and another command is refused (default: begin with the first frame)")
 
 
 @dataclass(frozen=True)

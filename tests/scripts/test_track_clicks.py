@@ -108,18 +108,43 @@ def test_a_clicked_mask_that_somebody_has_corrected_is_not_replaced(inputs, tiny
     assert run(inputs / "frames", "--click", "40,30", *options) == 2
     assert one_line_error(capsys, corrected, "was changed since it was made from clicks")
     assert run(inputs / "frames", corrected, "--click", "40,30", *options) == 2
-    assert one_line_error(capsys, "frame f0 already has a mask", corrected)
+    assert one_line_error(capsys, corrected, "was changed since it was made from clicks")
     # In another frame it goes with clicks, whether it is given as a file or with its folder.
     assert run(inputs / "frames", corrected, "--click", "f3:45,30", *options) == 0
     (corrected.parent / "f3.png").unlink()
-    assert run(inputs / "frames", corrected.parent, "--click", "f3:45,30", *options) == 0
+    # With its folder, the same command may be given again: f3.png, too, is then in the folder.
+    for _ in range(2):
+        assert run(inputs / "frames", corrected.parent, "--click", "f3:45,30", *options) == 0
     assert corrected.read_bytes() == before
+    assert run(inputs / "frames", corrected.parent, "--click", "f3:45,30", *options, "--resume") == 0
     # Where the record of what clicks have made is damaged, nothing counts as made by them.
     (corrected.parent / ".made.json").write_text("[1]")
     assert run(inputs / "frames", "--click", "40,30", *options) == 2
     assert one_line_error(capsys, corrected, "was changed since it was made from clicks")
     assert run(inputs / "frames", "--click", "40,30", *options, "--overwrite") == 0
     assert corrected.read_bytes() != before
+    # What clicks have made is known again after this, although it was not made anew.
+    (corrected.parent / ".made.json").unlink()
+    for click in ("40,30", "42,31:3"):
+        assert run(inputs / "frames", "--click", click, *options) == 0
+
+
+def test_a_damaged_clicked_mask_is_named_and_can_be_replaced(inputs, tiny_checkpoint, capsys):
+    command = [inputs / "frames", "--click", "40,30", "--no-overlay", "--model", tiny_checkpoint, "--output",
+               inputs / "out"]
+    assert run(*command) == 0
+    (inputs / "out" / "clicked" / "f0.png").write_bytes(b"")
+    capsys.readouterr()
+    assert run(*command) == 2
+    assert one_line_error(capsys, inputs / "out" / "clicked" / "f0.png", "was changed", "--overwrite")
+    assert run(*command, "--overwrite") == 0
+
+
+def test_a_folder_of_empty_masks_goes_with_clicks(inputs, tiny_checkpoint):
+    (inputs / "empty").mkdir()
+    Image.fromarray(np.zeros((72, 100), np.uint8)).save(inputs / "empty" / "f3.png")
+    assert run(inputs / "frames", inputs / "empty", "--click", "40,30", "--no-overlay", "--model", tiny_checkpoint,
+               "--output", inputs / "out") == 0
 
 
 def test_clicks_in_another_video_leave_the_masks_of_this_one(inputs, tiny_checkpoint, capsys):

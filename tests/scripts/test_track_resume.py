@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -161,16 +162,69 @@ def test_only_the_same_run_goes_on(breakable, inputs, tmp_path, capsys):
     assert "finished already" in capsys.readouterr().err
     assert breakable(tmp_path / "part", "--resume") == (2, 0)
     assert one_line_error(capsys, "differs in settings (top_k)") and results_of(tmp_path / "part") == masks
+    # Another torch or device would compute nothing, and the overlay is not drawn again without being asked for anew.
+    manifest = json.loads((tmp_path / "part" / ".track.json").read_text())
+    manifest["run"] |= {"versions": {"torch": "1.0"}, "device": "another one"}
+    (tmp_path / "part" / ".track.json").write_text(json.dumps(manifest))
+    assert breakable(tmp_path / "part", "--resume", "--top", 20) == (0, 0)
+    assert breakable(tmp_path / "part", "--resume", "--top", 20, "--stamp") == (2, 0)
+    assert one_line_error(capsys, "differs in stamp")
     # A run with a file that is missing or cut is not finished.
     cut = (tmp_path / "part" / "masks" / "00004.png").read_bytes()[:-1]
     for damage in (lambda folder: (folder / "masks" / "00003.png").unlink(),
                    lambda folder: (folder / "masks" / "00004.png").write_bytes(cut),
                    lambda folder: (folder / "scores" / "00005.npz").write_bytes(b""),
+                   lambda folder: (folder / "overlay.mp4").write_bytes(b""),
                    lambda folder: (folder / "summary.json").write_text('{"complete": true, "frames": [1]}')):
         damage(tmp_path / "part")
         assert breakable(tmp_path / "part", "--resume", "--top", 20) == (0, 12)
         assert "nothing to go on from" in capsys.readouterr().err
         assert results_of(tmp_path / "part") == masks
+
+
+def test_other_frames_of_the_same_path_are_another_run(inputs, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(inputs / "frames", tmp_path / "frames")
+    command = ["--video", tmp_path / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+               tmp_path / "out", "--resume"]
+    assert run(*command) == 0
+    frames = tmp_path / "frames"
+    shutil.copy(frames / "img_5.jpg", frames / "img_17.jpg")
+    capsys.readouterr()
+    assert run(*command) == 2
+    assert one_line_error(capsys, tmp_path / "out", "differs in frames")
+    (frames / "img_17.jpg").unlink()
+    assert run(*command) == 0
+    shutil.copy(frames / "img_5.jpg", frames / "img_16.jpg")
+    capsys.readouterr()
+    assert run(*command) == 2
+    assert one_line_error(capsys, tmp_path / "out", "differs in frames")
+
+
+def test_a_run_through_a_video_that_is_cut_short_is_finished(inputs, tiny_checkpoint, tmp_path, capsys):
+    data = (inputs / "clip.mp4").read_bytes()
+    with av.open(str(inputs / "clip.mp4")) as container:
+        end = [packet.pos for packet in container.demux(video=0) if packet.size][9]
+    (tmp_path / "cut.mp4").write_bytes(data[:end])
+    command = [tmp_path / "cut.mp4", inputs / "first.png", "--model", tiny_checkpoint, "--output", tmp_path / "out"]
+    assert run(*command) == 0 and not json.loads((tmp_path / "out" / "summary.json").read_text())["complete"]
+    capsys.readouterr()
+    assert run(*command, "--resume") == 0
+    assert "finished already" in capsys.readouterr().err
+    assert run(*command, "--resume", "--top", 20) == 2
+    assert one_line_error(capsys, "differs in settings (top_k)")
+
+
+def test_results_of_an_earlier_version_are_not_gone_on_with(inputs, tiny_checkpoint, tmp_path, capsys):
+    command = ["--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
+               tmp_path]
+    assert run(*command) == 0
+    manifest = json.loads((tmp_path / ".track.json").read_text())
+    del manifest["finished"]
+    (tmp_path / ".track.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert run(*command, "--resume") == 2
+    assert one_line_error(capsys, tmp_path, "an earlier version")
+    assert run(*command) == 0
 
 
 def test_a_run_goes_on_however_its_paths_are_written(breakable, inputs, tiny_checkpoint, tmp_path, capsys):
