@@ -197,9 +197,9 @@ class InferenceCore:
             `objects`, H×W may be its plane: bool, float in [0, 1], 0 and 1, or 0 and 255. Without `objects`, a mask of
             0 and 255 is object 1. Where all is 0, the mask says nothing new.
         objects: the ids in the mask, each from 1 to 255, in any order and with gaps. By default they are all ids of an
-            H×W mask. The core tracks a new id from this frame on. For an id that it tracks already, this frame becomes
-            a further reference, which is read beside those before it; a mask for a frame that is a reference already
-            takes its place. Nothing changes for an id without any pixel.
+            H×W mask; otherwise, its other ids count as background. The core tracks a new id from this frame on. For an
+            id that it tracks already, this frame becomes a further reference, which is read beside those before it; a
+            mask for a frame that is a reference already takes its place. Nothing changes for an id without any pixel.
         partial: the mask is known in some pixels only, such as those of strokes: H×W, in which 255 is unknown, 0 is
             surely background, and any other value is surely this object. Everywhere else the prediction holds. This
             frame becomes a reference of the objects that are touched: those in the mask, and those that it takes pixels
