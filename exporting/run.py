@@ -8,7 +8,7 @@ from pathlib import Path
 from exporting.formats import FORMATS
 from exporting.masked_video import MANIFEST, PROJECT, MaskedVideo, find_sources, read_names
 from util.errors import InputError
-from util.files import SYSTEM_NAMES, atomic_path, flush, is_hidden, lock_folder, read_json, write_json
+from util.files import atomic_path, flush, is_of_the_system, lock_folder, read_json, write_json
 from util.notices import tell
 from util.pipeline import prefetch
 from util.progress import progress_bar
@@ -50,7 +50,7 @@ def refuse_targets(output, settings):
             raise InputError(f"{path}: is there already; choose another --output, or replace it with --overwrite")
         if path.is_dir():
             listed = set(_read_listing(path))
-            others = [name for name in _list_files(path) if name not in listed and not _is_of_the_system(name)]
+            others = [name for name in _list_files(path) if name not in listed and not is_of_the_system(name)]
             if others:
                 raise InputError(f"{path / others[0]}: not written by an export; move it away, or choose another "
                                  "--output")
@@ -143,12 +143,6 @@ def _list_files(folder):
     return [str(path.relative_to(folder)) for path in paths]
 
 
-def _is_of_the_system(name):
-    """Whether a file, a path from the folder of an export, is none of the user's. What .git holds is."""
-    path = Path(name)
-    return is_hidden(path.name) or not set(path.parts).isdisjoint(SYSTEM_NAMES)
-
-
 def _listing_of(folder):
     """The file beside an export that is a folder that lists its files, one a line."""
     return folder.with_name(f".{folder.name}.files")
@@ -162,7 +156,7 @@ def _read_listing(folder):
 def _remove_folder(folder):
     """Remove an earlier export that is a folder: the files that it has listed, those that systems leave in folders, and
     the folders that are then empty."""
-    for name in [*_read_listing(folder), *filter(_is_of_the_system, _list_files(folder))]:
+    for name in [*_read_listing(folder), *filter(is_of_the_system, _list_files(folder))]:
         (folder / name).unlink(missing_ok=True)
     for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         path.rmdir()

@@ -132,13 +132,26 @@ def file_sha256(path):
     return digest.hexdigest()
 
 
-SYSTEM_NAMES = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
-"""Files and folders that systems leave in folders and archives without being asked."""
+SYSTEM_NAMES = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", ".DS_Store", ".directory", ".AppleDouble")
+"""Files and folders that systems leave in folders and archives without being asked. Other names of such files begin
+with "._"."""
 
 
 def is_hidden(name):
-    """Whether a file or folder of this name is none of the user's: a hidden one, or one of SYSTEM_NAMES."""
+    """Whether a file or folder of this name is passed over where data is looked for: it is hidden, or of the system.
+
+    It may be the user's all the same: what may be removed, `is_of_the_system` says.
+    """
     return name.startswith(".") or name in SYSTEM_NAMES
+
+
+def is_of_the_system(path):
+    """Whether a system has left this file or folder without being asked, so that nobody misses it.
+
+    path: from a folder that nobody else but the system writes into.
+    """
+    path = Path(path)
+    return path.name.startswith("._") or not set(path.parts).isdisjoint(SYSTEM_NAMES)
 
 
 def refuse_special_file(path):

@@ -242,10 +242,19 @@ def test_what_systems_leave_in_folders_is_replaced_with_them(inputs, tmp_path, c
     for name in ("masks/.DS_Store", "masks/@eaDir/00000.png/thumbnail.jpg", "mot/gt/._gt.txt"):
         (tmp_path / "a" / name).write_text("of the system")
     assert export(*command) == 0 and files(tmp_path / "a") == before
-    (tmp_path / "a" / "masks" / ".git").mkdir()
-    (tmp_path / "a" / "masks" / ".git" / "HEAD").write_text("mine")
+
+
+@pytest.mark.parametrize("name", [".notes", "masks.txt~", ".git/HEAD", ".git/.config", "sub/.notes", "..."])
+def test_hidden_files_of_the_user_are_never_removed(name, inputs, tmp_path, capsys):
+    command = (inputs.masks, "--format", "indexed-png", "--output", tmp_path / "a", "--overwrite")
+    assert export(*command) == 0
+    file = tmp_path / "a" / "masks" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    before = files(tmp_path / "a")
     capsys.readouterr()
-    assert export(*command) == 2 and refused(capsys, "HEAD: not written by an export")
+    assert export(*command) == 2 and refused(capsys, f"{file}: not written by an export")
+    assert file.read_text() == "mine" and files(tmp_path / "a") == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
