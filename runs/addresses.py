@@ -1,12 +1,13 @@
 """Files and folders that are local or have an address such as s3://bucket/clip.mp4, which fsspec reads and writes."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 from util.decoding import public_name
 from util.errors import InputError
-from util.files import is_hidden
+from util.files import is_hidden, read_json
 
 
 def is_address(text):
@@ -98,30 +99,51 @@ def read_bytes(path):
         return None
 
 
+SENT = "sent"
+"""The field of the file which `send` writes last that lists the names of all files that were sent with it."""
+
+
 def send(folder, address, last):
     """Copy all files of a local folder to an address, in place of what an earlier call has sent there.
 
-    last: the name of the file in it that says that all others are there; it is emptied first and written last. Raises
+    last: the name of the file in it, a JSON object, that says that all others are there. There it gets a further field,
+    SENT, and is written last; until then it has no other field. Files that no call has sent stay, unless they have the
+    name of one that is sent now. What was sent before there was such a list is not known, so it stays, too. Raises
     InputError if something cannot be written.
     """
     files, inside = open_address(address)
+    folder = Path(folder)
+    record = read_json(folder / last)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")
+                   if path.is_file() and path != folder / last)
+    marker = f"{inside}/{last}"
     try:
-        paths = sorted((path for path in Path(folder).rglob("*") if path.is_file()),
-                       key=lambda path: path == Path(folder) / last)
-        names = [f"{inside}/{path.relative_to(folder).as_posix()}" for path in paths]
-        for parent in sorted({inside, *(name.rpartition("/")[0] for name in names)}):
+        for parent in sorted({inside, *(f"{inside}/{name}".rpartition("/")[0] for name in names)}):
             files.makedirs(parent, exist_ok=True)
-        ours = files.exists(f"{inside}/{last}")
-        # An empty one says that the folder is ours, and not whole, also to the call after one that was broken off.
-        files.pipe_file(f"{inside}/{last}", b"")
-        if ours:
-            for name in set(files.find(inside)).difference(names):
-                files.rm_file(name)
-        if paths[:-1]:
-            files.put([str(path) for path in paths[:-1]], names[:-1])
-        files.put_file(str(paths[-1]), names[-1])
+        earlier = _read_sent(files, marker)
+        # With all names, so that the call after one that was broken off knows them.
+        files.pipe_file(marker, _to_json({SENT: sorted(earlier.union(names))}))
+        outdated = {f"{inside}/{name}" for name in earlier.difference(names)}
+        for path in outdated.intersection(files.find(inside) if outdated else ()):
+            files.rm_file(path)
+        if names:
+            files.put([str(folder / name) for name in names], [f"{inside}/{name}" for name in names])
+        files.pipe_file(marker, _to_json({**record, SENT: names}))
     except Exception as error:
         raise InputError(f"{public_name(address)}: cannot be written ({_first_line(error)})") from None
+
+
+def _read_sent(files, marker):
+    """The names, from the folder of `marker` on, of the files that earlier calls of `send` have sent, a set."""
+    try:
+        return set(map(str, json.loads(files.cat_file(marker))[SENT])) if files.exists(marker) else set()
+    except (ValueError, LookupError, TypeError):
+        # Of an earlier version, or not ours.
+        return set()
+
+
+def _to_json(content):
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _first_line(error):

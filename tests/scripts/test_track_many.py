@@ -280,31 +280,68 @@ def test_a_changed_frame_in_a_folder_at_an_address_is_noticed(videos, tiny_check
     assert read_table(tmp_path / "out")["ant"]["attempts"] == "1"
 
 
-def test_of_a_sending_that_was_broken_off_nothing_is_left(tmp_path, monkeypatch):
+@pytest.fixture
+def remote():
+    """The path of a folder in fsspec's memory that is not there yet; it is removed after the test."""
+    path = "/sent/ant"
+    yield path
     files = fsspec.filesystem("memory")
+    if files.exists(path):
+        files.rm(path, recursive=True)
 
-    def send_those(names, *, broken=False):
-        folder = tmp_path / "_".join(names)
-        folder.mkdir()
-        for name in (*names, RECORD):
-            (folder / name).write_text(name)
-        with monkeypatch.context() as patch:
-            if broken:
-                patch.setattr(files, "put", Mock(side_effect=OSError("no answer")))
-            send(folder, "memory://sent/ant", RECORD)
 
-    files.pipe_file("/sent/ant/others.txt", b"not sent by us")
-    send_those(["a"])
-    assert files.exists("/sent/ant/others.txt")
-    for broken in (["a", "b"], ["a", "c"]):
-        with pytest.raises(InputError, match="no answer"):
-            send_those(broken, broken=True)
+def send_those(folder, remote, *names):
+    """Send a local folder with files of these names, and a record, to a folder in fsspec's memory."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / RECORD).write_text('{"identity": "ant"}')
+    send(folder, f"memory:/{remote}", RECORD)
+
+
+def record_at(remote):
+    return json.loads(fsspec.filesystem("memory").cat_file(f"{remote}/{RECORD}"))
+
+
+def test_sending_removes_what_was_sent_before_and_nothing_else(tmp_path, remote):
+    files = fsspec.filesystem("memory")
+    files.pipe_file(f"{remote}/mine.txt", b"not sent")
+    send_those(tmp_path / "local", remote, "a", "masks/0.png", "masks/1.png")
+    files.pipe_file(f"{remote}/masks/mine.png", b"not sent")
+    for _ in range(2):
+        send_those(tmp_path / "local", remote, "b", "masks/1.png")
+        assert files.find(remote) == [f"{remote}/{name}" for name in (RECORD, "b", "masks/1.png", "masks/mine.png",
+                                                                      "mine.txt")]
+    assert record_at(remote) == {"identity": "ant", "sent": ["b", "masks/1.png"]}
+
+
+@pytest.mark.parametrize("record", [b"", b"rubbish", b'{"identity": "ant"}', b'{"sent": 5}', b'{"sent": [[], 3]}',
+                                    b'{"sent": ["../bee"]}'])
+def test_where_it_is_not_known_what_was_sent_nothing_is_removed(record, tmp_path, remote):
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/sent/bee", b"of another video")
+    files.pipe_file(f"{remote}/{RECORD}", record)
+    files.pipe_file(f"{remote}/a", b"perhaps sent by an earlier version")
+    send_those(tmp_path / "local", remote, "b")
+    assert files.find("/sent") == [f"{remote}/{RECORD}", f"{remote}/a", f"{remote}/b", "/sent/bee"]
+    assert record_at(remote) == {"identity": "ant", "sent": ["b"]}
+    files.rm_file("/sent/bee")
+
+
+def test_of_a_sending_that_was_broken_off_nothing_is_left(tmp_path, remote, monkeypatch):
+    files = fsspec.filesystem("memory")
+    send_those(tmp_path / "local", remote, "a")
+    for names in (["a", "b"], ["a", "c"]):
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="no answer"):
+            patch.setattr(files, "put", Mock(side_effect=OSError("no answer")))
+            send_those(tmp_path / "local", remote, *names)
         # Nobody takes it for finished.
-        assert not files.cat_file(f"/sent/ant/{RECORD}")
-        files.pipe_file(f"/sent/ant/{broken[1]}", b"sent before it was broken off")
-    send_those(["a", "d"])
-    assert files.find("/sent/ant") == [f"/sent/ant/{name}" for name in (RECORD, "a", "d")]
-    assert files.cat_file(f"/sent/ant/{RECORD}") == RECORD.encode()
+        assert list(record_at(remote)) == ["sent"]
+        files.pipe_file(f"{remote}/{names[1]}", b"sent before it was broken off")
+    send_those(tmp_path / "local", remote, "a", "d")
+    assert files.find(remote) == [f"{remote}/{name}" for name in (RECORD, "a", "d")]
+    assert record_at(remote) == {"identity": "ant", "sent": ["a", "d"]}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="the package is there")
