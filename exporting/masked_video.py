@@ -428,9 +428,11 @@ class MaskedVideo:
         missing = sorted(set(self.settings.objects or ()) - self._seen)
         if missing:
             raise InputError(f"{self.source.masks}: --objects {missing[0]}: no mask shows this object")
-        named = {int(pair.partition("=")[0]) for pair in self.settings.names or ()}
-        self.remarks += [f"{self.source.masks}: --names {object_id}: no mask shows this object"
-                         for object_id in sorted(named - self._seen)]
+        if self.settings.objects is None:
+            # Otherwise it is not known whether masks show an object that is left out.
+            named = {int(pair.partition("=")[0]) for pair in self.settings.names or ()}
+            self.remarks += [f"{self.source.masks}: --names {object_id}: no mask shows this object"
+                             for object_id in sorted(named - self._seen)]
         self.remarks += [f"{file}: {notice}" for notice, file in self._notices.items()]
         if self._frames:
             self.remarks += self._frames.notices

@@ -84,6 +84,8 @@ def test_names_are_in_a_file_or_given(tracked, capsys):
     assert [kind["name"] for kind in content["categories"]] == ["dog", "lynx", "object"]
     assert export(tracked, "--format", "boxes-csv", "--names", "9=bear") == 0
     assert "--names 9: no mask shows this object" in capsys.readouterr().err
+    assert export(tracked, "--format", "yolo", "--objects", "1", "--names", "1=dog", "3=lynx") == 0
+    assert "--names" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", ["1", "0=dog", "256=dog", "x=dog", "1="])
