@@ -129,14 +129,13 @@ class ClickSession:
     def box(self, left, top, right, bottom):
         """Say that the object lies in this box, and reaches to each of its edges. It replaces an earlier box.
 
-        A box that ends at the image's width or height ends with the last pixel.
+        The edges belong to the box: one whose left is its right is a pixel wide. A box that ends at the image's width
+        or height ends with the last pixel. Raises InputError if a corner is outside of the image.
         """
         width, height = self._whole[2:]
         corners = [(min(x, width - 1) if x <= width else x, min(y, height - 1) if y <= height else y)
                    for x, y in ((left, top), (right, bottom))]
         (left, top), (right, bottom) = self._check(corners)
-        if left == right or top == bottom:
-            raise InputError("the box is empty: two of its edges are the same")
         corners = (min(left, right), min(top, bottom)), (max(left, right), max(top, bottom))
         return self._add(Hint(corners, box=True))
 

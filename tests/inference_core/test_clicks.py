@@ -100,12 +100,25 @@ def test_box_and_stroke_are_hints(image):
     assert session.hints[-1].points == ((0, 0), (WIDTH - 1, HEIGHT - 1))
 
 
+@pytest.mark.parametrize("box, points", [
+    ((7, 5, 7, 9), ((7, 5), (7, 9))),
+    ((7, 5, 7, 5), ((7, 5), (7, 5))),
+    ((WIDTH - 1, 10, WIDTH, 60), ((WIDTH - 1, 10), (WIDTH - 1, 60))),
+    ((0, HEIGHT, 20, HEIGHT - 1), ((0, HEIGHT - 1), (20, HEIGHT - 1))),
+])
+def test_a_box_may_be_one_pixel_wide(box, points, image):
+    network = PaintedNetwork()
+    session = ClickSession(network, image)
+    session.box(*box)
+    assert session.hints[-1].points == points and network.hints[0, 2].any()
+
+
 @pytest.mark.parametrize("call, part", [
     (lambda session: session.click(WIDTH, 3), "outside of the image of 160×90"),
     (lambda session: session.click(float("nan"), 3), "outside"),
     (lambda session: session.stroke([]), "without points"),
-    (lambda session: session.box(7, 5, 7, 9), "empty"),
     (lambda session: session.box(-3, 0, 5, 5), "outside"),
+    (lambda session: session.box(WIDTH + 1, 0, WIDTH + 1, 5), "outside"),
 ])
 def test_hints_outside_of_the_image_are_refused(call, part, image):
     session = ClickSession(PaintedNetwork(), image)
