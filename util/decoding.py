@@ -45,6 +45,14 @@ SECONDS_TO_CONNECT = 30
 LISTS = ("hls", "applehttp", "dash", "imf", "concat", "sdp", "vobsub", "avisynth", "vapoursynth")
 """Formats of files that name others, or addresses, which FFmpeg would read wherever they lie."""
 
+LIST_SUFFIXES = (".m3u", ".m3u8", ".ffconcat", ".mpd", ".sdp", ".idx", ".avs", ".vpy")
+"""Suffixes of such files."""
+
+LIST_BEGIN = re.compile(rb"\A(#EXTM3U|ffconcat|# VobSub)|^c=IN IP|<MPD\b", re.MULTILINE)
+"""What such a file has among its first LIST_BYTES bytes, whatever its suffix."""
+
+LIST_BYTES = 2048
+
 
 def is_stream(text):
     """Whether a value of --video is standard input, a camera or an address, not a file."""
@@ -79,11 +87,22 @@ def open_container(text):
         return av.open(file, **options)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        if isinstance(error, av.error.InvalidDataError) and Path(name).suffix.lower() in (".mp4", ".mov", ".m4v"):
-            reason = f"{reason}; if it was cut short, it has lost its index, which is at its end"
-        elif isinstance(error, av.error.ArgumentError) and not is_stream(text):
+        if _names_others(text):
             reason = f"{reason}; a playlist or another file that names others is not read, only the video itself"
+        elif isinstance(error, av.error.InvalidDataError) and Path(name).suffix.lower() in (".mp4", ".mov", ".m4v"):
+            reason = f"{reason}; if it was cut short, it has lost its index, which is at its end"
         raise InputError(f"{name}: not a readable video ({reason})") from None
+
+
+def _names_others(text):
+    """Whether a value of --video is probably a file of one of the formats LISTS. It is at hand and can be read."""
+    if is_stream(text) or not Path(text).is_file():
+        return False
+    if Path(text).suffix.lower() in LIST_SUFFIXES:
+        return True
+    with contextlib.suppress(OSError), open(text, "rb") as file:
+        return bool(LIST_BEGIN.search(file.read(LIST_BYTES)))
+    return False
 
 
 @functools.cache

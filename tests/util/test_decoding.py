@@ -327,6 +327,31 @@ def test_addresses_and_cameras(tmp_path):
         open_frames(["camera:77"])
 
 
+@pytest.mark.parametrize("name, content", [
+    ("a.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n"),
+    ("a.mp4", b"#EXTM3U\n#EXTINF:1,\na.ts\n"),
+    ("a.M3U", b"a.mp4\n"),
+    ("a.ffconcat", b"ffconcat version 1.0\nfile a.ts\n"),
+    ("a.txt", b"ffconcat version 1.0\nfile a.ts\n"),
+    ("a.mp4", b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n"),
+    ("a.xml", b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"/>\n'),
+])
+def test_a_file_that_names_others_is_told_from_one_that_is_damaged(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}: not a readable video .*; a playlist or another file"):
+        open_frames([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name, content", [("a.yuv", bytes(range(256)) * 40), ("a.mp4", b"rubbish" * 1000),
+                                           ("a.txt", b"a text about #EXTM3U\n"), ("a.mkv", b""), ("a.m3u8", None)])
+def test_a_file_that_is_no_video_is_none_that_names_others(name, content, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=name) as caught:
+        open_frames([str(tmp_path / name)])
+    assert "names others" not in str(caught.value)
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads as Linux shows them")
 def test_decoding_and_encoding_take_the_threads_they_are_given(tmp_path):
     path = write(tmp_path / "a.mp4", moving_noise(8))
