@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 try:
@@ -17,6 +16,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from util.errors import InputError
+from util.pipeline import read_ahead
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 """The names that `temporary_path` gives."""
@@ -57,7 +57,7 @@ def atomic_path(path, flushed=True):
                 temporary.unlink()
             raise
         if flushed:
-            _flush_folders([path])
+            _flush_folders({path.parent, path.parent.parent})
 
 
 def temporary_path(path):
@@ -92,15 +92,22 @@ def name_errors(path):
 def flush(paths):
     """Wait until files, and their names in their folders, are on the disk, so that they outlive a power cut.
 
+    paths: any iterable; of an iterator, only a few are held at a time.
+
     Whatever says that files are there (a record, a summary) is written after this. Raises OSError, which names the
     file, if the disk does not take it.
     """
-    paths = [Path(path) for path in paths]
-    with ThreadPoolExecutor(FLUSHING_THREADS) as pool:
-        # A disk takes many files that wait for it at once nearly as fast as one.
-        for _ in pool.map(_flush, paths):
-            pass
-    _flush_folders(paths)
+    folders = set()
+
+    def go_through():
+        for path in map(Path, paths):
+            folders.update((path.parent, path.parent.parent))
+            yield path
+
+    # A disk takes many files that wait for it at once nearly as fast as one.
+    for _ in read_ahead(_flush, go_through(), FLUSHING_THREADS):
+        pass
+    _flush_folders(folders)
 
 
 def _flush(path):
@@ -116,10 +123,10 @@ def _flush(path):
             raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _flush_folders(paths):
-    """Flush the names of files, and those of their folders."""
+def _flush_folders(folders):
+    """Flush the names of what is in folders."""
     if os.name != "nt":
-        for folder in {parent for path in paths for parent in (path.parent, path.parent.parent)}:
+        for folder in folders:
             _flush(folder)
 
 

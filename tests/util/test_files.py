@@ -66,6 +66,20 @@ def test_many_files_are_flushed_together_with_their_folders(tmp_path, monkeypatc
         flush([*paths, tmp_path / "none.png"])
 
 
+def test_of_many_files_that_are_flushed_few_are_held(tmp_path, monkeypatch):
+    (tmp_path / "a").touch()
+    flushed, waiting = [], []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+
+    def list_them():
+        for count in range(200):
+            waiting.append(count - len(flushed))
+            yield tmp_path / "a"
+
+    flush(list_them())
+    assert len(flushed) >= 200 and max(waiting) < 20
+
+
 def save_network(path):
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save({"weight": torch.zeros(5000)}, file)
