@@ -98,6 +98,14 @@ class Journal:
         """(label of the step that `back` gives, label of the one that `forward` gives), None where none can be read."""
         return self._label(self._done), self._label(self._done + 1)
 
+    def sides(self):
+        """Yield "before" and "after" of each step that is done, as `record` was given them; not those of damaged ones.
+        """
+        for number in [number for number in self._numbers if number <= self._done]:
+            with contextlib.suppress(InputError), self._open(number) as archive:
+                step = json.loads(archive.read("step.json"))
+                yield from (step["before"], step["after"])
+
     def _file(self, number):
         return self._folder / f"{number:06d}.zip"
 

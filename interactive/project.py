@@ -68,6 +68,7 @@ class Project:
         size, rate    (width, height) in pixels; frames per second
         objects       {object id: ProjectObject}
         references    {frame's name: [ids of the objects that were drawn or erased in it]}
+        next_id       the id of the object that is added next, above 255 if only ids that were used before are left
     """
 
     def __init__(self, folder, video=None):
@@ -95,7 +96,8 @@ class Project:
         self.objects = {item["id"]: ProjectObject(**item) for item in known["objects"]}
         self.references = known["references"]
         self._take_over_annotations()
-        self._next_id = max(self.objects, default=0) + 1
+        # The history of another run can bring back objects, too.
+        self.next_id = 1 + max({*self.objects, *self._ids_in_history()}, default=0)
         self._write_header()
 
     def close(self):
@@ -192,20 +194,29 @@ class Project:
                     self._annotation_file(name).unlink(missing_ok=True)
 
     def add_object(self, name=None, colour=None):
-        """Add an object, and return it. Raises InputError if there are 255."""
+        """Add an object, and return it. Raises InputError if no id is left.
+
+        Its id is that of no object that `undo` could bring back, whose masks it would take over. As long as there is
+        one, it was not used since the project was opened: a job that is still running may track a deleted object, and
+        would write it as the new one.
+        """
         with self.lock:
-            free = [object_id for object_id in range(1, MOST_OBJECTS + 1) if object_id not in self.objects]
-            if not free:
-                raise InputError(f"there are {MOST_OBJECTS} objects, and a mask can hold no more")
-            # As long as there is one, an id that was not used since the project was opened: a job that is still running
-            # may track a deleted object, and would write it as the new one.
-            object_id = self._next_id if self._next_id <= MOST_OBJECTS else free[0]
+            object_id = self.next_id
+            if object_id > MOST_OBJECTS:
+                free = {*range(1, MOST_OBJECTS + 1)} - {*self.objects}
+                if not free:
+                    raise InputError(f"there are {MOST_OBJECTS} objects, and a mask can hold no more")
+                free -= self._ids_in_history()
+                if not free:
+                    raise InputError(f"all {MOST_OBJECTS} ids are used, by objects or by steps that can be taken back; "
+                                     f"to free the latter, close the project and remove {self.folder / 'journal'}")
+                object_id = min(free)
             thing = ProjectObject(object_id, name or f"object {object_id}",
                                   colour or COLOURS[(object_id - 1) % len(COLOURS)])
             with self._step("add object", [self._quality_file(object_id)]):
                 self._quality_file(object_id).unlink(missing_ok=True)
                 self.objects[object_id] = thing
-            self._next_id = max(self._next_id, object_id + 1)
+            self.next_id = max(self.next_id, object_id + 1)
             return thing
 
     def change_object(self, object_id, **values):
@@ -308,6 +319,10 @@ class Project:
         if object_id not in self.objects:
             raise InputError(f"there is no object {object_id}")
         return self.objects[object_id]
+
+    def _ids_in_history(self):
+        """The ids of all objects that there were before or after a step that can be taken back."""
+        return {item["id"] for side in self._journal.sides() for item in side["objects"]}
 
     def _annotation_file(self, name):
         return self.folder / "annotations" / f"{name}.png"

@@ -214,7 +214,7 @@ class Room:
             return {
                 "name": self.name, "folder": str(project.folder), "video": project.video, "count": len(project),
                 "width": project.size[0], "height": project.size[1], "rate": project.rate,
-                "objects": [vars(thing) for thing in project.objects.values()],
+                "objects": [vars(thing) for thing in project.objects.values()], "next": project.next_id,
                 "references": {str(position): ids for position, ids in project.reference_positions().items()},
                 "version": self._version, "undo": undo, "redo": redo,
                 "job": self.job and self.job._asdict(), "notices": project.notices,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from exporting.run import export_folder
 from inference_core.annotations import find_masks
-from interactive.project import GIVEN, UNKNOWN, UNSEEN, Project
+from interactive.project import GIVEN, MOST_OBJECTS, UNKNOWN, UNSEEN, Project
 from tests.conftest import ROOT
 from tests.interactive.page_steps import COUNT
 from util.errors import InputError
@@ -161,6 +161,38 @@ def test_an_object_whose_adding_is_undone_is_in_no_mask(project):
     assert not project.mask(3).any() and not project.objects
     project.redo(), project.redo(), project.redo()
     assert (project.mask(0) == 2).sum() == 100 and not project.mask(3).any() and project.quality(2)[3] == UNKNOWN
+
+
+@pytest.mark.parametrize("reopen", [False, True])
+def test_a_new_object_gets_no_id_that_undo_brings_back(project, video, reopen):
+    project.add_object("cat"), project.add_object("dog")
+    project.draw(0, fill(2, 5, 5))
+    project.delete_object(2)
+    if reopen:
+        project.close()
+        project = Project(project.folder)
+    assert project.next_id == project.add_object("bird").id == 3
+    project.undo(), project.undo()
+    assert project.objects[2].name == "dog" and project.add_object("bird").id not in (1, 2)
+    assert (project.mask(0) == 2).sum() == 100 and project.references == {"00000": [2]}
+    project.close()
+
+
+def test_ids_come_again_when_no_step_can_bring_back_theirs(project, monkeypatch):
+    monkeypatch.setattr("interactive.journal.KEPT", 10)
+    for number in range(1, MOST_OBJECTS + 1):
+        assert project.add_object().id == number
+    with pytest.raises(InputError, match="255 objects"):
+        project.add_object()
+    project.delete_object(7)
+    with pytest.raises(InputError, match=r"remove .*journal"):
+        project.add_object()
+    project.undo()
+    assert project.objects[7].name == "object 7"
+    project.redo()
+    for number in range(10):
+        project.change_object(1, name=f"name {number}")
+    assert project.add_object().id == 7
 
 
 def test_a_deletion_that_is_made_again_takes_away_what_was_tracked_since(project):

@@ -190,6 +190,17 @@ def test_a_mask_has_a_revision(client):
         assert client.get(f"/api/p/{name}/mask/1", headers={"If-None-Match": tag}).status_code == 200
 
 
+def test_the_page_knows_the_id_of_the_next_object(client):
+    """It draws on an object before the server has said that it is there."""
+    name = open_video(client)
+    with client.websocket_connect(f"/api/p/{name}/events") as line:
+        assert until(line, "changed")["project"]["next"] == 1
+        act(line, do="add object")
+        assert act(line, do="delete object", id=1)["project"]["next"] == 2
+        act(line, do="add object")
+        assert act(line, do="draw", tool="brush", frame=1, object=2, points=[[20, 20]], width=9)["frames"] == [1]
+
+
 def test_two_projects_do_not_mix(client):
     one, two = open_video(client, "one"), open_video(client, "two")
     with client.websocket_connect(f"/api/p/{one}/events") as first, \
