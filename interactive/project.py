@@ -177,11 +177,9 @@ class Project:
                 raise InputError(f"there is no object {min(touched - set(self.objects))}")
             with self._step(label, [self._annotation_file(name), self.mask_file(position)], [name], [position]):
                 drawn = sorted(touched | set(self.references.get(name, [])))
-                write_mask(self._annotation_file(name), np.where(np.isin(after, drawn), after, 0).astype(np.uint8))
-                write_mask(self.mask_file(position), after)
                 self.references[name] = drawn
-                self._set_quality(position, {object_id: GIVEN for object_id in drawn if (after == object_id).any()} |
-                                  {object_id: UNSEEN for object_id in drawn if not (after == object_id).any()})
+                self._write_annotation(position, after)
+                write_mask(self.mask_file(position), after)
             return True
 
     def clear_annotation(self, position):
@@ -189,7 +187,8 @@ class Project:
         with self.lock:
             name = self.frames.name(position)
             if name in self.references:
-                with self._step("remove reference", [self._annotation_file(name)], [name], [position]):
+                files = [self._annotation_file(name), self.mask_file(position)]
+                with self._step("remove reference", files, [name], [position]):
                     del self.references[name]
                     self._annotation_file(name).unlink(missing_ok=True)
 
@@ -240,43 +239,25 @@ class Project:
                 self._find_object(into)
             if into == object_id:
                 raise InputError("an object cannot be merged with itself")
-            files = self._files_with(object_id)
+            files = self._files_with(object_id, into)
             names = [name for name, ids in self.references.items() if object_id in ids]
-            quality = [self._quality_file(object_id), *([] if into is None else [self._quality_file(into)])]
-            if into is not None:
-                masks = {file.stem for file in files}
-                files += [self._annotation_file(name) for name, ids in self.references.items()
-                          if name in masks and name not in names and into in ids]
+            quality = [self._quality_file(number) for number in (object_id, into) if number is not None]
             with self._step("delete object" if into is None else "merge objects", files + quality, names):
-                for file in files:
-                    ids = read_mask(file, self.size)
-                    ids[ids == object_id] = into or 0
-                    if into is not None and file.parent.name == "annotations":
-                        # A reference is complete. What was tracked of either object belongs to it; masks come first.
-                        ids[(ids == 0) & (self.mask(self.frames.position(file.stem)) == into)] = into
-                    write_mask(file, ids)
-                for name in names:
-                    left = {into or number if number == object_id else number for number in self.references[name]}
-                    if into is None:
-                        left.discard(object_id)
-                    self.references[name] = sorted(left)
-                    if not left:
-                        del self.references[name]
-                        self._annotation_file(name).unlink(missing_ok=True)
-                if into is not None:
-                    values, other = self.quality(into), self.quality(object_id)
-                    np.where((values == UNKNOWN) | (values == UNSEEN), other, values).tofile(quality[1])
-                quality[0].unlink(missing_ok=True)
-                del self.objects[object_id]
+                self._take_out(object_id, into)
 
     def undo(self):
-        """Take back the latest step. Returns its label and the positions that changed, or None if there is none."""
+        """Take back the latest step. Returns its label and the positions that changed, or None if there is none.
+
+        What was tracked since stays, but for what the step itself drew or erased, and for an object whose adding is
+        taken back.
+        """
         return self._go(self._journal.back)
 
     def redo(self):
         """Make the step again that was taken back last. Returns as `undo`.
 
-        An object that was added comes back without its tracked masks.
+        An object that was added comes back without its tracked masks. What was deleted or merged takes along what was
+        tracked of it since.
         """
         return self._go(self._journal.forward)
 
@@ -341,14 +322,49 @@ class Project:
             finally:
                 os.close(descriptor)
 
-    def _files_with(self, object_id):
-        """The masks and annotations that show an object."""
-        drawn = [self._annotation_file(name) for name, ids in self.references.items() if object_id in ids]
-        return self._masks_with(object_id) + [file for file in drawn if file.exists()]
+    def _write_annotation(self, position, ids):
+        """Let a frame's annotation hold what ids uint8 H×W show of the objects drawn in it, and say so in quality."""
+        name = self.frames.name(position)
+        drawn = self.references[name]
+        write_mask(self._annotation_file(name), np.where(np.isin(ids, drawn), ids, 0).astype(np.uint8))
+        self._set_quality(position, {number: GIVEN if (ids == number).any() else UNSEEN for number in drawn})
 
-    def _masks_with(self, object_id):
+    def _files_with(self, object_id, into):
+        """The masks, and behind them the annotations, that change where an object becomes part of another, or None."""
         masks = [self.mask_file(position) for position in np.flatnonzero(self.quality(object_id)).tolist()]
-        return [file for file in masks if file.exists()]
+        masks = [file for file in masks if file.exists()]
+        names = {file.stem for file in masks}
+        drawn = [self._annotation_file(name) for name, ids in self.references.items()
+                 if object_id in ids or (name in names and into in ids)]
+        return masks + drawn
+
+    def _take_out(self, object_id, into):
+        """Take an object out of all files, and give its pixels to another, or to None. Returns the frames' names."""
+        files = self._files_with(object_id, into)
+        for file in files:
+            if file.parent.name == "masks":
+                ids = read_mask(file, self.size)
+                ids[ids == object_id] = into or 0
+                write_mask(file, ids)
+        if into is not None:
+            values, other = self.quality(into), self.quality(object_id)
+            unseen = np.isin(values, [UNKNOWN, UNSEEN]) & (other != UNKNOWN)
+            np.where(unseen, other, values).tofile(self._quality_file(into))
+        # A reference is complete: what was tracked of either object belongs to it.
+        for name in {file.stem for file in files if file.parent.name == "annotations"}:
+            left = {into or number if number == object_id else number for number in self.references[name]}
+            if into is None:
+                left.discard(object_id)
+            if left:
+                self.references[name] = sorted(left)
+                position = self.frames.position(name)
+                self._write_annotation(position, self.mask(position))
+            else:
+                del self.references[name]
+                self._annotation_file(name).unlink(missing_ok=True)
+        self._quality_file(object_id).unlink(missing_ok=True)
+        del self.objects[object_id]
+        return {file.stem for file in files}
 
     def _describe(self, names, positions):
         """What a step remembers beside files."""
@@ -374,56 +390,83 @@ class Project:
             step = move()
             if step is None:
                 return None
-            left, there = ({item["id"] for item in side["objects"]} for side in (step.left, step.values))
-            gone, back = left - there, there - left
-            # The step does not know the masks that were tracked since. They are found by the quality, which goes below.
-            tracked = sorted({file for object_id in gone for file in self._masks_with(object_id)}
-                             - {self.folder / file for file in step.files})
-            for file in tracked:
-                ids = read_mask(file, self.size)
-                write_mask(file, np.where(np.isin(ids, list(gone)), 0, ids).astype(np.uint8))
-            for name, (was, content) in zip(step.files, step.contents, strict=True):
-                file = self.folder / name
-                # Where something was tracked since an object was deleted or merged, whole files would take it back.
-                now = file.read_bytes() if (gone or back) and file.exists() else None
-                if now in (None, was) or name.startswith("annotations") or file in map(self._quality_file, gone | back):
-                    _write(file, content)
-                elif name.startswith("quality"):
-                    _write(file, _change_bytes(now, was, content))
-                else:
-                    drawn = step.values["references"].get(file.stem) or []
-                    self._change_mask(file, self._decode(was), self._decode(content), gone, back, drawn)
-            self.objects = {item["id"]: ProjectObject(**item) for item in step.values["objects"]}
-            for name, ids in step.values["references"].items():
-                if ids is None:
-                    self.references.pop(name, None)
-                else:
-                    self.references[name] = ids
-            for position, values in step.values["quality"].items():
-                self._set_quality(int(position), {int(object_id): value for object_id, value in values.items()})
+            objects = {item["id"]: ProjectObject(**item) for item in step.values["objects"]}
+            if gone := {item["id"] for item in step.left["objects"]} - set(objects):
+                # The step does not know the masks that were tracked since. A merge has the qualities of both objects.
+                into = [number for number in objects if f"quality/{number}.u8" in step.files]
+                names = self._take_out(*gone, *into or [None])
+                self.objects = objects
+            else:
+                self.objects = objects
+                names = self._merge(step)
             self._write_header()
             self._journal.commit()
-            names = {Path(file).stem for file in step.files if file.startswith(("masks", "annotations"))}
-            names |= {file.stem for file in tracked}
             return step.label, sorted(self.frames.position(name) for name in names)
 
+    def _merge(self, step):
+        """Change the files as a Step does that takes no object away. Returns the names of the frames.
+
+        Where pixels and qualities are as the step left them, they become what it says; what was tracked since stays.
+        But objects that are drawn in a frame because of the step are there as they were drawn.
+        """
+        for name, ids in step.values["references"].items():
+            if ids is None:
+                self.references.pop(name, None)
+            else:
+                self.references[name] = ids
+        # {position: {object id: quality until now}} of the frames that were tracked since, or have other references
+        names, since = set(), {self.frames.position(name): {} for name in step.values["references"]}
+        for path, (was, then) in zip(step.files, step.contents, strict=True):
+            file = self.folder / path
+            now = file.read_bytes() if file.exists() else None
+            if file.parent.name == "quality":
+                now, was, then = (np.frombuffer((content or b"").ljust(len(self), b"\0"), np.uint8)
+                                  for content in (now, was, then))
+                _write(file, np.where(now == was, then, now).tobytes())
+                for position in np.flatnonzero((now != was) & (was != then)).tolist():
+                    since.setdefault(position, {})
+                continue
+            names.add(file.stem)
+            if now == was:
+                _write(file, then)
+                continue
+            position = self.frames.position(file.stem)
+            since[position] = self.qualities_at([position])[str(position)]
+            left, drawn = (side["references"].get(file.stem) or [] for side in (step.left, step.values))
+            now, was, then = map(self._decode, (now, was, then))
+            ids = np.where((was != then) & ((now == was) | (now == 0)), then, now)
+            fresh = sorted(set(drawn) - set(left))
+            ids = np.where(np.isin(then, fresh), then, np.where(np.isin(ids, fresh), 0, ids))
+            write_mask(file, ids.astype(np.uint8))
+        for position, values in step.values["quality"].items():
+            now, was = self.qualities_at([int(position)])[position], step.left["quality"][position]
+            self._set_quality(int(position), {int(number): value for number, value in values.items()
+                                              if now[number] == was[number]})
+        for position, before in since.items():
+            self._settle(position, before)
+        return names
+
+    def _settle(self, position, before):
+        """Let a frame's annotation and qualities be those of its mask. before: {object id: quality} if it has none"""
+        ids = self.mask(position)
+        name, seen = self.frames.name(position), {str(number) for number in np.unique(ids).tolist()}
+        values = {int(number): value and UNSEEN if number not in seen
+                  else before.get(number, value) if value in (UNKNOWN, UNSEEN) else value
+                  for number, value in self.qualities_at([position])[str(position)].items()}
+        self._set_quality(position, values)
+        if name in self.references:
+            self._write_annotation(position, ids)
+        else:
+            self._annotation_file(name).unlink(missing_ok=True)
+
     def _decode(self, content):
-        """The ids of a mask file's bytes."""
+        """The ids of a mask file's bytes, all 0 for None."""
+        if content is None:
+            return np.zeros(self.size[::-1], np.uint8)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "mask.png"
             file.write_bytes(content)
             return read_mask(file, self.size)
-
-    def _change_mask(self, file, was, then, gone, back, drawn):
-        """Change a mask that was tracked since as the step changes it from `was` to `then`, and keep what was tracked.
-
-        gone, back: ids of the objects that the step takes away and brings back. drawn: ids that are drawn in this frame
-        then, and take precedence over what was tracked.
-        """
-        now = read_mask(file, self.size)
-        free = (now == was) | (now == 0) & np.isin(then, list(back))
-        ids = np.where((was != then) & free | np.isin(then, drawn), then, now)
-        write_mask(file, np.where(np.isin(ids, list(gone)), 0, ids).astype(np.uint8))
 
     def _write_header(self):
         names = {str(thing.id): thing.name for thing in self.objects.values()}
@@ -450,8 +493,9 @@ class Project:
             for number in self.references[name]:
                 self.objects.setdefault(number, ProjectObject(number, f"object {number}",
                                                               COLOURS[(number - 1) % len(COLOURS)]))
-            if not self.mask_file(position).exists():
-                write_mask(self.mask_file(position), ids)
+            mask = self.mask(position)
+            others = np.where(np.isin(mask, self.references[name]), 0, mask)
+            write_mask(self.mask_file(position), np.where(ids > 0, ids, others).astype(np.uint8))
             self._set_quality(position, dict.fromkeys(self.references[name], GIVEN))
 
 
@@ -473,13 +517,6 @@ def read_header(folder):
                 "references": dict(header["references"])}
     except (LookupError, TypeError) as error:
         raise InputError(f"{file}: damaged, {error}") from None
-
-
-def _change_bytes(now, was, then):
-    """Bytes of a quality file: those that differ between `was` and `then` as in `then`, unless they changed since."""
-    size = max(map(len, (now, was or b"", then or b"")))
-    now, was, then = (np.frombuffer((content or b"").ljust(size, b"\0"), np.uint8) for content in (now, was, then))
-    return np.where((was != then) & (now == was), then, now).tobytes()
 
 
 def _write(file, content):

@@ -240,6 +240,102 @@ def test_what_was_tracked_since_outlives_undo_and_redo_of_a_deletion(project, in
     assert (project.mask(3) == 2)[10:20, 5:15].all() and project.quality(2)[3] == project.quality(2)[4] == 81
 
 
+def test_a_merge_that_is_made_again_merges_what_was_tracked_since(project):
+    project.add_object(), project.add_object()
+    nothing = np.zeros((72, 100), np.uint8)
+    project.draw(0, fill(1, 5, 5)), project.draw(0, fill(2, 30, 30)), project.draw(2, fill(1, 5, 5))
+    project.delete_object(2, into=1)
+    project.undo()
+    tracked = fill(2, 30, 30)(fill(1, 5, 5)(nothing.copy()))
+    for position in (1, 2):
+        project.write_tracked(position, tracked, [1, 2], {1: 0.5, 2: 0.8})
+    project.write_tracked(3, fill(2, 30, 30)(nothing.copy()), [1, 2], {1: 0.5, 2: 0.8})
+    assert project.redo()[1] == [0, 1, 2, 3]
+    assert [np.bincount(project.mask(position).ravel()).tolist() for position in range(4)] == [
+        [7000, 200]] * 3 + [[7100, 100]]
+    assert (project.annotation(2)[0] == 1).sum() == 200
+    assert project.quality(1)[:4].tolist() == [GIVEN, 51, GIVEN, 81]
+
+
+def test_what_was_tracked_since_outlives_undo_and_redo_of_a_stroke(project):
+    project.add_object(), project.add_object()
+    nothing = np.zeros((72, 100), np.uint8)
+    project.draw(0, fill(1, 5, 5)), project.draw(0, fill(2, 30, 30)), project.draw(3, fill(1, 5, 8))
+    project.write_tracked(3, fill(2, 30, 30)(nothing.copy()), [1, 2], {1: 0.9, 2: 0.9})
+    project.undo()
+    assert set(np.unique(project.mask(3))) == {0, 2} and not project.annotation(3)
+    assert [project.quality(number)[3] for number in (1, 2)] == [UNKNOWN, 91]
+    # What is drawn is there as it was drawn, whatever was tracked there.
+    project.write_tracked(3, fill(2, 10, 5)(fill(1, 40, 40)(nothing.copy())), [1, 2], {1: 0.5, 2: 0.7})
+    project.redo()
+    np.testing.assert_array_equal(project.mask(3), fill(1, 5, 8)(fill(2, 10, 5)(nothing.copy())))
+    assert [project.quality(number)[3] for number in (1, 2)] == [GIVEN, 71]
+
+
+def test_a_reference_that_is_brought_back_is_as_it_was_drawn(project):
+    project.add_object()
+    project.draw(3, fill(1, 5, 5))
+    drawn = project.mask(3)
+    project.clear_annotation(3)
+    project.write_tracked(3, fill(1, 30, 30)(np.zeros((72, 100), np.uint8)), [1], {1: 0.5})
+    project.undo()
+    np.testing.assert_array_equal(project.mask(3), drawn)
+    np.testing.assert_array_equal(project.annotation(3)[0], drawn)
+    assert project.quality(1)[3] == GIVEN
+
+
+def test_an_object_that_did_not_come_back_in_a_frame_is_not_seen_there(project):
+    project.add_object(), project.add_object()
+    nothing = np.zeros((72, 100), np.uint8)
+    project.draw(0, fill(1, 5, 5)), project.draw(0, fill(2, 30, 30))
+    project.write_tracked(1, fill(2, 30, 30)(nothing.copy()), [1, 2], {1: 0.5, 2: 0.8})
+    project.delete_object(2)
+    project.write_tracked(1, fill(1, 30, 30)(nothing.copy()), [1], {1: 0.6})
+    project.undo()
+    assert (project.mask(1) == 1).sum() == 100 and not (project.mask(1) == 2).any()
+    assert [project.quality(number)[1] for number in (1, 2)] == [61, UNSEEN]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_annotations_and_qualities_agree_whatever_is_done(project, seed):
+    random = np.random.default_rng(seed)
+
+    def pick(items):
+        return int(random.choice(list(items)))
+
+    def track():
+        ids = np.zeros((72, 100), np.uint8)
+        for number in project.objects:
+            fill(number, pick(range(60)), pick(range(90)))(ids)
+        quality = dict.fromkeys(project.objects, random.choice([0.5, 0.6]))
+        project.write_tracked(pick(range(3)), ids, project.objects, quality)
+
+    for _ in range(150):
+        action = pick(range(9)) if len(project.objects) > 2 else 0
+        if action == 0:
+            project.add_object()
+        elif action == 1:
+            one, other = random.choice(list(project.objects), 2, replace=False).tolist()
+            project.delete_object(one, random.choice([None, other]))
+        elif action == 2:
+            project.clear_annotation(pick(range(3)))
+        elif action in (3, 4):
+            project.draw(pick(range(3)), fill(pick([0, *project.objects]), pick(range(60)), pick(range(90)), 30))
+        elif action in (5, 6):
+            track()
+        else:
+            for _ in range(pick(range(1, 4))):
+                project.undo() if action == 7 else project.redo()
+        for position in range(3):
+            ids, (drawn, touched) = project.mask(position), project.annotation(position) or (0, [])
+            np.testing.assert_array_equal(drawn, np.where(np.isin(ids, touched), ids, 0))
+            assert set(touched) | set(np.unique(ids).tolist()) <= {0, *project.objects}
+            for number in project.objects:
+                quality, seen = project.quality(number)[position], (ids == number).any()
+                assert 1 <= quality <= GIVEN if seen else quality in (UNKNOWN, UNSEEN)
+                assert number not in touched or quality == (GIVEN if seen else UNSEEN)
+
+
 @pytest.mark.parametrize("drawn, into", [(2, 1), (1, 1)])
 def test_a_merged_reference_holds_what_was_tracked_of_the_other_object(project, drawn, into):
     project.add_object(), project.add_object(), project.add_object()
