@@ -140,14 +140,19 @@ class Journal:
     def _contents(self, number, side, files):
         with zipfile.ZipFile(self._file(number)) as archive:
             names = set(archive.namelist())
-            for file in files:
-                yield tuple(archive.read(f"{part}/{file}") if f"{part}/{file}" in names else None
-                            for part in ("after" if side == "before" else "before", side))
+            for place, file in enumerate(files):
+                # Older steps have the names of the files.
+                found = [next((name for name in (f"{part}/{place}", f"{part}/{file}") if name in names), None)
+                         for part in ("after" if side == "before" else "before", side)]
+                yield tuple(name and archive.read(name) for name in found)
 
 
 def _put(archive, side, folder, files):
-    """Put files into an archive, as they are now; those that are not there are left out."""
-    for file in files:
+    """Put files into an archive, as they are now; those that are not there are left out.
+
+    They are numbered: a ZIP holds no names that are not text.
+    """
+    for place, file in enumerate(files):
         path = Path(folder) / file
         if path.exists():
-            archive.write(path, f"{side}/{file}")
+            archive.write(path, f"{side}/{place}")

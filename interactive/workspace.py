@@ -358,7 +358,10 @@ class Room:
         try:
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
                 for file in sorted(path.rglob("*")):
-                    archive.write(file, file.relative_to(path))
+                    # A ZIP holds no names that are not text: such bytes of a name are written like %FF.
+                    name = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xdc00:02X}",
+                                  str(file.relative_to(path)))
+                    archive.write(file, name)
         except BaseException:
             packed.unlink(missing_ok=True)
             raise

@@ -1,9 +1,11 @@
 """A project on the disk: what is drawn is saved at once, every step can be taken back, other programs read it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -99,6 +101,35 @@ def test_history_goes_on_in_another_process(project, video):
     again.undo(), again.undo()
     assert not again.mask_file(0).exists() and not again.references
     again.close()
+
+
+def test_history_of_frames_whose_names_are_no_text(video, tmp_path):
+    for file in video.iterdir():
+        file.rename(video / f"\udcff{file.name}")
+    project = Project(tmp_path / "project", [video])
+    project.add_object()
+    project.draw(3, fill(1, 5, 5))
+    assert project.undo() == ("draw", [3]) and not project.mask(3).any()
+    assert project.redo() == ("draw", [3]) and (project.mask(3) == 1).sum() == 100
+    project.close()
+
+
+def test_steps_of_earlier_versions_are_read(project):
+    """Their files have names, and not numbers."""
+    project.add_object()
+    project.draw(3, fill(1, 5, 5)), project.draw(3, fill(1, 30, 30))
+    for step in (project.folder / "journal").glob("*.zip"):
+        with zipfile.ZipFile(step) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        files = json.loads(parts["step.json"])["files"]
+        with zipfile.ZipFile(step, "w") as archive:
+            for name, content in parts.items():
+                side, _, place = name.partition("/")
+                archive.writestr(f"{side}/{files[int(place)]}" if place else name, content)
+    project.undo()
+    assert (project.mask(3) == 1).sum() == 100
+    project.redo(), project.undo(), project.undo()
+    assert not project.mask_file(3).exists() and project.redo() and (project.mask(3) == 1).sum() == 100
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:100], lambda data: bytes(len(data)),

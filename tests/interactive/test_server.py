@@ -178,6 +178,19 @@ def test_names_that_are_no_text(client, root):
         assert act(line, do="add object", name="\ud800")["project"]["objects"][0]["name"] == "\ud800"
 
 
+def test_a_download_of_files_whose_names_are_no_text(client, root, tmp_path):
+    for file in (root / "one").iterdir():
+        file.rename(file.with_name(f"\udcff{file.name}"))
+    name = open_video(client)
+    with client.websocket_connect(f"/api/p/{name}/events") as line:
+        until(line, "changed")
+        act(line, do="add object", name="dog")
+        act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+    assert client.post(f"/api/p/{name}/export", json={"formats": ["indexed-png"]}).json()["files"] == ["masks"]
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/api/p/{name}/download/masks").content)) as archive:
+        assert archive.testzip() is None and "%FF00001.png" in archive.namelist()
+
+
 def test_a_mask_has_a_revision(client):
     name = open_video(client)
     with client.websocket_connect(f"/api/p/{name}/events") as line:
