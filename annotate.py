@@ -38,7 +38,7 @@ import uvicorn
 
 from interactive.access import LOOPBACK
 from interactive.server import make_app
-from interactive.workspace import Workspace
+from interactive.workspace import UPLOADS, Workspace
 from util.errors import InputError, run_script
 from util.hyper_para import PageSettings, TrackingSettings
 from util.machine import keep_freed_memory
@@ -90,7 +90,7 @@ def main(args):
 
     def make_example():
         from dataset.synthetic import write_example
-        folder = output / "uploads" / "example"
+        folder = output / UPLOADS / "example"
         if not (folder / "truth").is_dir():
             write_example(folder)
         return folder / "frames"

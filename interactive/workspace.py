@@ -1,6 +1,5 @@
 """The projects that a server has open, and everything that the page asks of one of them. No web in here."""
 
-import contextlib
 import inspect
 import os
 import re
@@ -20,7 +19,7 @@ from interactive.access import confine, plain_file_name
 from interactive.plans import Job, plan_job
 from interactive.project import Project, read_header
 from util.errors import InputError
-from util.files import is_hidden, lock_folder, remove_leftovers, temporary_path
+from util.files import is_hidden, remove_leftovers, temporary_path
 from util.image_io import is_image
 from util.progress import SECONDS as PROGRESS_SECONDS
 
@@ -31,6 +30,12 @@ JPEG_QUALITY = 88
 
 MANY_FRAMES = 100
 """When more masks than this have changed, the page is told that any may have."""
+
+UPLOADS = "uploads"
+"""The folder of uploads, in that of the projects; no project is called so."""
+
+LEFT_BEHIND = 24 * 3600
+"""An upload into whose file nothing was written for so many seconds is one that a killed server left."""
 
 SCRIPTS = Path(__file__).parents[1]
 """Where export_masks.py is."""
@@ -48,25 +53,16 @@ class Workspace:
         self.output, self.root = Path(output), Path(root).resolve()
         self._make_tracker, self._make_clicker = make_tracker, make_clicker
         self._rooms, self._lock = {}, threading.Lock()
-        self._uploads, self._taking = None, threading.Lock()
-        if (self.output / "uploads").is_dir():
-            self.uploads()
+        uploads = self.output / UPLOADS
+        for folder in (uploads, *uploads.glob("*")):
+            if folder.is_dir() and (folder == uploads or not folder.is_symlink()):
+                # Other servers may be taking uploads into it.
+                remove_leftovers(folder, age=LEFT_BEHIND)
 
     def uploads(self):
-        """The folder of uploads. It is made if need be, and what killed servers left in it is removed."""
-        folder = self.output / "uploads"
-        with self._taking, contextlib.ExitStack() as held:
-            if self._uploads is None:
-                try:
-                    held.enter_context(lock_folder(folder, together=True))
-                except InputError:
-                    # Another server takes uploads into it.
-                    held.enter_context(lock_folder(folder, alone=False, together=True))
-                else:
-                    for inside in folder.iterdir():
-                        if inside.is_dir() and not inside.is_symlink():
-                            remove_leftovers(inside)
-                self._uploads = held.pop_all()
+        """The folder of uploads. It is made if need be."""
+        folder = self.output / UPLOADS
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def open(self, video=None, name=None):
@@ -125,15 +121,15 @@ class Workspace:
         """Stop all tracking and let go of all folders."""
         for room in self._rooms.values():
             room.close()
-        if self._uploads:
-            self._uploads.close()
 
     def _name_for(self, path):
         """The project's name for a video: that of its file, with a number behind it if another video has this one."""
         stem = plain_file_name(path.stem)
         for number in range(1, 1000):
             name = stem if number == 1 else plain_file_name(f"{stem}-{number}")
-            if not (self.output / name).exists() or self._is_of(name, path):
+            # Not all file systems tell upper case from lower.
+            free = name.lower() != UPLOADS and not (self.output / name).exists()
+            if free or self._is_of(name, path):
                 return name
         raise InputError(f"{self.output}: holds a thousand projects called {stem}")
 

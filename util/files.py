@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from pathlib import Path
 
 try:
@@ -298,15 +299,18 @@ def lock_folder(folder, alone=True, together=False, cure="choose another --outpu
             os.close(descriptor)
 
 
-def remove_leftovers(folder, name=""):
+def remove_leftovers(folder, name="", age=0):
     """Remove the temporary files that killed runs left in a folder. Links are removed, not followed.
 
-    name: only those of the file of this name.
+    name: only those of the file of this name. age: only those that nobody has written to for so many seconds; without
+    a lock of the folder, others may be in use.
     """
     begin = f".{name[:SHOWN_OF_NAME]}." if name else "."
     for path in Path(folder).iterdir():
         if _LEFTOVER.fullmatch(path.name) and path.name.startswith(begin) and (path.is_symlink() or path.is_file()):
-            path.unlink()
+            with contextlib.suppress(FileNotFoundError):  # another run may remove it, too
+                if not age or path.lstat().st_mtime < time.time() - age:
+                    path.unlink()
 
 
 def remove_files(folder, names):

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import io
 import json
+import os
 import shutil
+import time
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -434,6 +436,17 @@ def test_a_project_that_nobody_looks_at_keeps_no_frames(client, root):
         tracemalloc.stop()
 
 
+def test_a_video_called_uploads_leaves_uploads_alone(make_client, root, clip, tmp_path):
+    client = make_client()
+    for name in ("uploads", "Uploads"):
+        (root / "one").rename(root / name)
+        assert open_video(client, name) == open_video(client, name) == f"{name}-2"
+        (root / name).rename(root / "one")
+    assert client.post("/api/upload?name=a.mp4", content=video_bytes(clip)).json() == {"project": "a"}
+    assert client.post("/api/folder?name=images").json() == {"folder": "images"}
+    assert sorted(file.name for file in (tmp_path / "out" / "uploads").iterdir()) == ["a.mp4", "images"]
+
+
 def test_videos_with_long_names_have_projects_of_their_own(client, root):
     """Only the ends of their names are kept."""
     ends = ["x" * 100, "x" * 99, "." + "x" * 99, "-2" + "x" * 98]
@@ -524,6 +537,10 @@ def test_what_killed_servers_left_is_removed_and_nothing_of_other_servers(make_c
     assert all(path.exists() for path in left)
     for each in (client, other):
         each.__exit__(None, None, None)
+    make_client().__exit__(None, None, None)
+    assert all(path.exists() for path in left)
+    for path in left:
+        os.utime(path, (0, time.time() - 25 * 3600))
     client = make_client()
     assert [path.exists() for path in left] == [False, False, True, True, True]
     open_video(client)
