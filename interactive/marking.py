@@ -61,7 +61,7 @@ def as_points(points):
     """Return points as float64 N×2. Raises InputError for what is none."""
     try:
         path = np.asarray(points, np.float64).reshape(-1, 2)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         path = np.zeros((0, 2))
     if not len(path) or not np.isfinite(path).all():
         raise InputError("points [x, y] were expected")

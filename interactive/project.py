@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -222,10 +222,10 @@ class Project:
         """Change name, colour, hidden or locked of an object. Raises InputError for anything else."""
         with self.lock:
             thing = self._find_object(object_id)
-            for field, value in values.items():
-                kind = type(asdict(thing).get(field))
-                if field == "id" or kind is type(None) or not isinstance(value, kind):
-                    raise InputError(f"an object has no {field} {value!r}")
+            kinds = {field.name: field.type for field in fields(thing) if field.name != "id"}
+            for name, value in values.items():
+                if name not in kinds or not isinstance(value, kinds[name]):
+                    raise InputError(f"an object has no {name} {value!r}")
             if "name" in values and not values["name"].strip():
                 raise InputError("a name has at least one letter")
             with self._step("change object"):

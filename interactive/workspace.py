@@ -1,6 +1,7 @@
 """The projects that a server has open, and everything that the page asks of one of them. No web in here."""
 
 import inspect
+import json
 import os
 import re
 import shlex
@@ -30,6 +31,9 @@ JPEG_QUALITY = 88
 
 MANY_FRAMES = 100
 """When more masks than this have changed, the page is told that any may have."""
+
+MOST_WIDTH = 10000
+"""Pixels; the widest brush."""
 
 UPLOADS = "uploads"
 """The folder of uploads, in that of the projects; no project is called so."""
@@ -217,8 +221,8 @@ class Room:
             }
 
     def picture(self, position, width):
-        """A frame as JPEG, no wider than `width` pixels. Raises InputError if it is damaged or there is none."""
-        image = self._frame(position)
+        """A frame as JPEG, no wider than `width` pixels. Raises InputError if it is damaged."""
+        image = self.project.frames[position].image
         self._rest()
         scale = min(1, width / image.shape[1])
         if scale < 1:
@@ -232,29 +236,29 @@ class Room:
         """Do what a page asks for, {"do": action, …}, and tell all what has changed. Raises InputError."""
         if not isinstance(message, dict):
             raise InputError("a message is an object of JSON")
-        action = ACTIONS.get(message.get("do"))
+        values = dict(message)
+        do = values.pop("do", None)
+        action = ACTIONS.get(do) if isinstance(do, str) else None
         if action is None:
-            raise InputError(f"there is no action {message.get('do')!r}")
-        values = {name: value for name, value in message.items() if name != "do"}
+            raise InputError(f"there is no action {_shorten(do)}")
+        for name, value in values.items():
+            check_value(name, value)
+        if "frame" in values and not 0 <= values["frame"] < len(self.project):
+            raise InputError(f"there is no frame {_shorten(values['frame'])}; there are {len(self.project)}")
         try:
             inspect.signature(action).bind(self, **values)
         except TypeError as error:
-            raise InputError(f"{message['do']}: {error}") from None
+            raise InputError(f"{do}: {error}") from None
         changed = action(self, **values)
         quality = {} if changed == "all" else self.project.qualities_at(changed)
         with self._telling:
             # Otherwise a job could end between the description and the message, after its own message.
             self.tell({"event": "changed", "frames": changed, "quality": quality, "project": self.describe()})
 
-    def _frame(self, position):
-        if not isinstance(position, int) or not 0 <= position < len(self.project):
-            raise InputError(f"there is no frame {position}; there are {len(self.project)}")
-        return self.project.frames[position].image
-
     # Actions: each returns the positions whose masks have changed; "all" if that may be any.
 
     def _draw(self, tool, frame, object, **values):
-        image = self._frame(frame)
+        image = self.project.frames[frame].image
         tools = {
             "brush": lambda ids: marking.paint(ids, object, values["points"], values["width"]),
             "eraser": lambda ids: marking.erase(ids, object, values["points"], values["width"]),
@@ -291,7 +295,7 @@ class Room:
         if objects is None:
             objects = [thing.id for thing in project.objects.values() if not thing.locked]
         job = Job(direction, start, 0 if first is None else first, len(project) - 1 if last is None else last,
-                  tuple(objects), bool(across_cuts))
+                  tuple(objects), across_cuts)
         plan_job(project, job)
         self.tracker.start(job)
         return []
@@ -375,19 +379,16 @@ def export_words(folder, formats, options):
     """The command line of an export, as a list of words. Raises InputError for what is no format or option."""
     if not formats or not all(isinstance(name, str) and name in FORMATS for name in formats):
         raise InputError("choose a format")
+    for name, value in options.items():
+        check_value(name, value)
     words = ["export_masks.py", str(folder), "--format", *formats]
     for name in ("largest", "fill_holes"):
         if options.get(name):
             words.append(f"--{name.replace('_', '-')}")
     for name in ("hold", "grow", "feather"):
-        value = options.get(name, 0)
-        if not isinstance(value, int):
-            raise InputError(f"{name}: a whole number was expected")
-        if value:
-            words += [f"--{name}", str(value)]
+        if options.get(name):
+            words += [f"--{name}", str(options[name])]
     if objects := options.get("objects"):
-        if not isinstance(objects, list) or not all(isinstance(number, int) for number in objects):
-            raise InputError("objects: a list of ids was expected")
         words += ["--objects", *map(str, objects)]
     return [*words, "--overwrite"]
 
@@ -395,6 +396,56 @@ def export_words(folder, formats, options):
 def export_command(folder, formats, options):
     """The command line of an export, to be copied into a terminal."""
     return shlex.join(["python", *export_words(folder, formats, options)])
+
+
+def _is_whole(value):
+    # Python takes true for 1.
+    return type(value) is int
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _is_bool(value):
+    return isinstance(value, bool)
+
+
+def _is_list_of(test, value):
+    return isinstance(value, list) and all(map(test, value))
+
+
+_TEXT, _BOOL, _WHOLE = ("a text", _is_text), ("true or false", _is_bool), ("a whole number", _is_whole)
+_WHOLE_OR_NONE = ("a whole number or null", lambda value: value is None or _is_whole(value))
+
+VALUES = {
+    **dict.fromkeys(("tool", "direction"), _TEXT),
+    **dict.fromkeys(("frame", "object", "id", "into", "start", "hold", "grow", "feather"), _WHOLE),
+    **dict.fromkeys(("first", "last"), _WHOLE_OR_NONE),
+    **dict.fromkeys(("hidden", "locked", "across_cuts", "largest", "fill_holes"), _BOOL),
+    "name": ("a text or null", lambda value: value is None or _is_text(value)),
+    "colour": ("a colour like #ff5a5f", lambda value: _is_text(value) and re.fullmatch("#[0-9a-fA-F]{6}", value)),
+    "points": ("a list of points [x, y]", lambda value: isinstance(value, list)),
+    "positive": ("a list of true and false", lambda value: _is_list_of(_is_bool, value)),
+    "width": (f"a number from 0 to {MOST_WIDTH}", lambda value: (
+        isinstance(value, (int, float)) and not _is_bool(value) and 0 <= value <= MOST_WIDTH)),
+    "objects": ("a list of ids or null", lambda value: value is None or _is_list_of(_is_whole, value)),
+}
+"""{what a message or an export's options may hold: (what is expected there, whether a value is such)}."""
+
+
+def check_value(name, value):
+    """Raise InputError if a value of this name, read from JSON, is not of the kind that VALUES says."""
+    if name not in VALUES:
+        raise InputError(f"there is no value {_shorten(name)}")
+    expected, test = VALUES[name]
+    if not test(value):
+        raise InputError(f"{name}: {_shorten(value)}; {expected} was expected")
+
+
+def _shorten(value):
+    """A value as messages show it."""
+    return json.dumps(value)[:40]
 
 
 def _object_action(method):

@@ -401,6 +401,16 @@ def test_annotations_that_somebody_put_there_are_taken_over(project):
     again.close()
 
 
+def test_a_name_that_is_no_text_can_be_mended(project):
+    """Earlier versions took some from the page."""
+    project.add_object(5)
+    project.change_object(1, name="dog")
+    assert project.objects[1].name == "dog"
+    for wrong in ({"name": 6}, {"locked": "no"}, {"id": 2}, {"size": 3}):
+        with pytest.raises(InputError, match="an object has no"):
+            project.change_object(1, **wrong)
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda folder, video: Project(folder / "no", None), "no video"),
     (lambda folder, video: Project(video, [video]), "holds other files"),

@@ -146,6 +146,21 @@ def test_every_tool_draws(client, values):
     json.dumps({"do": "change object", "id": 1, "colour": 3}),
     json.dumps({"do": "merge objects", "id": 1, "into": 1}),
     "[" * 100000,
+    *map(json.dumps, [
+        {"do": ["x"]}, {"do": "add object", "name": 5}, {"do": "add object", "size": 5},
+        {"do": "change object", "id": 1, "colour": "red"}, {"do": "change object", "id": [1], "locked": True},
+        {"do": "change object", "id": 1, "locked": 1}, {"do": "change object", "id": 1, "name": None},
+        {"do": "clear reference", "frame": -1}, {"do": "clear reference", "frame": "a"},
+        {"do": "clear reference", "frame": COUNT}, {"do": "clear reference", "frame": True},
+        {"do": "delete object", "id": True}, {"do": "merge objects", "id": 1, "into": None},
+        {"do": "track", "direction": "forward", "start": "a"}, {"do": "track", "direction": ["forward"], "start": 0},
+        {"do": "track", "direction": "forward", "start": 0, "objects": 5},
+        {"do": "track", "direction": "forward", "start": 0, "objects": [[1]]},
+        *({"do": "draw", "tool": "brush", "frame": 0, "object": 1, "points": [[1, 1]], "width": 3, **wrong}
+          for wrong in ({"object": [1]}, {"frame": 0.5}, {"width": 1e9}, {"width": float("inf")}, {"width": "3"},
+                        {"points": 5}, {"points": [[10**400, 1]]}, {"points": {}}, {"tool": ["brush"]})),
+        {"do": "draw", "tool": "click", "frame": 0, "object": 1, "points": [[1, 1]], "positive": 1},
+    ]),
 ])
 def test_messages_that_make_no_sense_are_answered_and_the_line_stays(client, message):
     name = open_video(client)
@@ -155,6 +170,8 @@ def test_messages_that_make_no_sense_are_answered_and_the_line_stays(client, mes
         line.send_text(message)
         answer = line.receive_json()
         assert answer["event"] == "error" and answer["text"] and "\n" not in answer["text"]
+        assert "this did not work" not in answer["text"] and "Errno" not in answer["text"]
+        assert act(line, do="undo")["project"]["objects"] == []
         act(line, do="add object")
 
 
@@ -166,7 +183,9 @@ def test_requests_that_make_no_sense_are_one_message(client):
             assert answer.status_code == 400 and "there is no frame" in answer.json()["error"]
     assert client.get(f"/api/p/{name}/frame/0?w={'9' * 5000}").status_code == 200
     for asked in ({"formats": [["coco"]]}, {"formats": ["coco"], "options": {"objects": ["x"]}},
-                  {"formats": ["coco"], "options": {"objects": 5}}, {"formats": ["coco"], "options": {"grow": "x"}}):
+                  {"formats": ["coco"], "options": {"objects": 5}}, {"formats": ["coco"], "options": {"grow": "x"}},
+                  {"formats": ["coco"], "options": {"hold": True}}, {"formats": ["coco"], "options": {"largest": "no"}},
+                  {"formats": ["coco"], "options": {"objects": [True]}}):
         for action in ("command", "export"):
             answer = client.post(f"/api/p/{name}/{action}", json=asked)
             assert answer.status_code == 400 and answer.json()["error"]
