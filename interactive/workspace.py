@@ -32,6 +32,9 @@ JPEG_QUALITY = 88
 MANY_FRAMES = 100
 """When more masks than this have changed, the page is told that any may have."""
 
+PAUSE = 10
+"""For so many seconds after a picture, frames are kept for the next one even if nobody listens."""
+
 MOST_WIDTH = 10000
 """Pixels; the widest brush."""
 
@@ -157,6 +160,7 @@ class Room:
         self._version = _version(Path(project.video[0]))
         self._listeners, self._telling = set(), threading.RLock()
         self._exporting, self._export = threading.Lock(), None
+        self._pause = None
         self._make_tracker, self._tracker = make_tracker, None
         self._make_clicker, self._clicker, self._making = make_clicker, None, threading.Lock()
 
@@ -201,6 +205,10 @@ class Room:
         if not self._listeners and not self.job:
             self.project.frames.forget()
 
+    def _end_pause(self):
+        self._pause = None
+        self._rest()
+
     def close(self):
         if self._tracker:
             self._tracker.close()
@@ -223,7 +231,11 @@ class Room:
     def picture(self, position, width):
         """A frame as JPEG, no wider than `width` pixels. Raises InputError if it is damaged."""
         image = self.project.frames[position].image
-        self._rest()
+        if not self._listeners and self._pause is None:
+            # Who does not listen may ask for the next frame, too.
+            self._pause = threading.Timer(PAUSE, self._end_pause)
+            self._pause.daemon = True
+            self._pause.start()
         scale = min(1, width / image.shape[1])
         if scale < 1:
             size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))

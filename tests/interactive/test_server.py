@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -453,6 +454,22 @@ def test_a_project_that_nobody_looks_at_keeps_no_frames(client, root):
         assert client.get(f"/api/p/{name}/frame/3").status_code == 200
     finally:
         tracemalloc.stop()
+
+
+def test_frames_are_kept_for_a_while_for_who_does_not_listen(root, tmp_path, monkeypatch):
+    room = Workspace(tmp_path / "out", root, None, None).open(root / "one")
+    forgotten, timers = [], []
+    monkeypatch.setattr(room.project.frames, "forget", lambda: forgotten.append(True))
+    monkeypatch.setattr("interactive.workspace.threading.Timer", lambda pause, end: timers.append(
+        SimpleNamespace(end=end, start=lambda: None)) or timers[-1])
+    for position in range(COUNT):
+        room.picture(position, 50)
+    assert not forgotten and len(timers) == 1
+    timers[0].end()
+    assert forgotten
+    room.picture(0, 50)
+    assert len(timers) == 2
+    room.close()
 
 
 def test_a_video_called_uploads_leaves_uploads_alone(make_client, root, clip, tmp_path):
