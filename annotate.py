@@ -54,7 +54,7 @@ def get_args_parser():
                         help="a video file or a folder of images (default: choose one on the page)")
     parser.add_argument("--example", action="store_true", help="open the built-in example (default: see VIDEO)")
     parser.add_settings(PageSettings, "page")
-    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
+    parser.add_settings(TrackingSettings, "tracking", amp="auto")
     return parser
 
 

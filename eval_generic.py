@@ -23,7 +23,7 @@ def get_args_parser():
     parser.add_argument("--long-video-path", required=True, metavar="FOLDER",
                         help="folder with JPEGImages and Annotations")
     parser.add_settings(ResultSettings, "results")
-    parser.add_settings(TrackingSettings, "tracking", size=EVALUATION_SETS["generic"].size)
+    parser.add_settings(TrackingSettings, "tracking")
     return parser
 
 

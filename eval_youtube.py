@@ -28,7 +28,7 @@ def get_args_parser():
     parser.add_argument("--output-all", action="store_true",
                         help="write every frame from the first mask on (default: those that meta.json names)")
     parser.add_settings(ResultSettings, "results")
-    parser.add_settings(TrackingSettings, "tracking", size=EVALUATION_SETS["youtube"].size, top_k=20)
+    parser.add_settings(TrackingSettings, "tracking", top_k=20)
     return parser
 
 

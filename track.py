@@ -67,7 +67,7 @@ def get_args_parser():
                         help="the same as --video VIDEO --mask MASK …; without MASK, the first frame is written "
                              "(default: see --video and --mask)")
     parser.add_settings(VideoSettings, "video and results")
-    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
+    parser.add_settings(TrackingSettings, "tracking", amp="auto")
     return parser
 
 

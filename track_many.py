@@ -58,7 +58,7 @@ def get_args_parser():
                                                          "(default: none, it must be given)")
     parser.add_settings(ManySettings, "list and results")
     parser.add_settings(VideoResultSettings, "each video, where its row does not say otherwise")
-    parser.add_settings(TrackingSettings, "tracking", size=480, amp="auto")
+    parser.add_settings(TrackingSettings, "tracking", amp="auto")
     return parser
 
 

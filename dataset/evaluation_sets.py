@@ -55,7 +55,8 @@ class EvaluationSet:
     """Names of the splits, the default first."""
 
     size: int = 0
-    """Shorter side to which frames are reduced for tracking; 0 keeps their own size."""
+    """Shorter side to which frames are brought for tracking, for networks whose configuration has no `lines`; 0 keeps
+    their own size."""
 
     folder: str = ""
     """Folder in the output and in the submitted archive that holds the videos; "" for none."""

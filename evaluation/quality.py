@@ -23,6 +23,7 @@ from evaluation.measures import jaccard
 from evaluation.tables import print_table
 from inference_core import InferenceCore, open_network
 from inference_core.quality import DOUBTFUL, UNSEEN, QualityMeter, measure_objects
+from inference_core.tracking import pick_size
 from util.errors import InputError, run_script
 from util.hyper_para import DAVIS_FOLDER, TrackingSettings
 from util.image_io import read_image, read_mask
@@ -57,7 +58,8 @@ def main(args):
     if len(videos) < 2:
         raise InputError(f"{len(videos)} videos were found, and two are needed at least: one to fit to, one to check")
     tracking = settings_from(TrackingSettings, args)
-    core = InferenceCore(open_network(tracking), **tracking.core(), size=tracking.size or None)
+    network = open_network(tracking)
+    core = InferenceCore(network, **tracking.core(), size=pick_size(tracking.size, network.config, None))
     rows = []
     bar = progress_bar(2 * len(videos), "tracking")
     for name, images, masks in videos:

@@ -22,6 +22,7 @@ from evaluation.measures import boundary_f, jaccard
 from evaluation.tables import print_table
 from inference_core import InferenceCore, open_network
 from inference_core.both_ways import track_both_ways
+from inference_core.tracking import pick_size
 from util.errors import run_script
 from util.hyper_para import DAVIS_FOLDER, TrackingSettings
 from util.image_io import read_image, read_mask
@@ -45,7 +46,8 @@ def get_args_parser():
 def main(args):
     tracking = settings_from(TrackingSettings, args)
     videos = EVALUATION_SETS["davis17"].find(args.davis_path, "val")
-    core = InferenceCore(open_network(tracking), **tracking.core(), size=tracking.size or None)
+    network = open_network(tracking)
+    core = InferenceCore(network, **tracking.core(), size=pick_size(tracking.size, network.config, None))
     rows, scores = [], {name: [] for name in GIVEN}
     bar = progress_bar(len(videos) * len(GIVEN), "measuring")
     for video in videos:

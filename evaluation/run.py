@@ -19,7 +19,7 @@ from dataset.evaluation_sets import find_lost_objects, list_video_notices
 from evaluation.results import Results
 from inference_core import InferenceCore, open_engine, precision_name, track_frames
 from inference_core.annotations import find_erased
-from inference_core.tracking import name_objects
+from inference_core.tracking import name_objects, pick_size
 from util.device import device_name, join_processes
 from util.errors import InputError, pixels
 from util.files import file_sha256
@@ -78,7 +78,7 @@ class _Run:
         self.tracking, self.result_settings, self.evaluation_set = tracking, result_settings, evaluation_set
         self.all_frames, self.rank, self.processes, self.store = all_frames, rank, processes, store
         self.device = engine.device
-        size = tracking.size or None
+        size = pick_size(tracking.size, engine.config, evaluation_set.size)
         # The published evaluation resizes given masks, too.
         self.core = InferenceCore(engine, **tracking.core(), size=size, keep_given=False)
         self.notices = {}  # {video name: its notices}
@@ -277,7 +277,7 @@ class _Run:
             "precision": precision_name(self.tracking.amp, self.device),
             "compiled": self.tracking.compile,
             "frame_size": pixels(sizes[0]) if len(sizes) == 1 else f"{pixels(sizes[0])} to {pixels(sizes[-1])}",
-            "computed_at": self.tracking.size or "frame size",
+            "computed_at": self.core.size or "frame size",
             "objects": str(objects[0]) if len(objects) == 1 else f"{objects[0]} to {objects[-1]}",
             "torch": torch.__version__,
             "peak_memory_mb": memory,

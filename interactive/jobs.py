@@ -11,7 +11,7 @@ import numpy as np
 
 from inference_core.core import InferenceCore
 from inference_core.quality import QualityMeter, measure_objects
-from inference_core.tracking import network_size, open_engine, track_frames
+from inference_core.tracking import network_size, open_engine, pick_size, track_frames
 from interactive.plans import plan_job
 from util.cuts import CutFinder
 from util.errors import InputError
@@ -26,11 +26,11 @@ class Engines:
 
     def core(self, size):
         """A new InferenceCore for frames of this size (width, height). The first call takes seconds."""
-        shorter = network_size(self._tracking.size, size)
         with self._lock:
             if self._engine is None:
                 self._engine = open_engine(self._tracking)
-        return InferenceCore(self._engine, **self._tracking.core(), size=shorter)
+        lines = pick_size(self._tracking.size, self._engine.config)
+        return InferenceCore(self._engine, **self._tracking.core(), size=network_size(lines, size))
 
 
 class Tracker:

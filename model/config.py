@@ -44,6 +44,10 @@ class NetworkConfig:
     """Whether objects are told from others that look alike also by where they are, see `inference_core.places`, where
     nobody asks for anything else."""
 
+    lines: int | None = None
+    """The shorter side of a frame, in pixels, at which the network is to compute where nobody asks for anything else;
+    None: that is for the dataset to say."""
+
     single_object: bool = False
     """Whether the input channel for the other objects' masks is missing, as in stage 0."""
 
@@ -59,7 +63,7 @@ PRESETS = {
     "base": NetworkConfig(),
     "compact": NetworkConfig(key_trunk="efficientnet_lite0", value_trunk="light", key_scale=0.17,
                              value_dim=128, decoder_dims=(96, 48, 32), skip_kernel=1, bounded=True,
-                             places=True),
+                             places=True, lines=560),
     # This preset is for tests: it has every part of the network and takes milliseconds a frame.
     "tiny": NetworkConfig(key_trunk="resnet18", value_trunk="resnet18", key_dim=16, value_dim=32,
                           decoder_dims=(32, 16, 16), places=True),

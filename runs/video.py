@@ -17,7 +17,7 @@ from inference_core.capture import CompiledEngine
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints, write_clicked
 from inference_core.results_folder import find_earlier_results
 from inference_core.track_output import TrackOutput
-from inference_core.tracking import name_objects, network_size
+from inference_core.tracking import name_objects, network_size, pick_size
 from model import load_clicks
 from model.checkpoint import preset_name
 from model.inference import InferenceNetwork
@@ -112,7 +112,7 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
     """Track the objects of a video and write all results, and exports, into the folder job.output.
 
     tracking, job: the TrackingSettings and VideoSettings of util.hyper_para; there is a video. find_model: function
-    that returns the Model; it is called once the inputs are known to be usable. watcher: a Watcher. fetched: {address
+    that returns the Model; it is called once the video is known to be usable. watcher: a Watcher. fetched: {address
     in job.video or job.mask: the local file or folder that is read in its place}. begin_anew: where job.resume finds a
     run with other settings or inputs, or one that is finished, begin anew instead of refusing, or of doing nothing.
 
@@ -131,13 +131,14 @@ def track_video(tracking, job, find_model, watcher, *, fetched=None, begin_anew=
         frame, name = (last, "last.png") if job.backward else (next(iter(frames)), "first.png")
         _write_frame_to_draw_on(frame, output / name, job.overwrite)
     notices = []
-    masks = find_masks(given, frames, network_size(tracking.size, frames.size), notices, last and last.name)
+    model = find_model()
+    size = network_size(pick_size(tracking.size, model.engine.config), frames.size)
+    masks = find_masks(given, frames, size, notices, last and last.name)
     for line in list_notices(notices):
         watcher.note(line)
-    model = find_model()
     _refuse_to_overwrite([*video, *frames.files, *masks.values()], output)
     check_export(job, video)
-    _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begin_anew)
+    _track(tracking, job, model, frames, masks, size, seekable, watcher, fetched, begin_anew)
     export(job, watcher, video if fetched else None)
 
 
@@ -189,15 +190,14 @@ def export(job, watcher, video=None):
         watcher.note(f"{name_a_few(old)}: exported from earlier masks, not from these")
 
 
-def _track(tracking, job, model, frames, masks, seekable, watcher, fetched, begin_anew):
+def _track(tracking, job, model, frames, masks, size, seekable, watcher, fetched, begin_anew):
     """Track the objects of `masks` (find_masks) through `frames` (open_frames) and write all but exports.
 
-    seekable: these frames as SeekableFrames, to track them backwards or both ways; None: forwards. The others are those
-    of `track_video`.
+    size: as for an InferenceCore. seekable: these frames as SeekableFrames, to track them backwards or both ways; None:
+    forwards. The others are those of `track_video`.
     """
     # Prepare the core, and the folder that takes the results.
     device = model.engine.device
-    size = network_size(tracking.size, frames.size)
     core = InferenceCore(model.engine, **tracking.core(), size=size)
     header = _describe_run(tracking, job, model, frames, masks, core, fetched)
     output = TrackOutput(job.output, frames, header, video=_identify_video(job, fetched), overwrite=job.overwrite,

@@ -79,8 +79,9 @@ class TrackingSettings:
     include_last: bool = option(False, "take every frame into the memory (default: every Nth, see --mem-every)")
     top_k: int = option(40, "let each place of a frame look at the K places in the memory that are most like it "
                             "(default: %(default)s)", names=["top"], type=positive, metavar="K")
-    size: int = option(0, "bring the shorter side of the frames to so many pixels for the network; 0 keeps the "
-                          "frames' own size (default: %(default)s)", type=whole, metavar="PIXELS")
+    size: int | None = option(None, "bring the shorter side of the frames to so many pixels for the network; 0 keeps "
+                                    "the frames' own size (default: 560 for the compact network; for others the "
+                                    "frames' own size on DAVIS, and 480 elsewhere)", type=whole, metavar="PIXELS")
     places: str = option("auto", "on: tell objects from others that look alike also by where they are; off: by their "
                                  "looks alone, as published; auto is on for the compact network, and off for the "
                                  "published one (default: %(default)s)", choices=("auto", "on", "off"))

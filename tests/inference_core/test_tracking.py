@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from inference_core import InferenceCore, track_frames
-from inference_core.tracking import network_size
+from inference_core.tracking import network_size, pick_size
+from model import PRESETS
 from util.errors import InputError
 
 
@@ -75,3 +76,11 @@ def test_only_a_few_frames_are_read_ahead(tiny_network, clip):
 ])
 def test_small_frames_are_enlarged_to_twice_their_size_at_most(asked, frame_size, expected):
     assert network_size(asked, frame_size) == expected
+
+
+@pytest.mark.parametrize("asked, preset, dataset, expected", [
+    (None, "compact", 480, 560), (None, "compact", 0, 560), (None, "base", 480, 480), (None, "base", 0, None),
+    (480, "compact", 0, 480), (0, "compact", 480, None), (720, "base", 0, 720),
+])
+def test_the_network_says_at_which_size_it_computes_unless_somebody_asks(asked, preset, dataset, expected):
+    assert pick_size(asked, PRESETS[preset], dataset) == expected
