@@ -35,7 +35,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect
 
 from interactive.access import Guard, confine, plain_file_name
-from interactive.workspace import export_command
+from interactive.room import export_command
 from util.errors import InputError
 from util.files import temporary_path
 

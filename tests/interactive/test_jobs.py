@@ -10,7 +10,7 @@ from PIL import Image
 from inference_core import InferenceCore
 from interactive.jobs import Tracker
 from interactive.plans import BACKWARD, BOTH, FORWARD, Job, plan_job
-from interactive.project import GIVEN
+from interactive.project_files import GIVEN
 from tests.interactive.page_steps import COUNT
 from tests.tiny_engines import TinyEngines
 from util.errors import InputError

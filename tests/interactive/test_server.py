@@ -460,7 +460,7 @@ def test_frames_are_kept_for_a_while_for_who_does_not_listen(root, tmp_path, mon
     room = Workspace(tmp_path / "out", root, None, None).open(root / "one")
     forgotten, timers = [], []
     monkeypatch.setattr(room.project.frames, "forget", lambda: forgotten.append(True))
-    monkeypatch.setattr("interactive.workspace.threading.Timer", lambda pause, end: timers.append(
+    monkeypatch.setattr("interactive.room.threading.Timer", lambda pause, end: timers.append(
         SimpleNamespace(end=end, start=lambda: None)) or timers[-1])
     for position in range(COUNT):
         room.picture(position, 50)
