@@ -14,7 +14,8 @@ WEIGHTS = (-2.061, -0.857, -0.661)
 """Constant, weight of the spread, weight of the largest spread since the last given mask."""
 
 UNSEEN = 0.63
-"""The estimate for an object that is not seen: so often it is truly not there. Nothing that we tried predicts it."""
+"""The estimate for an object that is not seen: so often it is truly not there in small frames, and more often in larger
+ones (docs/QUALITY.md). It is below DOUBTFUL, so that a lost object is told. Nothing that we tried predicts it."""
 
 DOUBTFUL = 0.7
 """Below this a mask is worth a look."""
