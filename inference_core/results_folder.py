@@ -58,8 +58,7 @@ def find_earlier_results(folder, video=None, overwrite=False):
 
 def remove_earlier_results(folder, frames):
     """Remove overlay, masks and scores that an earlier run left in `folder`. frames: the names of the masks' frames."""
-    for name in ("overlay.mp4", STATE, EARLIER, UNFINISHED):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "overlay.mp4").unlink(missing_ok=True)
     remove_files(folder / "masks", {f"{name}.png" for name in frames})
     remove_files(folder / "scores", {f"{name}.npz" for name in frames})
 

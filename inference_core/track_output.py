@@ -116,6 +116,9 @@ class TrackOutput:
         if self.state is None:
             earlier = find_earlier_results(self.folder, self._video_id, self._overwrite)
             names = set(self._frames.names or ())
+            # The manifest of this run must never stand beside the state of another one.
+            for name in (STATE, EARLIER, UNFINISHED):
+                (self.folder / name).unlink(missing_ok=True)
             # From here on the folder is recognised as ours, with what is in it, even if the process is killed or the
             # power fails.
             write_frame_list(self._frame_list, names | earlier)
@@ -124,6 +127,8 @@ class TrackOutput:
             remove_earlier_results(self.folder, earlier)
             write_frame_list(self._frame_list, names)
         else:
+            if self.overlay is None:
+                (self.folder / "overlay.mp4").unlink(missing_ok=True)
             self._items = read_items(self.folder / EARLIER)
             self._item = next(self._items, None)
             if self._frames.names is None:
@@ -245,12 +250,12 @@ class TrackOutput:
         try:
             self.complete = failure is None and self._frames.complete
             self._close_summary()
+            if self._whole and failure is None:
+                self._drop_earlier()
+                self._write_manifest(finished=self.finished)
+                (self.folder / STATE).unlink(missing_ok=True)
         except OSError as problem:
             failure = failure or problem
-        if self._whole and failure is None:
-            self._drop_earlier()
-            self._write_manifest(finished=self.finished)
-            (self.folder / STATE).unlink(missing_ok=True)
         self._lock.close()
         if failure is not error:
             raise failure

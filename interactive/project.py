@@ -220,7 +220,8 @@ class Project(ProjectFiles):
                 del self.references[name]
                 self._annotation_file(name).unlink(missing_ok=True)
         self._quality_file(object_id).unlink(missing_ok=True)
-        del self.objects[object_id]
+        # After a kill, the same step is done again.
+        self.objects.pop(object_id, None)
         return {file.stem for file in files}
 
     def _describe(self, names, positions):
@@ -250,7 +251,8 @@ class Project(ProjectFiles):
             objects = {item["id"]: ProjectObject(**item) for item in step.values["objects"]}
             if gone := {item["id"] for item in step.left["objects"]} - set(objects):
                 # The step does not know the masks that were tracked since. A merge has the qualities of both objects.
-                into = [number for number in objects if f"quality/{number}.u8" in step.files]
+                files = {self.folder / file for file in step.files}
+                into = [number for number in objects if self._quality_file(number) in files]
                 names = self._take_out(*gone, *into or [None])
                 self.objects = objects
             else:

@@ -67,7 +67,7 @@ def describe(path):
 
 def describe_all(paths):
     """Return what changes when one of these files does, or their names or number; paths as for `describe`."""
-    return _digest((str(path).rpartition("/")[2], describe(path)) for path in paths)
+    return _digest((path.rpartition("/")[2] if is_address(path) else Path(path).name, describe(path)) for path in paths)
 
 
 def _digest(found):

@@ -15,7 +15,7 @@ from inference_core.annotations import find_masks, list_given_files, place_masks
 from inference_core.both_ways import track_both_ways
 from inference_core.capture import CompiledEngine
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints, write_clicked
-from inference_core.results_folder import find_earlier_results
+from inference_core.results_folder import find_earlier_results, read_items
 from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects, network_size, pick_size
 from model import load_clicks
@@ -205,6 +205,8 @@ def _track(tracking, job, model, frames, masks, size, seekable, watcher, fetched
                          run=_describe_inputs(header, job, frames, masks, fetched), resume=job.resume,
                          begin_anew=begin_anew, position=None if seekable is None else seekable.position)
     if job.resume and not begin_anew and output.is_finished:
+        names = {frame["name"] for frame in read_items(output.summary)}
+        _refuse_unused({name: mask for name, mask in masks.items() if name not in names}, len(names), next(iter(masks)))
         watcher.say(f"{output.folder}: finished already, with the same inputs and settings")
         return
     length, reading = frames.length, iter(frames)
@@ -273,11 +275,14 @@ def _track(tracking, job, model, frames, masks, size, seekable, watcher, fetched
                 watcher.note(line)
 
     watcher.done(Tracked(output, whole_time.count, time.perf_counter() - start, shots.names), job)
-    if waiting:
-        frame, mask = next(iter(waiting.items()))
-        first = frames.first if seekable is None else next(iter(masks))
-        raise InputError(f"{mask}: not used, since frame {frame} is not among the {whole_time.count} frames that could "
-                         f"be tracked, from {first} on")
+    _refuse_unused(waiting, whole_time.count, frames.first if seekable is None else next(iter(masks)))
+
+
+def _refuse_unused(masks, count, first):
+    """Raise InputError if masks are left. count: how many frames could be tracked; first: the name of the first one."""
+    for frame, mask in masks.items():
+        raise InputError(f"{mask}: not used, since frame {frame} is not among the {count} frames that could be "
+                         f"tracked, from {first} on")
 
 
 def _find_position(seekable, name, mask):
@@ -315,8 +320,14 @@ def _describe_inputs(header, job, frames, masks, fetched):
     header = {name: value for name, value in header.items() if name != "annotated"}
     return {**header, "model": header["model"]["sha256"], "save_scores": job.save_scores,
             "overlay": not job.no_overlay, "stamp": job.stamp, "video": _identify_video(job, fetched),
-            "frames": describe_all([video for video in job.video if video in fetched] or frames.files),
+            "frames": describe_all([video for video in job.video if video in fetched] or _tracked_files(frames)),
             "masks": {frame: file_sha256(file) for frame, file in masks.items()}}
+
+
+def _tracked_files(frames):
+    """The files of the frames from --start to --end; what else is in their folder does not matter."""
+    names = None if frames.names is None else set(frames.names)
+    return [file for file in frames.files if names is None or Path(file).stem in names]
 
 
 def _describe_run(tracking, job, model, frames, masks, core, fetched):

@@ -140,9 +140,10 @@ def file_sha256(path):
     return digest.hexdigest()
 
 
-SYSTEM_NAMES = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", ".DS_Store", ".directory", ".AppleDouble")
+SYSTEM_NAMES = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", ".DS_Store", ".directory", ".AppleDouble",
+                ".localized")
 """Files and folders that systems leave in folders and archives without being asked. Other names of such files begin
-with "._"."""
+with "._", ".nfs" or ".fuse_hidden"."""
 
 
 def is_hidden(name):
@@ -159,7 +160,7 @@ def is_of_the_system(path):
     path: from a folder that nobody else but the system writes into.
     """
     path = Path(path)
-    return path.name.startswith("._") or not set(path.parts).isdisjoint(SYSTEM_NAMES)
+    return path.name.startswith(("._", ".nfs", ".fuse_hidden")) or not set(path.parts).isdisjoint(SYSTEM_NAMES)
 
 
 def refuse_special_file(path):

@@ -459,3 +459,35 @@ def test_a_kill_loses_at_most_the_stroke_in_progress(project):
         again.redo()
         again.close()
         number += 1
+
+
+@pytest.mark.parametrize("change, redone", [
+    (lambda project: project.add_object("cat"), False),
+    (lambda project: project.delete_object(2), True),
+    (lambda project: project.delete_object(2, into=1), True),
+])
+def test_a_step_that_was_broken_off_at_its_end_is_done_again(project, monkeypatch, change, redone):
+    for _ in range(2):
+        project.add_object()
+    for number, rows in ((1, slice(0, 10)), (2, slice(20, 30))):
+        project.draw(0, lambda ids, number=number, rows=rows: paint(ids, number, rows))
+    change(project)
+    if redone:
+        project.undo()
+    go = project.redo if redone else project.undo
+    with monkeypatch.context() as patch:
+        patch.setattr(project._journal, "commit", fail)
+        with pytest.raises(OSError):
+            go()
+    assert go() is not None
+    assert set(project.objects) == ({1} if redone else {1, 2})
+    assert set(np.unique(project.mask(0))) <= {0, *project.objects}
+
+
+def fail():
+    raise OSError("no space left")
+
+
+def paint(ids, number, rows):
+    ids[rows] = number
+    return ids

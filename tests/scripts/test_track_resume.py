@@ -214,6 +214,55 @@ def test_a_run_through_a_video_that_is_cut_short_is_finished(inputs, tiny_checkp
     assert one_line_error(capsys, "differs in settings (top_k)")
 
 
+def test_a_mask_that_was_not_used_is_told_again(inputs, tiny_checkpoint, tmp_path, capsys):
+    with av.open(str(inputs / "clip.mp4")) as container:
+        end = [packet.pos for packet in container.demux(video=0) if packet.size][9]
+    (tmp_path / "cut.mp4").write_bytes((inputs / "clip.mp4").read_bytes()[:end])
+    command = [tmp_path / "cut.mp4", inputs / "first.png", f"11:{inputs / 'later.png'}", "--model", tiny_checkpoint,
+               "--output", tmp_path / "out"]
+    for options in ([], ["--resume"]):
+        assert run(*command, *options) == 2
+        assert one_line_error(capsys, "later.png", "not used", "9 frames")
+
+
+def test_images_after_the_end_do_not_matter(inputs, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(inputs / "frames", tmp_path / "frames")
+    command = ["--video", tmp_path / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--end",
+               "img_9", "--output", tmp_path / "out", "--resume"]
+    assert run(*command) == 0
+    shutil.copy(tmp_path / "frames" / "img_5.jpg", tmp_path / "frames" / "img_17.jpg")
+    capsys.readouterr()
+    assert run(*command) == 0
+    assert "finished already" in capsys.readouterr().err
+
+
+def test_a_new_run_never_goes_on_from_the_state_of_another(breakable, tmp_path, monkeypatch):
+    breakable(tmp_path / "part", stop=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(track_output, "remove_earlier_results", interrupt)
+        assert breakable(tmp_path / "part", "--top", 20) == (130, 0)
+    assert breakable(tmp_path / "part", "--resume", "--top", 20) == (0, 12)
+
+
+def test_a_full_disk_at_the_very_end_leaves_the_folder_to_the_next_run(breakable, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        write = track_output.TrackOutput._write_manifest
+
+        def fail(self, finished):
+            if finished is not None:
+                raise OSError(errno.ENOSPC, "No space left on device", str(self.folder))
+            write(self, finished)
+
+        patch.setattr(track_output.TrackOutput, "_write_manifest", fail)
+        assert breakable(tmp_path / "part")[0] == 2
+        assert one_line_error(capsys, "No space left")
+    assert breakable(tmp_path / "part", "--resume")[0] == 0
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_results_of_an_earlier_version_are_not_gone_on_with(inputs, tiny_checkpoint, tmp_path, capsys):
     command = ["--video", inputs / "frames", "--mask", inputs / "first.png", "--model", tiny_checkpoint, "--output",
                tmp_path]
