@@ -246,9 +246,11 @@ def test_a_new_run_never_goes_on_from_the_state_of_another(breakable, tmp_path, 
 
 def test_a_full_disk_at_the_very_end_leaves_the_folder_to_the_next_run(breakable, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        write = track_output.TrackOutput._write_manifest
+        write, outputs = track_output.TrackOutput._write_manifest, []
 
         def fail(self, finished):
+            # It is kept, so that nobody but itself lets its folder go.
+            outputs.append(self)
             if finished is not None:
                 raise OSError(errno.ENOSPC, "No space left on device", str(self.folder))
             write(self, finished)
