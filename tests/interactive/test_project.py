@@ -13,8 +13,8 @@ from PIL import Image
 
 from exporting.run import export_folder
 from inference_core.annotations import find_masks
-from interactive.project import MOST_OBJECTS, UNKNOWN, UNSEEN, Project
-from interactive.project_files import GIVEN
+from interactive.project import MOST_OBJECTS, Project
+from interactive.project_files import GIVEN, UNKNOWN, UNSEEN
 from tests.conftest import ROOT
 from tests.interactive.page_steps import COUNT
 from util.errors import InputError
