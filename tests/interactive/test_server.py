@@ -83,6 +83,12 @@ def mask_of(client, name, position):
     return None if answer.status_code == 204 else np.array(Image.open(io.BytesIO(answer.content)))
 
 
+def draw_dog(line):
+    """Add an object, and draw it in the second frame."""
+    act(line, do="add object", name="dog")
+    act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+
+
 def test_page_and_its_files_are_there_and_name_no_other_host(client):
     page = client.get("/")
     assert page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
@@ -206,8 +212,7 @@ def test_a_download_of_files_whose_names_are_no_text(client, root, tmp_path):
     name = open_video(client)
     with client.websocket_connect(f"/api/p/{name}/events") as line:
         until(line, "changed")
-        act(line, do="add object", name="dog")
-        act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+        draw_dog(line)
     assert client.post(f"/api/p/{name}/export", json={"formats": ["indexed-png"]}).json()["files"] == ["masks"]
     with zipfile.ZipFile(io.BytesIO(client.get(f"/api/p/{name}/download/masks").content)) as archive:
         assert archive.testzip() is None and "%FF00001.png" in archive.namelist()
@@ -259,8 +264,7 @@ def test_export_and_its_command_line(client, root):
         f"/api/p/{name}/export", json={"formats": ["boxes-csv"]}).json()["error"]
     with client.websocket_connect(f"/api/p/{name}/events") as line:
         until(line, "changed")
-        act(line, do="add object", name="dog")
-        act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+        draw_dog(line)
     asked = {"formats": ["boxes-csv", "indexed-png"], "options": {"fill_holes": True, "grow": 2}}
     words = client.post(f"/api/p/{name}/command", json=asked).json()["command"].split()
     assert words[:2] == ["python", "export_masks.py"] and words[3:] == [
@@ -276,8 +280,7 @@ def test_a_folder_that_changes_while_it_is_downloaded(client, tmp_path):
     name = open_video(client)
     with client.websocket_connect(f"/api/p/{name}/events") as line:
         until(line, "changed")
-        act(line, do="add object", name="dog")
-        act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+        draw_dog(line)
     client.post(f"/api/p/{name}/export", json={"formats": ["images"]})
     files = sorted(tmp_path.rglob("*"))
     scope = {"type": "http", "method": "GET", "path": f"/api/p/{name}/download/images", "query_string": b"",
@@ -314,8 +317,7 @@ def test_export_tells_how_far_it_is_and_can_be_cancelled(client, root):
     name = open_video(client)
     with client.websocket_connect(f"/api/p/{name}/events") as line:
         until(line, "changed")
-        act(line, do="add object", name="dog")
-        act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+        draw_dog(line)
         assert client.post(f"/api/p/{name}/export", json={"formats": ["images"]}).json()["files"] == ["images"]
         line.send_json({"do": "clear reference", "frame": 5})
         said = []
