@@ -1,4 +1,4 @@
-"""Draw what scenes show: all random choices of training samples that `dataset.scenes` renders from a pack.
+"""Draw what scenes show: which pictures and objects, and where. `dataset.scenes` renders them from a pack.
 
 Everything is drawn by NumPy on the CPU, for many samples at once, and a sample's plan depends on seed and number alone.
 Letters in shapes: n samples, T frames, R roles (objects that are pasted), L = R + 2 layers (roles and two things in
@@ -9,30 +9,9 @@ import numpy as np
 
 from dataset.layers import TURN, swing
 from dataset.pack import CUT_OUT
+from dataset.scene_assembly import DISC, NOBODY, NOISE, OWN, ROLES, THING, assemble
 from dataset.scene_catalogue import Draws
-from dataset.scene_motion import (
-    draw_film,
-    draw_limbs,
-    draw_waves,
-    drift,
-    invert,
-    linear_maps,
-    random_pace,
-    recolourings,
-    translations,
-)
-
-ROLES = 8
-"""The number of objects that can be pasted into a scene."""
-
-LAYERS = ROLES + 2
-"""Roles, something that hides an object for a while, and something that passes in front anywhere."""
-
-OWN = 2
-"""The number of objects of the background's picture that can be followed; their labels are 1 and 2."""
-
-WINDOW = 384
-"""Side in pixels of the part of a picture that a frame's background is taken from."""
+from dataset.scene_motion import drift, linear_maps, random_pace, translations
 
 PART = 340
 """A background shows at most so many pixels of its picture across, so that camera motion stays inside of WINDOW."""
@@ -45,15 +24,6 @@ VISIBLE, VISIBLE_IN_CROWD = 1 / 500, 1 / 1500
 
 SECOND = 0.8
 """Probability that a second object is followed, if there is one."""
-
-NOBODY = (1, 0)
-"""The range of ids of no object."""
-
-NOISE = 12
-"""Sides of the grids of random numbers that damage the first masks."""
-
-CELL = 8
-"""A deformation is computed at points so many pixels apart, and interpolated between them."""
 
 UNIFORMS, NORMALS = 1000, 800
 """How many random numbers are drawn for each sample, beside those for damage and paths. Most are not used."""
@@ -102,7 +72,7 @@ def draw_plan(catalogue, seed, numbers, size, shots, perturb, max_jump):
 
     followed = {"rank": rank, "follow_two": follow_two,
                 "visible": np.where(crowd, VISIBLE_IN_CROWD, VISIBLE) * size ** 2}
-    return _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, followed, size, shots,
+    return assemble(catalogue, draws, scene, camera, things, paths, front, active, order, followed, size, shots,
                      perturb)
 
 
@@ -347,8 +317,6 @@ def _only_linear(matrices):
 COVERS = (0.2, 0.2, 0.15, 0.15, 0.3)
 """Shares of what hides objects: discs, rectangles, rings, bars, and things cut out of images."""
 
-DISC, RECTANGLE, RING, BARS, THING = range(5)
-
 
 def _draw_front(catalogue, draws, scene, paths, camera, pasted, shots):
     """Return what is in front and counts as background, for the layers R and R + 1: a dict of arrays n×2×….
@@ -398,158 +366,3 @@ def _draw_front(catalogue, draws, scene, paths, camera, pasted, shots):
     return {"active": active, "form": form, "picture": np.where(form == THING, table[..., 0], picture), "box": box,
             "ids": np.where(thing, table[..., 1:3], NOBODY), "place": place, "shape": shape, "root": root,
             "area": area, "tone": catalogue.tones[picture].astype(float)}
-
-
-def _assemble(catalogue, draws, scene, camera, things, paths, front, active, order, followed, size, shots, perturb):
-    """Return the plan of all parts of the samples, in the order and the units in which they are rendered."""
-    count, times = len(active), np.arange(shots)
-    place = np.concatenate([paths["place"], front["place"]], 1)
-    shape = np.concatenate([paths["shape"], front["shape"]], 1)[..., :2, :2]
-    box = np.concatenate([things["box"], front["box"]], 1)
-    zoom = np.concatenate([paths["zoom"], np.minimum(front["root"] * size / np.sqrt(front["area"]), 4 * size / 384)], 1)
-    picture = np.concatenate([things["picture"], np.repeat(front["picture"][..., None], shots, -1)], 1)
-    ids = np.concatenate([things["ids"], front["ids"]], 1)
-    moving = np.concatenate([things["moving"], np.zeros((count, 2), bool)], 1)
-    form = np.concatenate([np.full((count, ROLES), THING), front["form"]], 1)
-    tone = np.concatenate([things["tone"], front["tone"]], 1)
-
-    # A few samples show another picture for a frame or two.
-    cut = draws.chance(0.04)
-    start = 1 + draws.below(shots - 1)
-    away = cut[:, None] & (times >= start[:, None]) & (times < start[:, None] + 1 + draws.below(2)[:, None])
-    other = catalogue.pictures.find(draws.uniform()) if len(catalogue.pictures.items) else scene["picture"][:, 0]
-    pictures = np.where(away, other[:, None], scene["picture"])
-    sizes = catalogue.sizes[pictures][..., ::-1]
-    centre = np.where(away[..., None], sizes / 2, scene["centre"][:, None])
-    extent = np.where(away[..., None], sizes.min(-1, keepdims=True) * 0.9, scene["extent"][:, None])
-    place = place + 10 * away[:, None, :, None]
-    own_ids = np.where(away[..., None, None], NOBODY, scene["ids"][:, None])
-
-    # The background: from pixels of the frame to the window, whose sides go from -1 to 1.
-    to_picture = linear_maps(x=extent[..., 0] * scene["flip"][:, None], y=extent[..., 1]) @ invert(camera)
-    origin = np.round(centre + to_picture[..., :2, 2] - WINDOW / 2)
-    back = np.zeros((count, shots, 2, 3))
-    back[..., :2] = to_picture[..., :2, :2] / size
-    back[..., 2] = centre + to_picture[..., :2, 2] - to_picture[..., :2, :2].sum(-1) / 2 - origin
-    back *= 2 / WINDOW
-    back[..., 2] -= 1
-    back_waves = draw_waves(draws, draws.uniform(0.002, 0.012) * draws.chance(0.7), random_pace(draws), times)
-
-    # The layers: from pixels of the frame to the object, whose longer side goes from -1 to 1.
-    half = (box[..., 2:] - box[..., :2]).max(-1) / 2
-    room = sprite_side(size) - 2 * sprite_margin(size)
-    fine = np.minimum(room / (2 * half), 1)
-    scale = zoom * np.sqrt(np.abs(np.linalg.det(shape))).mean(-1)
-    level = np.clip(np.ceil(np.log2(fine / scale / 1.4)), 0, 3)
-    inverse = np.linalg.inv(shape) / zoom[..., None, None, None]
-    ahead = np.concatenate([inverse, -(inverse @ (place * size)[..., None])], -1) / half[..., None, None, None]
-    strength = 0.045 * draws.uniform(shape=(LAYERS,)) * draws.chance(0.8, (LAYERS,)) * np.where(form == THING, 1, 0.3)
-    waves = draw_waves(draws, strength, 2 * random_pace(draws, (LAYERS,)), times)
-    limbs = draw_limbs(draws, (form == THING) & draws.chance(0.45, (LAYERS,)), shots)
-    into_sprite = half * fine / (sprite_side(size) / 2) / 2 ** level
-
-    # Motion blur of a layer, along its fastest way.
-    ways = np.diff(place, axis=2) * size
-    ways = np.where(np.abs(ways).max(-1, keepdims=True) > 2 * size, 0, ways)
-    fastest = np.take_along_axis(ways, (ways ** 2).sum(-1).argmax(-1)[..., None, None], 2)[:, :, 0]
-    shutter = draws.uniform(0.15, 0.6, (LAYERS,)) * (draws.chance(0.25)[:, None] | draws.chance(0.08, (LAYERS,)))
-    streak = (inverse[:, :, 0] @ fastest[..., None])[..., 0] * (shutter * fine / 2 ** level)[..., None]
-    length = np.linalg.norm(streak, axis=-1, keepdims=True)
-    streak = streak * np.minimum(1, sprite_side(size) / 28 / np.maximum(length, 1e-6)) * (length > 1)
-
-    # What each layer can touch, in cells: its box, displaced by waves and by the limb, which turns about its joint.
-    slack = np.abs(waves[..., 3:]).sum(-2).max(2) + (
-        (np.linalg.norm(streak, axis=-1) / 2 + 2) * 2 ** level / (half * fine))[..., None]
-    sides = (box[..., 2:] - box[..., :2]) / 2 / half[..., None]
-    joint = np.linalg.norm(limbs[:, :, 0, 4:6], axis=-1)
-    bent = (np.abs(limbs[..., 7]).max(-1) > 0)[..., None]
-    sides = np.where(bent, ((np.linalg.norm(sides, axis=-1) + joint) / 0.9 + joint)[..., None], sides) + slack
-    sides = (np.abs(shape) @ sides[:, :, None, :, None])[..., 0] * (zoom * half)[..., None, None]
-    seen = ~away[:, None, :, None]
-    low = np.clip(np.floor((place * size - sides).min(2, where=seen, initial=size) / CELL - 0.5), 0, size // CELL)
-    high = np.clip(np.ceil((place * size + sides).max(2, where=seen, initial=0) / CELL + 0.5), 0, size // CELL)
-    reach = np.concatenate([low, high], -1).astype(int)
-
-    # Colours: what look-alikes share, then what each has for itself.
-    tone_back = catalogue.tones[scene["picture"][:, 0]].astype(float)
-    shared = recolourings(draws, tone, 0.12, 0.02, 0.02, (LAYERS,))
-    shared[:, :ROLES] = np.where(things["twin"][..., None, None], shared[:, :1], shared[:, :ROLES])
-    gains = ((tone_back[:, None] + 20) / (tone + 20)) ** draws.uniform(0, 0.5, (LAYERS,))[..., None]
-    shared[..., :3] *= np.clip(gains, 0.6, 1.5)[..., None, :]
-    own = np.where(draws.chance(0.7, (LAYERS,))[..., None, None], recolourings(draws, tone, 0.03, 0.004, 0, (LAYERS,)),
-                   recolourings(draws, tone, 0.15, 0.03, 0.02, (LAYERS,)))
-    colour = own[..., :3] @ shared
-    colour[..., 3] += own[..., 3]
-
-    # Sort: within a sample from back to front, samples with many layers first.
-    present = np.concatenate([active, front["active"]], 1)
-    depth = np.concatenate([np.argsort(order, 1), np.tile([ROLES, ROLES + 1], (count, 1))], 1)
-    layers = np.argsort(np.where(present, depth, LAYERS), 1, kind="stable")
-    many = present.sum(1)
-    samples = np.argsort(-many, kind="stable")
-    heights = [int((many > layer).sum()) for layer in range(many.max(initial=0))]
-    sample = np.concatenate([samples[:height] for height in heights] + [np.zeros(0, int)])
-    which = [layers[samples[:height], layer] for layer, height in enumerate(heights)]
-    which = np.concatenate([*which, np.zeros(0, int)])
-    label = np.where(which < ROLES, OWN + 1 + which, 0)
-    behind = draws.chance(0.35, (LAYERS,))[sample, which] & (scene["box"][sample, 2] > 0) & (which < ROLES)
-
-    # Sprites: one for a layer, or one for each frame if it shows an object of a video.
-    lengths = np.where(moving[sample, which], shots, 1)
-    firsts = np.cumsum(lengths) - lengths
-    owner = np.repeat(np.arange(len(sample)), lengths)
-    time = np.arange(len(owner)) - firsts[owner]
-    shown = firsts[:, None] + np.where(lengths[:, None] > 1, times, 0)
-    at = sample[owner], which[owner]
-    source = picture[(*at, time)]
-    corners = box[at]
-    # Whole numbers, so that pixels of sprite and picture coincide.
-    middles = np.floor((corners[:, :2] + corners[:, 2:]) / 2)
-
-    geometry = np.concatenate([
-        _flat(back[samples], back_waves[samples]), _flat(ahead[sample, which], waves[sample, which])])
-    limb = np.concatenate([np.zeros((count * shots, 8)), limbs[sample, which].reshape(-1, 8)])
-    film = draw_film(draws, tone_back, place, camera, size, shots)
-    plan = {
-        "geometry": np.concatenate([geometry, limb, np.concatenate([
-            np.ones(count * shots), np.repeat(into_sprite[sample, which], shots)])[:, None]], 1),
-        "windows": _integers(catalogue.offsets[pictures[samples]].ravel(), *sizes[samples].reshape(-1, 2).T,
-                             *origin[samples].reshape(-1, 2).T, *own_ids[samples].reshape(-1, 4).T),
-        "sprites": _integers(catalogue.offsets[source], *catalogue.sizes[source].T[::-1], *ids[at].T, form[at]),
-        "sprite_places": np.column_stack([middles, 1 / fine[at], (corners[:, 2:] - corners[:, :2]) / 2
-                                          * fine[at][:, None]]),
-        "colours": colour[at].reshape(-1, 12),
-        "shown": shown,
-        "labels": label,
-        "behind": behind,
-        "heights": heights,
-        "reach": [np.concatenate([part[:, :2].min(0), part[:, 2:].max(0)]).tolist()
-                  for part in np.split(reach[sample, which], np.cumsum(heights)[:-1])] if heights else [],
-        "levels": level[at].astype(int),
-        "streaks": streak[at],
-        "order": np.argsort(samples),
-        **{name: value[samples] for name, value in (*followed.items(), *film.items())},
-    }
-    if perturb:
-        plan["targets"] = draws.uniform(*perturb, (2,))[samples]
-        plan["damage"] = draws.normal(1, (2, 3, NOISE, NOISE))[samples]
-    return plan
-
-
-def sprite_side(size):
-    """Return the side in pixels of the square in which a cut-out is kept, for frames of `size` pixels."""
-    return max(64, size * 5 // 6 // 16 * 16)
-
-
-def sprite_margin(size):
-    """Return the width of the transparent margin of a sprite."""
-    return sprite_side(size) // 16
-
-
-def _flat(*parts):
-    """Join arrays k×T×… to one of k·T rows."""
-    return np.concatenate([part.reshape(len(part) * part.shape[1], int(np.prod(part.shape[2:]))) for part in parts], 1)
-
-
-def _integers(*columns):
-    return np.stack([np.asarray(column).astype(np.int64) for column in columns], 1)

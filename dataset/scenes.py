@@ -13,9 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dataset.scene_catalogue import Catalogue
-from dataset.scene_motion import TAPS, WAVES
-from dataset.scene_plans import (
+from dataset.scene_assembly import (
     BARS,
     CELL,
     OWN,
@@ -24,10 +22,12 @@ from dataset.scene_plans import (
     ROLES,
     THING,
     WINDOW,
-    draw_plan,
     sprite_margin,
     sprite_side,
 )
+from dataset.scene_catalogue import Catalogue
+from dataset.scene_motion import TAPS, WAVES
+from dataset.scene_plans import draw_plan
 from dataset.training_sets import VOID
 from dataset.video import LAST_JUMP
 from util.errors import InputError

@@ -163,7 +163,7 @@ def plain(monkeypatch):
                        "streaks": 0 * plan["streaks"], "colours": colours,
                        "film": np.broadcast_to(np.eye(3, 4).ravel(), plan["film"].shape)}
 
-    monkeypatch.setattr("dataset.scene_plans.recolourings", unchanged)
+    monkeypatch.setattr("dataset.scene_assembly.recolourings", unchanged)
     monkeypatch.setattr(scenes_module, "draw_plan", calm)
 
 
