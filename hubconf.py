@@ -102,13 +102,13 @@ def rde(path, device="auto"):
     return _load("model").load_network(path, _load("util.device").pick_device(device))
 
 
-def tracker(mode="two-frames-compress", *, checkpoint=None, device="auto", **options):
+def tracker(mode="two-frames-compress", *, checkpoint=None, device="auto", size="auto", **options):
     """Return an `inference_core.InferenceCore`, whose `step` tracks objects from frame to frame.
 
-    mode, options: as for InferenceCore. checkpoint: its file; None is the compact network. device: as for `rde`.
+    mode, size, options: as for InferenceCore. checkpoint: its file; None is the compact network. device: as for `rde`.
     """
     network = compact(device) if checkpoint is None else rde(checkpoint, device)
-    return _load("inference_core").InferenceCore(network, mode, **options)
+    return _load("inference_core").InferenceCore(network, mode, size=size, **options)
 
 
 def clicks(path=None, device="auto"):

@@ -25,6 +25,9 @@ from util.machine import has_bfloat16_tiles
 STRIDE = 16
 """The sides of an image are padded to multiples of this: keys and values have one position for 16×16 pixels."""
 
+LINES = 480
+"""The shorter side of own videos, in pixels, for networks whose configuration has no `lines`."""
+
 
 class InferenceCore:
     """Tracks objects through one video.
@@ -43,7 +46,7 @@ class InferenceCore:
     top_k: the number of memory positions that each query reads.
     include_last: make every frame a memory frame.
     size: the shorter side, in pixels, at which the core computes. Frames and masks are resized to it, probabilities
-        back.
+        back. None: the frames' own size. "auto": what the network is made for, see `pick_size` and `network_size`.
     keep_given: give a mask back as it was given, in the result of the step that takes it. If False, it comes back from
         `size` with blunt edges, as in the published evaluation. Without `size` there is no difference.
     amp: half precision for everything but affinities and probabilities: "float16", "bfloat16", or True, which is
@@ -80,10 +83,11 @@ class InferenceCore:
         numbers = {"mem_every": mem_every, "top_k": top_k, "chunk_size": chunk_size, "size": size,
                    "max_references": max_references}
         for name, number in numbers.items():
-            if number is None and name == "size":
+            if name == "size" and number in (None, "auto"):
                 continue
             if not isinstance(number, Integral) or number < 1:
-                raise InputError(f"{name} is {number!r}, it must be a whole number of at least 1")
+                others = ", auto or None" if name == "size" else ""
+                raise InputError(f"{name} is {number!r}, it must be a whole number of at least 1{others}")
         self.mode = mode
         self.mem_every = 1 if include_last else mem_every
         self.top_k = top_k
@@ -248,7 +252,7 @@ class InferenceCore:
             return self._label(torch.ones(1, *frame_size, device=self._device))
 
         # Encode the frame, and predict the objects that have no whole mask in it.
-        size = None if self.size is None else scale_size(frame_size, self.size)
+        size = self._scale(frame_size)
         pad = compute_padding(size or frame_size)
         image, encoded = self.engine.encode(self._upload(image), size, pad)
         rows = [row for row, object_id in enumerate(self.objects, 1) if partial or object_id not in ids]
@@ -323,7 +327,7 @@ class InferenceCore:
         for memory in state.memories:
             if state.frame_size is None or not (memory.ids and memory.references):
                 raise InputError("this state is damaged: it has a memory without objects, references or frames")
-            height, width = state.frame_size if self.size is None else scale_size(state.frame_size, self.size)
+            height, width = self._scale(state.frame_size) or state.frame_size
             cells = -(-height // STRIDE), -(-width // STRIDE)
             shapes = (config.key_dim, *cells), (len(memory.ids), config.value_dim, *cells)
             entries = [*memory.references.values(), memory.embedding, memory.last]
@@ -333,6 +337,11 @@ class InferenceCore:
                                      f"{found[1]}, expected {shapes[0]} and {shapes[1]}")
             if self.places and not Places.fits(state.places or {}, cells[0] * cells[1]):
                 raise InputError("this state is damaged: it says where objects are in another map")
+
+    def _scale(self, frame_size):
+        """Return the (height, width) at which frames of this (height, width) are computed, None for their own."""
+        size = network_size(pick_size(None, self.engine.config), frame_size) if self.size == "auto" else self.size
+        return None if size is None else scale_size(frame_size, size)
 
     def _upload(self, image):
         """Return the image on the network's device."""
@@ -498,3 +507,22 @@ def scale_size(size, length):
     if height <= width:
         return length, int(length * width / height)
     return int(length * height / width), length
+
+
+def pick_size(size, config, otherwise=LINES):
+    """Return the shorter side, in pixels, at which a network is to compute; None keeps the frames' own.
+
+    size: the one that is asked for, 0 keeps the frames' own, None leaves it to the network's `config`, or, where that
+    has no `lines`, to `otherwise`.
+    """
+    return (config.lines or otherwise if size is None else size) or None
+
+
+def network_size(size, frame_size):
+    """Return the `size` for an InferenceCore that tracks frames of frame_size = (width, height); None keeps their own.
+
+    size: the shorter side, see `pick_size`; 0 or None keeps the frames' own. Smaller frames are enlarged to it, at most
+    to twice their size: the networks learnt at about 480 lines, and lose small objects in smaller frames.
+    """
+    shorter = min(frame_size)
+    return None if size in (0, None, shorter) else min(size, 2 * shorter)

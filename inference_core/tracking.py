@@ -20,9 +20,6 @@ from util.hyper_para import COMPACT
 from util.machine import computing_threads, keep_freed_memory
 from util.pipeline import mark_last, prefetch
 
-LINES = 480
-"""The shorter side of own videos, in pixels, for networks whose configuration has no `lines`."""
-
 
 def open_network(settings, state=None):
     """Return the network that TrackingSettings name, on their device, and prepare this process for tracking.
@@ -50,25 +47,6 @@ def open_engine(settings, state=None):
     Everything else as in `open_network`.
     """
     return InferenceCore(open_network(settings, state), **settings.core()).engine
-
-
-def pick_size(size, config, otherwise=LINES):
-    """Return the shorter side, in pixels, at which a network is to compute; None keeps the frames' own.
-
-    size: the one that is asked for, 0 keeps the frames' own, None leaves it to the network's `config`, or, where that
-    has no `lines`, to `otherwise`.
-    """
-    return (config.lines or otherwise if size is None else size) or None
-
-
-def network_size(size, frame_size):
-    """Return the `size` for an InferenceCore that tracks frames of frame_size = (width, height); None keeps their own.
-
-    size: the shorter side, see `pick_size`; 0 or None keeps the frames' own. Smaller frames are enlarged to it, at most
-    to twice their size: the networks learnt at about 480 lines, and lose small objects in smaller frames.
-    """
-    shorter = min(frame_size)
-    return None if size in (0, None, shorter) else min(size, 2 * shorter)
 
 
 class TrackedFrame(NamedTuple):

@@ -47,7 +47,7 @@ mask = np.zeros((48, 64), np.uint8)
 mask[10:30, 20:40] = 5
 core.step(frame, mask)
 ids = core.to_mask(core.step(frame))
-assert ids.shape == (48, 64) and core.mode == "gt-compress" and core.objects == [5]
+assert ids.shape == (48, 64) and core.mode == "gt-compress" and core.objects == [5] and core.size == "auto"
 assert type(torch.hub.load(repository, "rde", checkpoint, source="local", device="cpu")).__name__ == "RDE"
 assert torch.hub.load(repository, "compact", source="local", device="cpu").config.key_trunk == "efficientnet_lite0"
 try:

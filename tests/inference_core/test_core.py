@@ -275,6 +275,19 @@ def test_impossible_settings_are_refused(tiny_network, options):
         InferenceCore(tiny_network, **options)
 
 
+@pytest.mark.parametrize("lines, expected", [(None, 144), (48, 48), (72, None)])
+def test_size_auto_is_what_track_py_takes(clip, lines, expected):
+    """The network's own number of lines or else 480, but at most twice the frames'."""
+    engine = take_snapshot(recipe_network(dataclasses.replace(PRESETS["tiny"], lines=lines)))
+    core, other = (InferenceCore(engine, size=size) for size in ("auto", expected))
+    assert InferenceCore(engine).size is None
+    for index, frame in enumerate(clip[0][:5]):
+        assert torch.equal(*(each.step(frame, clip[1][0] if index == 0 else None) for each in (core, other)))
+    again = InferenceCore(engine, size="auto")
+    again.restore(core.state())
+    assert torch.equal(again.step(clip[0][5]), other.step(clip[0][5]))
+
+
 @pytest.mark.parametrize("plane", [
     lambda one: one, lambda one: one.astype(np.float32), lambda one: one * np.uint8(255), lambda one: one[None],
     lambda one: one.astype(np.uint8)[None] * 255, lambda one: torch.from_numpy(one), lambda one: one * np.uint8(7),
