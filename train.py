@@ -17,6 +17,7 @@ killed. On the CPU, with the same numbers of processes and threads, it ends with
 import argparse
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import signal
@@ -112,11 +113,13 @@ def fine_tune(settings, dataset, device, began, stack):
     Arguments as for `train`.
     """
     start, amp = settings.network.load_network, precision_of(settings.running, device)
+    # At as many lines as track.py computes at, so that what is said holds for what is tracked later.
+    score_network = functools.partial(score, amp=amp, size="auto")
     _, held_back = find_clips(settings.data.fine_tune)
     frames = sum(len(video.frames) for video in held_back)
     print(f"{start} is adapted to {settings.data.fine_tune}, for {settings.running.minutes:g} minutes; the last "
           f"{SHARE:.0%} of each clip ({frames} frames in all) are held back: both networks are scored on them")
-    before = score(load_network(start, device), held_back, amp=amp)["J&F"]
+    before = score_network(load_network(start, device), held_back)["J&F"]
     print(f"before: J&F {before:.1f} in the frames held back")
     code, trained = train(settings, dataset, device, began, 0, 1, stack)
     if code or not trained:
@@ -125,7 +128,7 @@ def fine_tune(settings, dataset, device, began, stack):
     states = (load_network(file).state_dict() for file in (start, trained))
     write_state(result, mix_states(*states, settings.recipe.mix))
     print(f"wrote {result}, {settings.recipe.mix:.0%} of the way from {start} to {trained}")
-    after = score(load_network(result, device), held_back, amp=amp)["J&F"]
+    after = score_network(load_network(result, device), held_back)["J&F"]
     print(f"after: J&F {after:.1f}, before {before:.1f}: " + (
         f"give {result} to --model" if after > before else
         f"{start} is as good or better there, go on with that; more clips, or better masks, may help"))

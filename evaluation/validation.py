@@ -5,6 +5,7 @@ import numpy as np
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.measures import boundary_f, jaccard
 from inference_core import InferenceCore, track_frames
+from inference_core.core import pick_size
 from inference_core.tracking import name_objects
 from util.errors import InputError
 from util.image_io import image_size, read_mask
@@ -32,18 +33,18 @@ def check_validation(davis_path):
 
 
 def validate(network, davis_path, *, amp=False):
-    """Return what `score` does of the validation set of the DAVIS at `davis_path`."""
-    return score(network, EVALUATION_SETS["davis17"].find(davis_path, "val"), amp=amp)
+    """Return what `score` does of the validation set of the DAVIS at `davis_path`, at the lines of eval_davis.py."""
+    return score(network, EVALUATION_SETS["davis17"].find(davis_path, "val"), amp=amp,
+                 size=pick_size(None, network.config, EVALUATION_SETS["davis17"].size))
 
 
-def score(network, videos, *, amp=False):
+def score(network, videos, *, amp=False, size=None):
     """Return {"J": …, "F": …, "J&F": …}, percent: means over all objects, in the frames that DAVIS scores.
 
     videos: EvaluationVideos, with masks of all their frames beside the first one's. As in training, 255 in a mask says
-    that it is not known what is there: such pixels do not count. amp: precision, as `InferenceCore` takes it:
-    "float16", "bfloat16", or False for float32.
+    that it is not known what is there: such pixels do not count. amp, size: as `InferenceCore` takes them.
     """
-    core = InferenceCore(network, "two-frames-compress", amp=amp)
+    core = InferenceCore(network, "two-frames-compress", amp=amp, size=size)
     scores = []
     bar = progress_bar(len(videos), "validating")
     for video in videos:

@@ -1,6 +1,8 @@
 """Tests of train.py --fine-tune."""
 
+import dataclasses
 import os
+import re
 import shutil
 
 import numpy as np
@@ -8,10 +10,11 @@ import pytest
 import torch
 
 import train
+from dataset.evaluation_sets import EVALUATION_SETS
 from dataset.held_back import find_clips
 from dataset.training_sets import find_videos
-from evaluation.validation import score
-from model import load_network
+from evaluation.validation import score, validate
+from model import RDE, load_network
 from tests.scripts.conftest import davis_tree
 from tests.training_runs import COMMON, folder_of, raising, run
 from util.errors import InputError
@@ -49,11 +52,29 @@ def test_it_says_what_it_does_and_how_much_it_helped(clips, tmp_path, capsys, ti
         torch.testing.assert_close(result[name], fifth, rtol=1e-5, atol=1e-7)
 
 
+def test_the_scores_are_those_at_the_lines_that_track_py_computes_at(clips, tmp_path, capsys, tiny_checkpoint):
+    assert tune(clips, tmp_path, tiny_checkpoint, "--no-amp") == 0
+    scores = re.search(r"after: J&F (.*), before (.*): ", capsys.readouterr().out).groups()
+    _, held_back = find_clips(clips)
+    for file, told in zip((folder_of(tmp_path, "mine") / "fine_tuned.pth", tiny_checkpoint), scores, strict=True):
+        small, auto = (score(load_network(file), held_back, size=size)["J&F"] for size in (None, "auto"))
+        assert f"{auto:.1f}" == told != f"{small:.1f}"
+
+
+@pytest.mark.parametrize("lines", [None, 48])
+def test_validation_is_at_the_lines_that_eval_davis_computes_at(clips, tiny_network, lines):
+    network = RDE(dataclasses.replace(tiny_network.config, lines=lines)).eval()
+    network.load_state_dict(tiny_network.state_dict())
+    videos = EVALUATION_SETS["davis17"].find(clips.parent, "val")
+    assert validate(network, clips.parent) == score(network, videos, size=lines)
+    assert score(network, videos) != score(network, videos, size=48)
+
+
 @pytest.mark.parametrize("after, told", [(60, "after: J&F 60.0, before 50.0: give {file} to --model"),
                                          (50, "after: J&F 50.0, before 50.0: {start} is as good or better there")])
 def test_the_better_network_is_recommended(after, told, clips, tmp_path, capsys, tiny_checkpoint, monkeypatch):
     scores = iter((50, after))
-    monkeypatch.setattr(train, "score", lambda network, videos, amp: {"J&F": next(scores)})
+    monkeypatch.setattr(train, "score", lambda network, videos, **settings: {"J&F": next(scores)})
     assert tune(clips, tmp_path, tiny_checkpoint) == 0
     file = folder_of(tmp_path, "mine") / "fine_tuned.pth"
     assert told.format(file=file, start=tiny_checkpoint) in capsys.readouterr().out.splitlines()[-1]
