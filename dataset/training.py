@@ -109,8 +109,9 @@ def describe_data(data, stage):
         return f"pictures in {data.pack}"
     if stage == "clicks":
         return f"images with objects{f', with those of {data.video_root}' if data.video_root else ''}"
-    root = data.fine_tune or data.video_root
-    name = f"samples of {root}" if root else STAGES[stage]["data"]
+    if stage == 0:
+        return STAGES[stage]["data"]
+    name = f"videos of {data.fine_tune or data.video_root or STAGES[stage]['data']}"
     if not data.pasted:
         return name
     return "pasted images" if data.pasted == 1 else f"{name}, {data.pasted:.0%} pasted images"

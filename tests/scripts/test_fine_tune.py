@@ -41,7 +41,7 @@ def test_it_says_what_it_does_and_how_much_it_helped(clips, tmp_path, capsys, ti
     out = capsys.readouterr().out
     folder = folder_of(tmp_path, "mine")
     assert f"{tiny_checkpoint} is adapted to {clips}, for 10 minutes; the last 25% of each clip (12 frames in" in out
-    assert out.index("before: J&F") < out.index("stage 3: 3 samples of") < out.index("after: J&F")
+    assert out.index("before: J&F") < out.index("stage 3: 3 videos of") < out.index("after: J&F")
     # The trunk and the keys stay, and the rest has moved, a fifth as far as it was trained.
     before, trained, result = (load_network(file).state_dict() for file in (
         tiny_checkpoint, folder / "model_3.pth", folder / "fine_tuned.pth"))

@@ -531,7 +531,7 @@ def test_pasted_images_mix_with_videos_and_need_none(images, videos, tmp_path, c
     assert run(*common, "--video_root", tmp_path / "none", "--pasted", 1, "--id", "alone") == 0
     assert "5 pasted images" in capsys.readouterr().out
     config = json.loads((one / "config.json").read_text())
-    assert config["data"] == f"samples of {videos}, 50% pasted images"
+    assert config["data"] == f"videos of {videos}, 50% pasted images"
 
 
 def test_pasted_images_are_checked_too(images, videos, tmp_path, capsys):
