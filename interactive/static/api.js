@@ -1,7 +1,10 @@
 // What the page asks of the server, and what the server tells the page.
 
+// As fetch; the error says what the matter is.
+const reach = (path, options) => fetch(path, options).catch(() => { throw new Error("the server does not answer"); });
+
 export async function ask(path, body) {
-  const answer = await fetch(path, body === undefined ? {} : {
+  const answer = await reach(path, body === undefined ? {} : {
     method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body),
   });
   const found = await answer.json().catch(() => ({error: `the server answered with ${answer.status}`}));
@@ -71,7 +74,7 @@ export class Pictures {
     const step = [480, 960, 1440, 1920, 2880].find(size => size >= width) ?? 8192;
     const key = `${position}:${step}`;
     if (!this.kept.has(key)) {
-      const loading = fetch(`${this.path}/frame/${position}?w=${step}&v=${this.project.version}`).then(async answer => {
+      const loading = reach(`${this.path}/frame/${position}?w=${step}&v=${this.project.version}`).then(async answer => {
         if (!answer.ok) throw new Error((await answer.json()).error);
         return createImageBitmap(await answer.blob());
       });
@@ -91,7 +94,7 @@ export class Pictures {
 
   // The object ids of a frame, Uint8Array of height × width; null where nothing is known.
   async mask(position) {
-    const answer = await fetch(`${this.path}/mask/${position}`);
+    const answer = await reach(`${this.path}/mask/${position}`);
     if (answer.status === 204) return null;
     if (!answer.ok) throw new Error((await answer.json()).error);
     const bitmap = await createImageBitmap(await answer.blob(), {colorSpaceConversion: "none"});
@@ -107,7 +110,7 @@ export class Pictures {
   // {object id: Uint8Array with a byte for each frame}
   async qualities() {
     const ids = this.project.objects.map(thing => thing.id), count = this.project.count;
-    const bytes = new Uint8Array(await (await fetch(`${this.path}/quality`)).arrayBuffer());
+    const bytes = new Uint8Array(await (await reach(`${this.path}/quality`)).arrayBuffer());
     return new Map(ids.map((id, row) => [id, bytes.slice(row * count, (row + 1) * count)]));
   }
 }

@@ -98,6 +98,29 @@ def test_nothing_is_drawn_into_a_frame_that_is_not_shown_yet(page, server):
     assert [path.name for path in (server.output / "one" / "annotations").iterdir()] == [f"{COUNT - 1:05d}.png"]
 
 
+def test_a_frame_that_does_not_come_keeps_no_other_from_being_shown(page, server):
+    open_video(page, "one")
+    held = []
+    page.route("**/frame/1?*", lambda route: held.append(route))
+    page.keyboard.press("ArrowRight")
+    while not held:
+        page.wait_for_timeout(50)
+    page.keyboard.press("ArrowRight")
+    for route in held:
+        route.abort()
+    wait_frame(page, 2)
+    draw_rectangle(page, 40, 40, 100, 100)
+    assert [path.name for path in (server.output / "one" / "annotations").iterdir()] == ["00002.png"]
+    # Back to the other one: nothing can be drawn there.
+    page.unroute("**/frame/1?*")
+    page.route("**/frame/1?*", lambda route: route.abort())
+    page.keyboard.press("ArrowLeft")
+    wait_frame(page, 1)
+    drag(page, (40, 40), (100, 40), (100, 100), (40, 100))
+    page.wait_for_selector(".toast:has-text('not there')")
+    assert len(list((server.output / "one" / "annotations").iterdir())) == 1
+
+
 def test_a_frame_that_comes_late_is_not_shown_in_the_next_project(page, server):
     held = []
     page.route("**/p/one/frame/**", lambda route: held.append(route))

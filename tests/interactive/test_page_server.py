@@ -19,7 +19,9 @@ from tests.interactive.page_steps import (
     LONG,
     SIZE,
     Server,
+    drag,
     draw,
+    draw_rectangle,
     open_video,
     shown_ids,
     track,
@@ -150,3 +152,25 @@ def test_upload_of_rubbish_is_one_message(page):
     page.set_input_files("#file", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": io.BytesIO(b"x" * 99).read()})
     page.wait_for_selector(".toast.bad")
     assert page.locator(".toast").count() == 1
+
+
+def test_nothing_is_drawn_on_the_picture_of_another_frame_while_the_server_is_away(page, server):
+    open_video(page, "one")
+    server.end(signal.SIGKILL)
+    page.wait_for_selector("#saved:text-is('no connection')")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".toast:has-text('the server does not answer')")
+    page.click("[data-tool=lasso]")
+    drag(page, (40, 40), (100, 40), (100, 100), (40, 100))
+    page.wait_for_selector(".toast:has-text('not there')")
+    opaque = """wanted => {
+        const canvas = document.querySelector("#canvas"), context = canvas.getContext("2d");
+        return context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[3] === wanted;
+    }"""
+    page.wait_for_function(opaque, arg=0)
+    server.start()
+    # The frame comes by itself.
+    page.wait_for_function(opaque, arg=255)
+    assert page.input_value("#frame") == "1" and page.is_disabled("#undo")
+    draw_rectangle(page, 40, 40, 100, 100)
+    assert [path.name for path in (server.output / "one" / "annotations").iterdir()] == ["00001.png"]
