@@ -13,7 +13,8 @@
     GET  /api/p/NAME/quality              one byte for each frame, object after object
     POST /api/p/NAME/command, /export     {formats, options}: the command line of an export; run it
     GET  /api/p/NAME/download/FILE        what was exported
-    WS   /api/p/NAME/events               the page sends actions, the server events, see `workspace`
+    WS   /api/p/NAME/events               the page sends actions, the server events; each action is answered by one of
+                                          them, "done" or "error"
 
 Errors are {"error": sentence} with status 400.
 """
@@ -270,6 +271,7 @@ async def events(websocket):
                 if len(text) > LARGEST_MESSAGE:
                     raise InputError("this message is too long")
                 await run_in_threadpool(room.act, _parse(text))
+                listener({"event": "done"})
             except Exception as error:
                 listener({"event": "error", "text": _sentence(error)})
     except WebSocketDisconnect:

@@ -28,9 +28,10 @@ export function upload(file, tell, folder = null) {
 }
 
 // The line to the server for one project. It is opened anew when it breaks; what is sent meanwhile waits.
+// unanswered: the number of actions that are not done yet, as far as the page knows.
 export class Line {
   constructor(name, hear, tellState) {
-    Object.assign(this, {name, hear, tellState, waiting: [], closed: false, pause: 300});
+    Object.assign(this, {name, hear, tellState, waiting: [], unanswered: 0, closed: false, pause: 300});
     this.connect();
   }
 
@@ -39,21 +40,32 @@ export class Line {
     this.socket = new WebSocket(`${scheme}://${location.host}/api/p/${encodeURIComponent(this.name)}/events`);
     this.socket.onopen = () => {
       this.pause = 300;
-      this.tellState(true);
       this.waiting.splice(0).forEach(text => this.socket.send(text));
+      this.tellState();
     };
-    this.socket.onmessage = event => this.hear(JSON.parse(event.data));
+    this.socket.onmessage = event => {
+      const told = JSON.parse(event.data);
+      if (["done", "error"].includes(told.event)) this.unanswered--;
+      this.hear(told);
+    };
     this.socket.onclose = () => {
       if (this.closed) return;
-      this.tellState(false);
+      // Nobody answers what was sent before.
+      this.unanswered = this.waiting.length;
+      this.tellState();
       setTimeout(() => this.connect(), this.pause);
       this.pause = Math.min(5000, 2 * this.pause);
     };
   }
 
+  get connected() {
+    return this.socket.readyState === WebSocket.OPEN;
+  }
+
   send(action) {
+    this.unanswered++;
     const text = JSON.stringify(action);
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
+    if (this.connected) this.socket.send(text);
     else this.waiting.push(text);
   }
 

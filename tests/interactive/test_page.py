@@ -98,6 +98,41 @@ def test_nothing_is_drawn_into_a_frame_that_is_not_shown_yet(page, server):
     assert [path.name for path in (server.output / "one" / "annotations").iterdir()] == [f"{COUNT - 1:05d}.png"]
 
 
+def test_a_stroke_that_changes_nothing_does_not_stay_on_the_frame(page, server):
+    open_video(page, "one")
+    draw_rectangle(page, 40, 40, 100, 100)
+    shown = """(then = "") => {
+        const canvas = document.querySelector("#canvas"), context = canvas.getContext("2d");
+        const now = [...context.getImageData(canvas.width * 0.8, canvas.height / 2, 1, 1).data].join();
+        return then ? now === then : now;
+    }"""
+    page.wait_for_timeout(500)
+    before = page.evaluate(shown)
+    page.click("[data-tool=eraser]")
+    drag(page, (130, 72), (190, 72), (190, 20))
+    page.wait_for_function(shown, arg=before)
+    assert page.get_attribute("#undo", "title") == "Undo: lasso"
+
+
+def test_nothing_is_called_saved_before_it_is(page, server):
+    """An object is added at once with the first click, which then takes a while."""
+    def hold_what_is_drawn(socket):
+        line = socket.connect_to_server()
+        socket.on_message(lambda text: held.append((line, text)) if '"draw"' in text else line.send(text))
+
+    held = []
+    page.route_web_socket("**/events", hold_what_is_drawn)
+    open_video(page, "one")
+    page.click("[data-tool=lasso]")
+    drag(page, (40, 40), (100, 40), (100, 100), (40, 100))
+    page.wait_for_selector("#undo[title='Undo: add object']")
+    page.wait_for_timeout(500)
+    assert page.text_content("#saved") == "saving …"
+    for line, text in held:
+        line.send(text)
+    wait_saved(page, "lasso")
+
+
 def test_a_frame_that_does_not_come_keeps_no_other_from_being_shown(page, server):
     open_video(page, "one")
     held = []
