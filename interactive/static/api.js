@@ -27,7 +27,8 @@ export function upload(file, tell, folder = null) {
   });
 }
 
-// The line to the server for one project. It is opened anew when it breaks; what is sent meanwhile waits.
+// The line to the server for one project. It is opened anew when it breaks; what is sent meanwhile waits, and is
+// sent even if the project is left.
 // unanswered: the number of actions that are not done yet, as far as the page knows.
 export class Line {
   constructor(name, hear, tellState) {
@@ -41,18 +42,19 @@ export class Line {
     this.socket.onopen = () => {
       this.pause = 300;
       this.waiting.splice(0).forEach(text => this.socket.send(text));
-      this.tellState();
+      if (!this.closed) this.tellState();
     };
     this.socket.onmessage = event => {
       const told = JSON.parse(event.data);
       if (["done", "error"].includes(told.event)) this.unanswered--;
-      this.hear(told);
+      if (!this.closed) this.hear(told);
+      else if (!this.unanswered) this.socket.close();
     };
     this.socket.onclose = () => {
-      if (this.closed) return;
       // Nobody answers what was sent before.
       this.unanswered = this.waiting.length;
-      this.tellState();
+      if (!this.closed) this.tellState();
+      else if (!this.waiting.length) return;
       setTimeout(() => this.connect(), this.pause);
       this.pause = Math.min(5000, 2 * this.pause);
     };
@@ -71,7 +73,7 @@ export class Line {
 
   close() {
     this.closed = true;
-    this.socket.close();
+    if (!this.unanswered) this.socket.close();
   }
 }
 

@@ -174,3 +174,21 @@ def test_nothing_is_drawn_on_the_picture_of_another_frame_while_the_server_is_aw
     assert page.input_value("#frame") == "1" and page.is_disabled("#undo")
     draw_rectangle(page, 40, 40, 100, 100)
     assert [path.name for path in (server.output / "one" / "annotations").iterdir()] == ["00001.png"]
+
+
+def test_what_is_drawn_while_the_server_is_away_waits_also_if_the_project_is_left(page, server):
+    open_video(page, "one")
+    server.end(signal.SIGKILL)
+    page.wait_for_selector("#saved:text-is('no connection')")
+    page.click("[data-tool=lasso]")
+    for left in (20, 80, 140):
+        drag(page, (left, 40), (left + 30, 40), (left + 30, 90), (left, 90))
+        assert page.text_content("#saved") == "no connection"
+    page.click("#home")
+    server.start()
+    page.wait_for_timeout(500)
+    page.goto(f"{server.address}#one")
+    wait_saved(page, "lasso")
+    page.wait_for_function("document.querySelector('#canvas').getAttribute('aria-busy') === 'false'")
+    assert page.locator("#objects li[data-id]").count() == 1
+    assert [shown_ids(page, "one", 0)[60, x] for x in (35, 95, 155)] == [1, 1, 1]
