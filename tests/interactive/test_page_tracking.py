@@ -172,3 +172,21 @@ def test_two_browsers_two_videos_and_a_reload_while_tracking(page, browser, serv
     for name, count in (("long", LONG), ("two", COUNT)):
         assert len(list((server.output / name / "masks").iterdir())) == count
     other.close()
+
+
+def test_no_quality_is_shown_of_an_object_whose_adding_was_undone(page, server):
+    open_video(page, "one")
+    draw_rectangle(page, 40, 40, 100, 100)
+    track(page)
+    for title in ("Redo: lasso", "Redo: add object"):
+        page.keyboard.press("Control+z")
+        page.wait_for_selector(f"#redo[title='{title}']")
+    page.keyboard.press("n")
+    page.wait_for_selector(".toast:has-text('no frame is in doubt')")
+    # It comes back without what was tracked of it.
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_selector("#objects li[data-id='1']")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    wait_frame(page, 1)
+    assert page.text_content("#objects .fact") == ""
