@@ -192,3 +192,15 @@ def test_what_is_drawn_while_the_server_is_away_waits_also_if_the_project_is_lef
     page.wait_for_function("document.querySelector('#canvas').getAttribute('aria-busy') === 'false'")
     assert page.locator("#objects li[data-id]").count() == 1
     assert [shown_ids(page, "one", 0)[60, x] for x in (35, 95, 155)] == [1, 1, 1]
+
+
+def test_tracking_that_ends_with_the_server_is_not_taken_as_done(page, server):
+    open_video(page, "long")
+    draw_rectangle(page, 40, 40, 100, 100)
+    page.keyboard.press("t")
+    page.wait_for_selector("#pace:has-text('fps')", timeout=120_000)
+    server.end(signal.SIGKILL)
+    page.wait_for_selector("#saved:text-is('no connection')")
+    server.start()
+    page.wait_for_selector(".toast:has-text('tracking ended')")
+    assert page.is_visible("#tracking")
