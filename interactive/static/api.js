@@ -77,6 +77,8 @@ export class Line {
   }
 }
 
+export const WIDEST = 8192;  // pixels of a frame, see LARGEST_WIDTH in interactive/server.py
+
 // Frames and masks of a project. A few are kept; the browser's own cache has the rest.
 export class Pictures {
   constructor(project) {
@@ -85,7 +87,7 @@ export class Pictures {
 
   // The frame at a position as an ImageBitmap, at least `width` pixels wide where the video is.
   frame(position, width) {
-    const step = [480, 960, 1440, 1920, 2880].find(size => size >= width) ?? 8192;
+    const step = [480, 960, 1440, 1920, 2880].find(size => size >= width) ?? WIDEST;
     const key = `${position}:${step}`;
     if (!this.kept.has(key)) {
       const loading = reach(`${this.path}/frame/${position}?w=${step}&v=${this.project.version}`).then(async answer => {

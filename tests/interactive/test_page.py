@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.interactive.page_steps import (
     COUNT,
@@ -294,6 +295,24 @@ def test_the_canvas_shows_the_exported_mask_pixel_for_pixel(page, server):
     page.wait_for_selector("#exported a", timeout=60_000)
     exported = read_mask(server.output / "one" / "export" / "masks" / "00000.png")
     np.testing.assert_array_equal(np.array(shown, np.uint8).reshape(SIZE[::-1]), exported)
+
+
+def test_a_frame_is_sharp_after_zooming_in(page, server):
+    (server.root / "fine").mkdir()
+    stripes = np.tile(np.uint8([0, 255]), (1000, 1000))
+    for number in range(2):
+        Image.fromarray(stripes).save(server.root / "fine" / f"{number}.png")
+    open_video(page, "fine")
+    page.mouse.move(*place(page, 100, 72))
+    for _ in range(12):
+        page.mouse.wheel(0, -120)
+    # Black and white lie side by side, as in the file.
+    page.wait_for_function("""() => {
+        const canvas = document.querySelector("#canvas"), context = canvas.getContext("2d");
+        const data = context.getImageData(canvas.width / 2, canvas.height / 2, 200, 1).data;
+        const row = data.filter((_, i) => i % 4 === 0);
+        return Math.min(...row) < 60 && Math.max(...row) > 195;
+    }""")
 
 
 def test_touch_draws_and_two_fingers_zoom(browser, server):
