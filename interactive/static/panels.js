@@ -50,8 +50,15 @@ export function showObjects(objects, chosen, on) {
         onchange: event => { on.change(thing.id, {colour: event.target.value}); event.target.blur(); }}),
       make("input", {class: "name", value: thing.name, "aria-label": `name of object ${thing.id}`, "data-key": `name ${thing.id}`,
         spellcheck: "false", onfocus: () => on.choose(thing.id),
-        onkeydown: event => { if (event.key === "Enter" || event.key === "Escape") event.target.blur(); event.stopPropagation(); },
-        onchange: event => on.change(thing.id, {name: event.target.value})}),
+        onkeydown: event => {
+          if (event.key === "Escape") event.target.value = thing.name;
+          if (event.key === "Enter" || event.key === "Escape") event.target.blur();
+          event.stopPropagation();
+        },
+        onchange: event => {
+          if (event.target.value.trim()) on.change(thing.id, {name: event.target.value});
+          else event.target.value = thing.name;
+        }}),
       make("span", {class: "fact", title: "How good the mask in this frame probably is"}),
       toggle("hidden", "hidden", "eye", "hide"), toggle("locked", "lock", "unlock", "lock"));
   }));

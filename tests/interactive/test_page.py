@@ -251,6 +251,18 @@ def test_objects_are_named_hidden_locked_merged_and_deleted(page, server):
     assert [shown_ids(page, "one", 0)[60, x] for x in (35, 95, 155)] == [1, 2, 3]
 
 
+def test_a_name_that_is_emptied_or_escaped_from_stays(page, server):
+    open_video(page, "one")
+    draw_rectangle(page, 40, 40, 100, 100)
+    name = page.locator("#objects .name")
+    for text, key in (("", "Enter"), ("cup", "Escape")):
+        name.fill(text)
+        name.press(key)
+        assert name.input_value() == "object 1"
+    page.wait_for_timeout(500)
+    assert page.get_attribute("#undo", "title") == "Undo: lasso" and page.locator(".toast").count() == 0
+
+
 def test_before_and_after_are_beside_each_other(page, server):
     open_video(page, "one")
     plain = """() => {
