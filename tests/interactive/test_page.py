@@ -263,6 +263,19 @@ def test_a_name_that_is_emptied_or_escaped_from_stays(page, server):
     assert page.get_attribute("#undo", "title") == "Undo: lasso" and page.locator(".toast").count() == 0
 
 
+def test_undo_in_a_polygon_takes_back_its_last_corner(page, server):
+    open_video(page, "one")
+    draw_rectangle(page, 140, 40, 180, 100)
+    page.click("[data-tool=polygon]")
+    for point in ((20, 20), (80, 20), (80, 80), (120, 140)):
+        page.mouse.click(*place(page, *point))
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Enter")
+    wait_saved(page, "polygon")
+    ids = shown_ids(page, "one", 0)
+    assert ids[40, 70] == 1 and ids[70, 160] == 1 and not ids[100:, :130].any()
+
+
 def test_before_and_after_are_beside_each_other(page, server):
     open_video(page, "one")
     plain = """() => {
