@@ -218,6 +218,15 @@ def test_keyboard_alone(page, server):
     assert (server.output / "one" / "export" / "boxes.csv").exists()
 
 
+def test_nothing_is_added_to_be_erased(page, server):
+    open_video(page, "one")
+    page.keyboard.press("Delete")
+    page.click("[data-tool=eraser]")
+    drag(page, (40, 40), (100, 40))
+    page.wait_for_timeout(500)
+    assert page.is_disabled("#undo") and page.locator("#objects li[data-id]").count() == 0
+
+
 def test_objects_are_named_hidden_locked_merged_and_deleted(page, server):
     open_video(page, "one")
     for number, left in enumerate((20, 80, 140)):
