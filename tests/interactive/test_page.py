@@ -227,6 +227,19 @@ def test_nothing_is_added_to_be_erased(page, server):
     assert page.is_disabled("#undo") and page.locator("#objects li[data-id]").count() == 0
 
 
+def test_keys_are_those_of_the_page_after_a_click_on_a_button(page, server):
+    open_video(page, "long")
+    page.click("[data-tool=brush]")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#play[aria-label=pause]")
+    page.keyboard.press("Space")
+    # Whoever comes to a button with the keyboard presses it with the keyboard.
+    page.focus("[data-tool=lasso]")
+    page.keyboard.press("Space")
+    assert page.get_attribute("[data-tool=lasso]", "aria-pressed") == "true"
+    assert page.get_attribute("#play", "aria-label") == "play"
+
+
 def test_objects_are_named_hidden_locked_merged_and_deleted(page, server):
     open_video(page, "one")
     for number, left in enumerate((20, 80, 140)):
