@@ -98,7 +98,11 @@ export class Pictures {
       this.kept.set(key, loading);
       if (this.kept.size > 24) this.forgetOldest();
     }
-    return this.kept.get(key);
+    // What was asked for last is on the stage, and is forgotten last.
+    const found = this.kept.get(key);
+    this.kept.delete(key);
+    this.kept.set(key, found);
+    return found;
   }
 
   forgetOldest() {

@@ -157,6 +157,22 @@ def test_a_frame_that_does_not_come_keeps_no_other_from_being_shown(page, server
     assert len(list((server.output / "one" / "annotations").iterdir())) == 1
 
 
+def test_a_frame_stays_shown_while_the_next_one_takes_long(page, server):
+    """It was loaded first of all that the page keeps, and is shown again."""
+    open_video(page, "long")
+    for position in range(1, 24):
+        page.keyboard.press("ArrowRight")
+        wait_frame(page, position)
+    page.keyboard.press("Home")
+    wait_frame(page, 0)
+    page.route("**/frame/**", lambda route: None)
+    page.keyboard.press("End")
+    page.wait_for_timeout(2500)
+    page.mouse.move(*place(page, 100, 72))
+    page.wait_for_timeout(500)
+    assert not page.problems
+
+
 def test_a_frame_that_comes_late_is_not_shown_in_the_next_project(page, server):
     held = []
     page.route("**/p/one/frame/**", lambda route: held.append(route))
