@@ -1,4 +1,4 @@
-"""Projects, and the page of `annotate.py` in a browser."""
+"""Projects, the server of `annotate.py`, and its page in a browser."""
 
 import os
 import shutil
@@ -7,9 +7,17 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
+from interactive.clicking import Clicker
+from interactive.jobs import Tracker
 from interactive.project import Project
+from interactive.server import make_app
+from interactive.workspace import Workspace
+from tests.interactive import server_steps
 from tests.interactive.page_steps import COUNT, LONG, SIZE, Server
+from tests.painted_network import PaintedNetwork
+from tests.tiny_engines import TinyEngines
 from tests.trees import write_frames
 
 
@@ -24,6 +32,36 @@ def project(video, tmp_path):
     project = Project(tmp_path / "project", [video])
     yield project
     project.close()
+
+
+@pytest.fixture
+def root(clip, tmp_path):
+    """A folder with two videos as folders of images."""
+    for name, frames in (("one", clip[0][:server_steps.COUNT]), ("two", 255 - clip[0][:server_steps.COUNT])):
+        write_frames(tmp_path / "root" / name, frames)
+    (tmp_path / "secret.txt").write_text("secret")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def make_client(root, tiny_network, tmp_path):
+    def make(**options):
+        engines = TinyEngines(tiny_network)
+        workspace = Workspace(tmp_path / "out", root, lambda project, tell: Tracker(project, engines, tell),
+                              lambda: Clicker(PaintedNetwork))
+        clients.append(TestClient(make_app(workspace, **options), raise_server_exceptions=False))
+        clients[-1].__enter__()
+        return clients[-1]
+
+    clients = []
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client()
 
 
 @pytest.fixture(scope="module")

@@ -1,92 +1,20 @@
-"""The server, without a browser: what the page asks for, and who gets nothing."""
+"""The server, without a browser: what the page asks for."""
 
 import asyncio
 import gc
 import io
 import json
-import os
-import shutil
-import time
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
 
-from interactive.clicking import Clicker
-from interactive.jobs import Tracker
-from interactive.server import make_app
 from interactive.workspace import Workspace
-from tests.painted_network import PaintedNetwork
-from tests.tiny_engines import TinyEngines
-from tests.trees import write_frames
-from util.files import temporary_path
-
-COUNT = 8
-
-
-@pytest.fixture
-def root(clip, tmp_path):
-    """A folder with two videos as folders of images."""
-    for name, frames in (("one", clip[0][:COUNT]), ("two", 255 - clip[0][:COUNT])):
-        write_frames(tmp_path / "root" / name, frames)
-    (tmp_path / "secret.txt").write_text("secret")
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def make_client(root, tiny_network, tmp_path):
-    def make(**options):
-        engines = TinyEngines(tiny_network)
-        workspace = Workspace(tmp_path / "out", root, lambda project, tell: Tracker(project, engines, tell),
-                              lambda: Clicker(PaintedNetwork))
-        clients.append(TestClient(make_app(workspace, **options), raise_server_exceptions=False))
-        clients[-1].__enter__()
-        return clients[-1]
-
-    clients = []
-    yield make
-    for client in clients:
-        client.__exit__(None, None, None)
-
-
-@pytest.fixture
-def client(make_client):
-    return make_client()
-
-
-def open_video(client, video="one"):
-    return client.post("/api/open", json={"video": video}).json()["project"]
-
-
-def until(line, event):
-    """The next event of this kind."""
-    while (found := line.receive_json())["event"] != event:
-        assert found["event"] != "error", found
-    return found
-
-
-def act(line, **message):
-    """Send an action, and return the state afterwards."""
-    line.send_json(message)
-    return until(line, "changed")
-
-
-def mask_of(client, name, position):
-    answer = client.get(f"/api/p/{name}/mask/{position}")
-    return None if answer.status_code == 204 else np.array(Image.open(io.BytesIO(answer.content)))
-
-
-def draw_dog(line):
-    """Add an object, and draw it in the second frame."""
-    act(line, do="add object", name="dog")
-    act(line, do="draw", tool="brush", frame=1, object=1, points=[[20, 20]], width=9)
+from tests.interactive.server_steps import COUNT, act, draw_dog, mask_of, open_video, until
 
 
 def test_page_and_its_files_are_there_and_name_no_other_host(client):
@@ -375,70 +303,6 @@ def test_browsers_fetch_frames_anew_when_an_image_was_changed(make_client, root)
     assert len(set(versions)) == 3
 
 
-def test_a_token_is_needed(make_client):
-    client = make_client(token="right", host="0.0.0.0")
-    assert client.get("/").status_code == client.get("/?token=wrong").status_code == 403
-    assert client.get("/api/start").status_code == client.get("/static/main.js").status_code == 403
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/p/x/events"):
-        pass
-    answer = client.get("/?token=right", follow_redirects=False)
-    assert answer.status_code == 303 and answer.headers["location"] == "/"
-    assert client.get("/api/start").status_code == 200 and list(client.cookies) == ["annotate_token_80"]
-    client.cookies.clear()
-    for cookie in ("annotate_token_80=wrong", "annotate_token_80=r\xc3\xafght", "annotate_token_80",
-                   "annotate_token_81=right"):
-        assert client.get("/api/start", headers=[("Cookie", cookie.encode("latin-1"))]).status_code == 403
-
-
-@pytest.mark.parametrize("headers", [
-    {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "localhost.evil.example"},
-    {"Origin": "http://testserver:99"}, {"Host": ""}, {"Host": "[::1"}, {"Origin": "http://[::1"},
-])
-def test_foreign_pages_are_refused(client, headers):
-    assert client.get("/api/start", headers=headers).status_code == 403
-    assert client.post("/api/open", json={"video": "one"}, headers=headers).status_code == 403
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/p/one/events", headers=headers):
-        pass
-
-
-@pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1:80", "[::1]:1", "192.168.1.7:8765"])
-def test_its_own_names_are_not(client, host):
-    """A port may be another one, through ssh."""
-    assert client.get("/api/start", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200
-
-
-@pytest.mark.parametrize("path", ["..", "../secret.txt", "/etc/passwd", "one/../../secret.txt", "\0", "no", "\ud800"])
-def test_nothing_outside_of_the_root_is_read(client, path):
-    for answer in (client.post("/api/open", content=json.dumps({"video": path})),
-                   client.get("/api/browse", params={"folder": path.encode(errors="surrogatepass")})):
-        assert answer.status_code == 400 and "\n" not in answer.json()["error"]
-    address = f"/api/p/{path}".replace("\0", "%00").replace("\ud800", "%ED%A0%80")
-    assert client.get(address).status_code in (400, 404, 405)
-
-
-def test_a_link_out_of_the_root_is_not_followed(client, root):
-    (root / "link").symlink_to(root.parent)
-    assert client.get("/api/browse", params={"folder": "link"}).status_code == 400
-
-
-def test_browse(client, root):
-    (root / "a.mp4").write_bytes(b"")
-    assert client.get("/api/browse").json() == {"folder": "", "parent": None, "folders": ["one", "two"],
-                                                "videos": ["a.mp4"], "images": 0}
-    assert client.get("/api/browse?folder=one").json()["images"] == COUNT
-
-
-def video_bytes(clip, kind="mp4"):
-    file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 72, 100, "yuv420p"
-        for image in clip[0][:COUNT]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
-        container.mux(stream.encode(None))
-    return file.getvalue()
-
-
 def test_a_project_that_nobody_looks_at_keeps_no_frames(client, root):
     (root / "large").mkdir()
     for number in range(4):
@@ -473,120 +337,3 @@ def test_frames_are_kept_for_a_while_for_who_does_not_listen(root, tmp_path, mon
     room.picture(0, 50)
     assert len(timers) == 2
     room.close()
-
-
-def test_a_video_called_uploads_leaves_uploads_alone(make_client, root, clip, tmp_path):
-    client = make_client()
-    for name in ("uploads", "Uploads"):
-        (root / "one").rename(root / name)
-        assert open_video(client, name) == open_video(client, name) == f"{name}-2"
-        (root / name).rename(root / "one")
-    assert client.post("/api/upload?name=a.mp4", content=video_bytes(clip)).json() == {"project": "a"}
-    assert client.post("/api/folder?name=images").json() == {"folder": "images"}
-    assert sorted(file.name for file in (tmp_path / "out" / "uploads").iterdir()) == ["a.mp4", "images"]
-
-
-def test_videos_with_long_names_have_projects_of_their_own(client, root):
-    """Only the ends of their names are kept."""
-    ends = ["x" * 100, "x" * 99, "." + "x" * 99, "-2" + "x" * 98]
-    videos = [folder / f"video {end}" for folder in (root, root / "more") for end in ends]
-    videos += [root / ("x" * 99), root / "more" / ("x" * 99)]
-    for number, video in enumerate(videos):
-        video.mkdir(parents=True)
-        for frame in range(number + 1):
-            Image.new("RGB", (16, 16)).save(video / f"{frame}.png")
-    names = [open_video(client, str(video)) for video in videos]
-    assert len(set(names)) == len(videos) and max(map(len, names)) <= 100
-    assert [client.get(f"/api/p/{name}").json()["count"] for name in names] == [*range(1, len(videos) + 1)]
-    assert [open_video(client, str(video)) for video in videos] == names
-    folders = [client.post("/api/folder", params={"name": "x" * 120}).json()["folder"] for _ in range(3)]
-    assert len(set(folders)) == 3 and max(map(len, folders)) <= 100
-
-
-def test_a_project_that_was_removed_is_not_taken_for_that_of_another_video(client, root, tmp_path):
-    name = open_video(client)
-    shutil.rmtree(tmp_path / "out" / name)
-    (root / "more").mkdir()
-    (root / "two").rename(root / "more" / name)
-    assert "is the project of" in client.post("/api/open", json={"video": f"more/{name}"}).json()["error"]
-
-
-def test_upload(client, clip, tmp_path):
-    data = video_bytes(clip)
-    assert client.post("/api/upload?name=my clip.mp4", content=data).json() == {"project": "my clip"}
-    assert client.get("/api/p/my clip").json()["count"] == COUNT
-    assert client.post("/api/upload?name=my clip.mp4", content=data).json() == {"project": "my clip"}
-    assert sorted(file.name for file in (tmp_path / "out" / "uploads").iterdir()) == ["my clip.mp4"]
-
-
-def test_upload_of_a_folder(client, clip, tmp_path):
-    for name in ("frames", "frames-2"):
-        assert client.post("/api/folder?name=frames").json() == {"folder": name}
-        for number, image in enumerate(clip[0][:3]):
-            file = io.BytesIO()
-            Image.fromarray(image).save(file, "png")
-            answer = client.post(f"/api/upload?folder={name}&name={number}.png", content=file.getvalue())
-            assert answer.json() == {"folder": name}
-        assert client.post("/api/open", json={"uploaded": name}).json() == {"project": name}
-        assert client.get(f"/api/p/{name}").json()["count"] == 3
-    for folder in ("nowhere", "../out", "frames/../.."):
-        answer = client.post("/api/upload", params={"folder": folder, "name": "a.png"}, content=b"x")
-        assert answer.status_code == 400
-    assert not (tmp_path / "a.png").exists() and not (tmp_path / "out" / "a.png").exists()
-
-
-@pytest.mark.parametrize("name, content", [("a.mp4", b"rubbish" * 1000), ("", b"x"), ("a.mp4", b""),
-                                           ("../a.mp4", b"x")])
-def test_upload_of_rubbish_is_one_message(client, tmp_path, name, content):
-    answer = client.post("/api/upload", params={"name": name}, content=content)
-    assert answer.status_code == 400 and "\n" not in answer.json()["error"]
-    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
-    assert not (tmp_path / "a.mp4").exists()
-
-
-@pytest.mark.parametrize("name, text", [
-    ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"),
-    ("a.txt", "ffconcat version 1.0\nfile secret.ts\n"),
-    ("a.mp4", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n"),
-])
-def test_a_file_that_names_others_is_no_video(client, clip, tmp_path, root, name, text):
-    folder = tmp_path / "out" / "uploads"
-    folder.mkdir(parents=True)
-    secret = folder / "secret.ts"
-    secret.write_bytes(video_bytes(clip, "mpegts"))
-    text = text.format(secret)
-    for answer in (client.post("/api/upload", params={"name": name}, content=text.encode()),
-                   (root / name).write_text(text) and client.post("/api/open", json={"video": name})):
-        assert answer.status_code == 400 and "another file that names others is not read" in answer.json()["error"]
-    assert list(folder.iterdir()) == [secret]
-
-
-def test_what_killed_servers_left_is_removed_and_nothing_of_other_servers(make_client, clip, tmp_path):
-    client = make_client()
-    name = open_video(client)
-    client.post("/api/upload?name=a.mp4", content=video_bytes(clip))
-    client.post("/api/folder?name=images")
-    uploads, project = tmp_path / "out" / "uploads", tmp_path / "out" / name
-    left = [temporary_path(path) for path in (uploads / "b.mp4", uploads / "images" / "c.png",
-                                              project / "masks" / "0.png", project / "annotations" / "0.png",
-                                              project / "journal" / "000001.zip")]
-    for path in left:
-        path.write_bytes(b"half")
-    other = make_client()
-    assert all(path.exists() for path in left)
-    for each in (client, other):
-        each.__exit__(None, None, None)
-    make_client().__exit__(None, None, None)
-    assert all(path.exists() for path in left)
-    for path in left:
-        os.utime(path, (0, time.time() - 25 * 3600))
-    client = make_client()
-    assert [path.exists() for path in left] == [False, False, True, True, True]
-    open_video(client)
-    assert not any(path.exists() for path in left) and (uploads / "a.mp4").exists()
-
-
-def test_upload_is_limited(make_client, clip, tmp_path):
-    client = make_client(largest_upload=1000)
-    assert "larger than" in client.post("/api/upload?name=a.mp4", content=video_bytes(clip)).json()["error"]
-    assert not list((tmp_path / "out" / "uploads").iterdir())
