@@ -249,8 +249,10 @@ async def events(websocket):
             loop.call_soon_threadsafe(waiting.put_nowait, event)
 
     async def send():
-        while True:
-            await websocket.send_text(json.dumps(await waiting.get()))
+        # The page may be closed by now.
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await websocket.send_text(json.dumps(await waiting.get()))
 
     try:
         room = await run_in_threadpool(websocket.app.state.workspace.room, websocket.path_params["name"])
@@ -265,17 +267,16 @@ async def events(websocket):
         return
     sending = asyncio.create_task(send())
     try:
-        while True:
-            text = await websocket.receive_text()
+        # What a page has sent is done, even if it was closed before it could be answered.
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
             try:
+                text = message.get("text") or ""
                 if len(text) > LARGEST_MESSAGE:
                     raise InputError("this message is too long")
                 await run_in_threadpool(room.act, _parse(text))
                 listener({"event": "done"})
             except Exception as error:
                 listener({"event": "error", "text": _sentence(error)})
-    except WebSocketDisconnect:
-        pass
     finally:
         sending.cancel()
         await run_in_threadpool(room.leave, listener)

@@ -111,6 +111,31 @@ def test_messages_that_make_no_sense_are_answered_and_the_line_stays(client, mes
         act(line, do="add object")
 
 
+def test_what_a_closed_page_has_sent_is_done(client, capfd):
+    """Nothing can be answered, from the first message on."""
+    name = open_video(client)
+    sent = [{"type": "websocket.connect"},
+            *({"type": "websocket.receive", "text": json.dumps({"do": "add object", "name": thing})}
+              for thing in ("dog", "cat")), {"type": "websocket.receive", "bytes": b"dog"},
+            {"type": "websocket.disconnect", "code": 1006}]
+    scope = {"type": "websocket", "path": f"/api/p/{name}/events", "query_string": b"", "headers": [
+        (b"host", b"localhost")]}
+
+    async def receive():
+        # The server gets time to answer.
+        await asyncio.sleep(0.1)
+        return sent.pop(0)
+
+    async def send(message):
+        if message["type"] == "websocket.send":
+            raise OSError("closed")
+
+    client.portal.call(client.app, scope, receive, send)
+    gc.collect()
+    assert [thing["name"] for thing in client.get(f"/api/p/{name}").json()["objects"]] == ["dog", "cat"]
+    assert capfd.readouterr().err == ""
+
+
 def test_requests_that_make_no_sense_are_one_message(client):
     name = open_video(client)
     for position in ("9" * 5000, str(COUNT), "-1", "x"):
