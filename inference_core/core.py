@@ -88,13 +88,14 @@ class InferenceCore:
             if not isinstance(number, Integral) or number < 1:
                 others = ", auto or None" if name == "size" else ""
                 raise InputError(f"{name} is {number!r}, it must be a whole number of at least 1{others}")
-        self.mode = mode
-        self.mem_every = 1 if include_last else mem_every
-        self.top_k = top_k
-        self.size = size
-        self.keep_given = keep_given
-        self.chunk_size = chunk_size
-        self.max_references = max_references
+        # States hold these settings, and their files no numbers of numpy's.
+        self.mode = str(mode)
+        self.mem_every = 1 if include_last else int(mem_every)
+        self.top_k = int(top_k)
+        self.size = size if size in (None, "auto") else int(size)
+        self.keep_given = bool(keep_given)
+        self.chunk_size = int(chunk_size)
+        self.max_references = int(max_references)
         self.places = network.config.places if places is None else places
         engine = network
         if isinstance(network, RDE):

@@ -136,6 +136,16 @@ def test_the_state_of_a_core_that_has_seen_nothing(tiny_network, clip, tmp_path)
     assert core.step(clip[0][0, :40]).shape == (1, 40, 100)
 
 
+def test_settings_that_are_numpy_s_numbers_can_be_saved(tiny_network, clip, tmp_path):
+    options = {"mem_every": np.int64(2), "top_k": np.uint8(30), "size": np.int32(48), "max_references": np.int64(4),
+               "keep_given": np.True_, "mode": np.str_("gt")}
+    core = begin(InferenceCore(tiny_network, **options), clip)
+    save_state(tmp_path / "at.npz", core.state())
+    other = InferenceCore(tiny_network, "gt", mem_every=2, top_k=30, size=48, max_references=4)
+    other.restore(load_state(tmp_path / "at.npz"))
+    assert same(go_on(other, clip), go_on(core, clip))
+
+
 @pytest.mark.parametrize("options, message", [
     ({"mode": "two-frames"}, "of a core with mode two-frames-compress; this core has mode two-frames"),
     ({"mem_every": 5}, "with mem_every 3; this core has mem_every 5"), ({"top_k": 20}, "top_k 40"),
