@@ -29,6 +29,20 @@ LINES = 480
 """The shorter side of own videos, in pixels, for networks whose configuration has no `lines`."""
 
 
+def _all_or_nothing(method):
+    """Let a method of InferenceCore that raises anything, be it for lack of memory or by Ctrl-C, leave no trace."""
+    @functools.wraps(method)
+    def call(core, *args, **options):
+        before, latest = core.state(), core._latest
+        try:
+            return method(core, *args, **options)
+        except BaseException:
+            core.restore(before)
+            core._latest = latest
+            raise
+    return call
+
+
 class InferenceCore:
     """Tracks objects through one video.
 
@@ -193,6 +207,7 @@ class InferenceCore:
         next(group for group in self._groups if object_id in group.ids).forget_reference(frame)
 
     @torch.inference_mode()
+    @_all_or_nothing
     def step(self, image, mask=None, objects=None, *, partial=False, replace=False, frame=None, cut=False, end=False,
              needs_output=True):
         """Track the objects into the next frame, and take a mask of objects that appear or are corrected in it.
@@ -220,9 +235,8 @@ class InferenceCore:
         Returns float32 probabilities (number of objects + 1)×H×W that sum to one: background first, then the objects in
         the order of `self.objects`. Before the first mask there is only the background.
 
-        Raises InputError for shapes, types and ids other than these. The state is then unchanged.
+        Raises InputError for shapes, types and ids other than these. Whatever it raises, the state is then unchanged.
         """
-        # Check the input before anything changes.
         image = check_image(image, self._frame_size)
         frame_size = tuple(image.shape[-2:])
         ids = []

@@ -405,6 +405,33 @@ def test_unusable_input_is_named_and_changes_nothing(tiny_network, clip, undistu
     assert all((one == other).all() for one, other in zip(undisturbed, before + after, strict=True))
 
 
+@pytest.mark.parametrize("part", ["encode", "decode", "encode_value", "aggregate_value"])
+@pytest.mark.parametrize("options", [{}, {"replace": True}, {"partial": True}, {"cut": True, "frame": 7}])
+def test_a_step_that_runs_out_of_memory_changes_nothing(tiny_network, clip, part, options):
+    class FullEngine(CountingEngine):
+        def __getattr__(self, name):
+            if name == part and self.calls["full"]:
+                raise torch.OutOfMemoryError
+            return super().__getattr__(name)
+
+    frames, truth = clip
+    engine = FullEngine(take_snapshot(tiny_network))
+    core, other = InferenceCore(engine), InferenceCore(tiny_network)
+    # Object 1 comes two frames later than object 2, so each has a memory of its own.
+    masks = {0: truth[0] * (truth[0] == 2), 2: truth[2] * (truth[2] == 1)}
+    for index in range(4):
+        core.step(frames[index], masks.get(index))
+        other.step(frames[index], masks.get(index))
+    engine.calls["full"] = 1
+    # In this step object 2 is given, and object 1 is only remembered.
+    with pytest.raises(torch.OutOfMemoryError):
+        core.step(frames[4], masks[0], **options)
+    assert core.references == other.references and core.objects == other.objects
+    engine.calls["full"] = 0
+    for index in range(4, 8):
+        assert torch.equal(core.step(frames[index]), other.step(frames[index]))
+
+
 def test_settings_and_numbers_of_other_types_are_refused(tiny_network):
     for name, value in (("size", "480"), ("size", 480.0), ("top_k", None), ("mem_every", "a"), ("chunk_size", 0)):
         with pytest.raises(InputError, match=f"{name} is {value!r}"):
