@@ -128,7 +128,7 @@ class InferenceCore:
         self._since_memory = 0
         self._next_frame = 0
         self._frame_size = None
-        self._latest = ()
+        self._latest, self.given = (), []
         self._last_memory = 0
         self._direction = 1
         self._places = Places(self._device) if self.places else None
@@ -162,7 +162,10 @@ class InferenceCore:
         self._since_memory, self._last_memory = state.since_memory, state.last_memory
         self._direction = state.direction
         self._places = Places(self._device, state.places) if self.places else None
-        self._latest = tuple(self.objects)
+        self._latest, self.given = tuple(self.objects), []
+
+    given: list
+    """The ids of the objects whose mask the latest step has taken."""
 
     @property
     def objects(self):
@@ -245,6 +248,7 @@ class InferenceCore:
         if frame is not None and not (isinstance(frame, Integral) and frame >= 0):
             raise InputError(f"frame is {frame!r}, frames are counted from 0")
         self._frame_size = frame_size
+        self.given = ids
         number = self._next_frame if frame is None else int(frame)
         if abs(number - self._next_frame + 1) == 1:
             self._direction = number - self._next_frame + 1

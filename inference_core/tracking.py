@@ -119,7 +119,5 @@ def track_frames(core: InferenceCore, frames: Iterable, masks: Callable, wanted:
             # This copy to the host waits for the device, so that the time measured is complete.
             ids = core.to_mask(prob).cpu().numpy()
         seconds = time.perf_counter() - start
-        if mask is not None and objects is None:
-            objects = np.unique(mask[mask > 0]).tolist()
         yield TrackedFrame(name, image, ids, prob if ids is not None else None, core.objects, seconds,
-                           shown[0] if shown else None, objects or (), cut)
+                           shown[0] if shown else None, core.given, cut)

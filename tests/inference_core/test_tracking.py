@@ -30,6 +30,20 @@ def test_it_does_what_stepping_by_hand_does(tiny_network, clip):
             assert (frame.probabilities == prob).all()
 
 
+@pytest.mark.parametrize("form, expected", [
+    (lambda ids: ids, [1, 2]), (lambda ids: ids.tolist(), [1, 2]), (lambda ids: 5.0 * ids, [5, 10]),
+    (lambda ids: (ids > 0) * np.uint8(255), [1]), (lambda ids: ids > 0, [1]), (lambda ids: 0 * ids, []),
+    (lambda ids: (ids, [2, 9]), [2]), (lambda ids: (ids, np.array([1, 2])), [1, 2]),
+    (lambda ids: (ids, (number for number in (1, 2))), [1, 2]), (lambda ids: (ids == 1, [7]), [7]),
+    (lambda ids: (np.stack([ids == 1, ids == 3]), [4, 5]), [4]),
+])
+def test_the_given_objects_are_those_that_the_core_has_taken(tiny_network, clip, form, expected):
+    given = {"f0": form(clip[1][0])}
+    first, second = track_frames(InferenceCore(tiny_network), named(clip[0][:2]), lambda name, image: given.get(name))
+    assert list(first.given) == first.objects == expected and not second.given
+    assert all(type(number) is int for number in first.given)
+
+
 def test_frames_that_nobody_wants_have_no_mask_and_change_no_other(tiny_network, clip):
     frames, truth = clip[0][:8], clip[1][:8]
     first = {"f0": truth[0]}
