@@ -1,5 +1,7 @@
 """Check the images and masks that are given to `InferenceCore.step`, and bring them into one form."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -21,7 +23,8 @@ def check_image(image, frame_size=None):
     # Three rows are no colours either, unless only that fits the frames before.
     if last_is_colour and (image.shape[0] != 3 or frame_size != tuple(image.shape[1:])):
         image = image.movedim(-1, 0)
-    if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+    right_type = image.dtype == torch.uint8 or image.is_floating_point()
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or not right_type:
         raise InputError("an image is 3×H×W, float in [0, 1] or uint8, or H×W×3, uint8; this one is "
                          f"{image.dtype} of shape {tuple(image.shape)}")
     # Only checked on the CPU: reading a value from another device would wait for it.
@@ -44,7 +47,8 @@ def check_mask(mask, objects, frame_size, partial=False):
         # Torch can store these types, but can do little else with them.
         mask = mask.long()
     if tuple(mask.shape[-2:]) != frame_size or mask.ndim not in (2, 3):
-        raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}")
+        raise InputError(f"a mask of shape {tuple(mask.shape)} for a frame of {pixels(frame_size[::-1])}; H×W or O×H×W "
+                         "was expected")
     if partial:
         return _split_strokes(mask, objects)
     objects = None if objects is None else check_ids(objects)
@@ -55,6 +59,8 @@ def check_mask(mask, objects, frame_size, partial=False):
 
     # Is it one plane for one id, or are the values ids?
     values = [value for value in mask.unique().tolist() if value]
+    if not all(map(math.isfinite, values)):
+        raise InputError("a mask holds finite numbers; in this one, some are not")
     if objects is None:
         objects = [1] if values == [255] else values
         if any(value % 1 for value in values):
@@ -103,7 +109,8 @@ def _to_tensor(values, what):
         try:
             values = torch.tensor(np.ascontiguousarray(values))
         except (TypeError, ValueError):
-            raise InputError(f"{what} is an array or a tensor of numbers; this is {type(values).__name__}") from None
+            kind = f"ndarray of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise InputError(f"{what} is an array or a tensor of numbers; this is {kind}") from None
     if values.is_complex():
         raise InputError(f"{what} is an array or a tensor of numbers; these are {values.dtype}")
     return values
