@@ -14,7 +14,7 @@ from inference_core.capture import CompiledEngine
 from inference_core.inputs import check_ids, check_image, check_mask
 from inference_core.memory import MODES, MemoryState, ObjectMemory, move_memory, needs_sam
 from inference_core.places import Places
-from inference_core.state import State
+from inference_core.state import State, check_state
 from model import RDE
 from model.checkpoint import preset_name
 from model.inference import take_snapshot
@@ -85,6 +85,9 @@ class InferenceCore:
                  size=None, amp=False, compile=False, chunk_size=8, keep_given=True, max_references=8, places=None):
         if mode not in MODES:
             raise InputError(f"there is no mode {mode!r}; the modes are {', '.join(MODES)}")
+        if not hasattr(network, "config"):
+            raise InputError("network is a model.RDE, as load_network returns it, or an engine; this is "
+                             f"{type(network).__name__}")
         if network.config.single_object:
             raise InputError("this is a single-object network of training stage 0: it cannot track, because it does "
                              "not see the other objects' masks; use a network of stages 1 to 3")
@@ -149,6 +152,7 @@ class InferenceCore:
 
         Raises InputError if that core had other settings or another network. Nothing is changed then.
         """
+        check_state(state)
         ours, theirs = self._describe_settings(), {"places": False, **state.settings}
         names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
         if names:
@@ -200,7 +204,7 @@ class InferenceCore:
         What the embedding has taken in of it stays. Raises InputError if it is no reference of this object, or its only
         one, without which there is no object.
         """
-        frames = self.references.get(object_id, [])
+        frames = self.references.get(object_id, []) if isinstance(object_id, Integral) else []
         if frame not in frames:
             raise InputError(f"frame {frame} is no reference of object {object_id}; its references are {frames}")
         if len(frames) == 1:
@@ -315,6 +319,10 @@ class InferenceCore:
         such a result has no such attribute, and must belong to the latest step. Raises InputError if it has another
         number of objects.
         """
+        if not isinstance(prob, torch.Tensor) or prob.ndim != 3:
+            shape = f" of shape {tuple(prob.shape)}" if isinstance(prob, torch.Tensor) else ""
+            raise InputError("probabilities are a tensor (objects + 1)×H×W, as `step` returns them; this is "
+                             f"{type(prob).__name__}{shape}")
         ids = getattr(prob, "object_ids", self._latest)
         if len(ids) + 1 != prob.shape[0]:
             raise InputError(f"these are probabilities of {prob.shape[0] - 1} objects, but the latest step had "

@@ -54,8 +54,15 @@ class State:
     """The direction of tracking: 1 if the frames' indices grow, else -1."""
 
 
+def check_state(state):
+    """Raise InputError for anything but a State."""
+    if not isinstance(state, State):
+        raise InputError(f"a state is what InferenceCore.state or load_state returns; this is {type(state).__name__}")
+
+
 def save_state(path, state):
     """Write a State into a file that holds numbers only, an npz without pickles. The file appears when it is whole."""
+    check_state(state)
     tensors = {}
 
     def number(tensor):

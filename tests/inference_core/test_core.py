@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference_core import MODES, InferenceCore
+from inference_core import MODES, InferenceCore, save_state
 from inference_core.capture import can_compile
 from inference_core.memory import MemoryState, ObjectMemory, needs_sam
 from model import PRESETS
@@ -451,6 +451,24 @@ def test_settings_and_numbers_of_other_types_are_refused(tiny_network):
     with pytest.raises(InputError, match="a list of whole numbers"):
         core.delete_objects(1)
     assert core.objects == [1]
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda core, path: InferenceCore("weights/compact.pth"), "as load_network returns it, or an engine; this is str"),
+    (lambda core, path: InferenceCore(core), "this is InferenceCore"),
+    (lambda core, path: core.restore("at.npz"), "a state is what .* returns; this is str"),
+    (lambda core, path: save_state(core.state(), path), "a state is what .* returns; this is PosixPath"),
+    (lambda core, path: core.to_mask(core.step(IMAGE, needs_output=False)), "as `step` returns them; this is NoneType"),
+    (lambda core, path: core.to_mask(np.zeros((2, 72, 100))), "this is ndarray$"),
+    (lambda core, path: core.to_mask(torch.zeros(2)), r"this is Tensor of shape \(2,\)"),
+    (lambda core, path: core.forget_reference([1], 0), r"no reference of object \[1\]"),
+])
+def test_what_is_no_network_no_state_and_no_probabilities_is_named(tiny_network, tmp_path, call, message):
+    core = InferenceCore(tiny_network)
+    core.step(IMAGE, MASK)
+    with pytest.raises(InputError, match=message):
+        call(core, tmp_path / "at.npz")
+    assert core.references == {1: [0]} and not list(tmp_path.iterdir())
 
 
 def test_probabilities_keep_the_ids_of_their_own_step(tiny_network, clip):
