@@ -95,15 +95,16 @@ class ClickSession:
 
     def __init__(self, network, image, mask=None):
         """network: of `model.load_clicks`. image: uint8 H×W×3, RGB. mask: H×W to start from, nonzero in the object."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise InputError(f"the image is {image.dtype} of shape {image.shape}, uint8 H×W×3 was expected")
         self._network = network
         self._image = image.copy()
         height, width = image.shape[:2]
         self._whole = View(0, 0, width, height)
-        if mask is not None and mask.shape != (height, width):
+        mask = np.zeros((height, width), bool) if mask is None else np.asarray(mask) != 0
+        if mask.shape != (height, width):
             raise InputError(f"the mask has the shape {mask.shape}, the image {(height, width)}")
-        mask = np.zeros((height, width), bool) if mask is None else np.array(mask) > 0
         self._states = [State((), mask, self._whole, mask.astype(np.float32))]
         self._features = None, None
         self._lock = threading.Lock()
@@ -134,7 +135,7 @@ class ClickSession:
         """
         width, height = self._whole[2:]
         corners = [(min(x, width - 1) if x <= width else x, min(y, height - 1) if y <= height else y)
-                   for x, y in ((left, top), (right, bottom))]
+                   for x, y in _read_points([(left, top), (right, bottom)])]
         (left, top), (right, bottom) = self._check(corners)
         corners = (min(left, right), min(top, bottom)), (max(left, right), max(top, bottom))
         return self._add(Hint(corners, box=True))
@@ -148,7 +149,7 @@ class ClickSession:
 
     def _check(self, points):
         """Return points as a tuple of pairs of numbers. Raises InputError if one is outside of the image."""
-        points = tuple((float(x), float(y)) for x, y in points)
+        points = _read_points(points)
         if not points:
             raise InputError("a stroke without points, one or more were expected")
         width, height = self._whole[2:]
@@ -237,6 +238,14 @@ class ClickSession:
             else:
                 draw_stroke(planes, points, hint.positive)
         return planes.astype(np.float32)
+
+
+def _read_points(points):
+    """Return points as a tuple of pairs of float. Raises InputError for anything else."""
+    try:
+        return tuple((float(x), float(y)) for x, y in points)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"a point is a pair of numbers (x, y); given were {points!r:.60}") from None
 
 
 def keep_pieces(logits, positive, previous):

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inference_core import ClickSession
 from inference_core.clicks import View, keep_pieces
@@ -87,6 +88,14 @@ def test_mask_to_start_from(image):
     assert np.array_equal(session.undo(), start > 0)
 
 
+def test_pictures_and_masks_of_other_libraries(image):
+    expected = ClickSession(PaintedNetwork(), image).click(110, 40)
+    for form in (Image.fromarray, torch.from_numpy):
+        assert np.array_equal(ClickSession(PaintedNetwork(), form(image)).click(110, 40), expected)
+    for mask in (expected.tolist(), torch.from_numpy(expected), -1 * expected, Image.fromarray(expected)):
+        assert np.array_equal(ClickSession(PaintedNetwork(), image, mask).mask, expected)
+
+
 def test_box_and_stroke_are_hints(image):
     network = PaintedNetwork()
     session = ClickSession(network, image)
@@ -118,6 +127,11 @@ def test_a_box_may_be_one_pixel_wide(box, points, image):
     (lambda session: session.click(float("nan"), 3), "outside"),
     (lambda session: session.stroke([]), "without points"),
     (lambda session: session.box(-3, 0, 5, 5), "outside"),
+    (lambda session: session.click(None, 3), r"a point is a pair of numbers \(x, y\); given were \[\(None, 3\)\]"),
+    (lambda session: session.stroke([5, 3]), "a pair of numbers"),
+    (lambda session: session.stroke([(1, 2, 3)]), "a pair of numbers"),
+    (lambda session: session.stroke("here"), "a pair of numbers"),
+    (lambda session: session.box("left", 0, 5, None), "a pair of numbers"),
     (lambda session: session.box(WIDTH + 1, 0, WIDTH + 1, 5), "outside"),
 ])
 def test_hints_outside_of_the_image_are_refused(call, part, image):
@@ -128,7 +142,7 @@ def test_hints_outside_of_the_image_are_refused(call, part, image):
 
 
 def test_wrong_pictures_are_refused(image):
-    for wrong in (image[..., 0], image.astype(np.float32)):
+    for wrong in (image[..., 0], image.astype(np.float32), image[:0], None, "image.png", image.tolist()):
         with pytest.raises(InputError, match="uint8 H×W×3"):
             ClickSession(PaintedNetwork(), wrong)
     with pytest.raises(InputError, match="the mask has the shape"):
