@@ -16,6 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from util.errors import InputError
+
 BOUND = 0.008
 """Tolerance of F as a share of the image diagonal."""
 
@@ -60,18 +62,32 @@ class Counts(NamedTuple):
 
 
 def jaccard(ground_truth, prediction):
-    """Return the region similarity J of two bool masks H×W: |A ∩ B| / |A ∪ B|, 1 if both are empty."""
+    """Return the region similarity J of two masks H×W: |A ∩ B| / |A ∪ B|, 1 if both are empty.
+
+    Masks are bool, or whole numbers, which are not 0 in the object. Raises InputError for others.
+    """
+    ground_truth, prediction = _check_masks(ground_truth, prediction)
     return region_similarity(
         np.count_nonzero(ground_truth & prediction), np.count_nonzero(ground_truth | prediction)
     )
 
 
 def boundary_f(ground_truth, prediction):
-    """Return the boundary accuracy F of two bool masks H×W."""
+    """Return the boundary accuracy F of two masks H×W; they are as for `jaccard`."""
+    ground_truth, prediction = _check_masks(ground_truth, prediction)
     radius = boundary_radius(*ground_truth.shape)
     return boundary_accuracy(
         compare_regions(make_region(ground_truth, radius), make_region(prediction, radius))
     )
+
+
+def _check_masks(*masks):
+    """Return two masks as bool H×W. Raises InputError for other kinds and shapes."""
+    masks = [np.asarray(mask) for mask in masks]
+    if masks[0].ndim != 2 or masks[0].shape != masks[1].shape or any(mask.dtype.kind not in "bui" for mask in masks):
+        found = " and ".join(f"{mask.dtype} of shape {mask.shape}" for mask in masks)
+        raise InputError(f"two masks H×W, bool or whole numbers, were expected; these are {found}")
+    return [mask != 0 for mask in masks]
 
 
 def region_similarity(intersection, union):

@@ -16,6 +16,7 @@ from evaluation.measures import (
     make_region,
     object_statistics,
 )
+from util.errors import InputError
 
 shapes = st.tuples(st.integers(1, 24), st.integers(1, 24))
 
@@ -147,3 +148,17 @@ def test_all_decay_rules_agree_up_to_255_frames(values):
 
 def test_decay_of_one_frame_is_zero():
     assert decay(np.array([0.3])) == 0
+
+
+@pytest.mark.parametrize("measure", [jaccard, boundary_f])
+def test_masks_of_other_types_give_the_same_or_are_refused(measure):
+    truth, found = np.zeros((2, 40, 50), bool)
+    truth[5:20, 5:30], found[8:22, 5:27] = True, True
+    expected = measure(truth, found)
+    assert 0 < expected < 1
+    for one, other in ((1, 2), (255, 1), (-1, 4)):
+        assert measure(one * truth.astype(int), other * found.astype(np.int16)) == expected
+    assert measure(truth.tolist(), found.tolist()) == expected
+    for wrong in (found * 1.0, found[:30], found[None], None):
+        with pytest.raises(InputError, match="two masks H×W, bool or whole numbers"):
+            measure(truth, wrong)
