@@ -1,6 +1,7 @@
 """Frames of a video file, a camera, a stream or images, one at a time."""
 
 import glob
+import os
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,7 @@ LARGEST_SLANT = 2
 def open_frames(paths, masks=(), *, start=None, end=None, threads=None):
     """The frames that `paths` stand for: a video file, a folder, a glob, image files, "-", a camera or an address.
 
+    paths: one path, or a list of one or of several image files.
     masks: files that are masks, and no frames even where they lie beside them.
     start, end: the first and the last wanted frame, see `util.frames.read_position`; None: all. threads: how many
     decode a video, None for all cores.
@@ -43,6 +45,9 @@ def open_frames(paths, masks=(), *, start=None, end=None, threads=None):
         seekable() the same frames in any order, a `util.seekable.SeekableFrames`
     Raises InputError if nothing can be read.
     """
+    paths = [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    if not paths:
+        raise InputError("no video and no images were given")
     listed, notices = len(paths) > 1, []
     if not listed:
         path = Path(paths[0])

@@ -46,6 +46,17 @@ def test_what_is_written_is_read(tmp_path):
         assert np.abs(image.astype(int) - frame.image).mean() < 6
 
 
+def test_a_single_path_need_not_be_in_a_list(tmp_path):
+    path = write_video(tmp_path / "a.mp4", [ramp()] * 2)
+    Image.fromarray(ramp()).save(tmp_path / "0.png")
+    for paths in (path, str(path), [path], (path,)):
+        assert [frame.name for frame in open_frames(paths)] == ["00000", "00001"]
+    for paths in (tmp_path, str(tmp_path), tmp_path / "0.png", str(tmp_path / "*.png"), tmp_path / "*.png"):
+        assert [frame.name for frame in open_frames(paths)] == ["0"]
+    with pytest.raises(InputError, match="no video and no images"):
+        open_frames([])
+
+
 def test_odd_sides_are_extended_by_a_pixel(tmp_path):
     path = write_video(tmp_path / "a.mp4", [ramp((47, 63))])
     assert open_frames([str(path)]).size == (64, 48)
