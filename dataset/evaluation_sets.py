@@ -88,9 +88,12 @@ def _find_davis(root, year, name):
         first = annotations / video / f"{frames[0].stem}.png"
         if not first.exists():
             raise InputError(f"{first}: the mask of the first frame is missing, which gives the objects to track")
-        # Masks of other frames are for scoring the results.
-        videos.append(EvaluationVideo(video, frames, {frames[0].stem: first},
-                                      notices=note_resolution(home / "JPEGImages", resolution)))
+        # Masks of other frames are for scoring the results. Where one has no frame, the download is not whole.
+        there = {frame.stem for frame in frames}
+        notices = [(file, f"there is no frame of this mask in {images}, so the video is tracked without it")
+                   for frame, file in mask_files(annotations / video).items() if frame not in there]
+        notices += note_resolution(home / "JPEGImages", resolution)
+        videos.append(EvaluationVideo(video, frames, {frames[0].stem: first}, notices=tuple(notices)))
     return videos
 
 

@@ -77,6 +77,9 @@ def find_davis_videos(root, year, split, results, annotations="Annotations", end
         )
     # Check that all predictions exist.
     check_predictions(results, wanted, f"{split} in {root}", _read_other_sets(listing))
+    true = {name: {f"{Path(mask).stem.replace('.', '')}.png" for mask in masks} for name, masks in all_masks.items()}
+    tell(list_notices((results / name / mask, f"not scored, since {folder} has no mask of this frame")
+                      for name in names for mask in list_masks(results / name) if mask not in true[name]))
     return videos, [folder / video.name / all_masks[video.name][0] for video in videos]
 
 

@@ -57,6 +57,19 @@ def test_first_and_last_frame_are_not_scored(davis, run):
     assert davis.csv()[0][0] == "1.000"
 
 
+def test_predictions_without_ground_truth_are_told(davis, run):
+    for name in ("one", "two"):
+        davis.add(name, MOVING, MOVING)
+    assert "note" not in run("2017/evaluation_ours", *davis.arguments())[2]
+    truth = davis.root / "Annotations" / "480p"
+    for lost in ("one/00000.png", "one/00003.png", "two/00004.png"):
+        (truth / lost).unlink()
+    code, _, error = run("2017/evaluation_ours", *davis.arguments())
+    assert code == 0
+    assert (f"note: {davis.results}/one/00000.png and 2 more: not scored, since {truth} has no mask of this frame\n"
+            in error)
+
+
 def test_a_number_left_out_is_an_object_and_a_late_number_is_none(davis, run):
     """Kept: the objects are 1 to the highest id of the first frame. One that is never there scores 1 where it
     is not predicted; ids that come later are background."""

@@ -44,6 +44,18 @@ def test_what_youtube_loses_is_said_before_tracking(youtube, tiny_checkpoint, tm
             "not tracked: 5, 7\n") in error
 
 
+def test_frames_that_davis_lacks_are_told(davis, tiny_checkpoint, tmp_path, capsys):
+    shutil.copytree(davis / "trainval", tmp_path / "trainval")
+    arguments = ["--davis_path", tmp_path, "--output", tmp_path / "out", "--model", tiny_checkpoint]
+    assert run(eval_davis, *arguments) == 0 and "no frame of this mask" not in capsys.readouterr().err
+    for lost in ("bear/00000.jpg", "dog/00003.jpg"):
+        (tmp_path / "trainval" / "JPEGImages" / "480p" / lost).unlink()
+    assert run(eval_davis, *arguments, "--overwrite") == 0
+    where = tmp_path / "trainval"
+    assert (f"note: {where}/Annotations/480p/bear/00000.png and 1 more: there is no frame of this mask in "
+            f"{where}/JPEGImages/480p, so the video is tracked without it\n") in capsys.readouterr().err
+
+
 def test_bad_sequence_does_not_stop_the_rest(davis, tiny_checkpoint, tmp_path, capsys):
     shutil.copytree(davis / "trainval", tmp_path / "trainval")
     frame = tmp_path / "trainval" / "JPEGImages" / "480p" / "bear" / "00003.jpg"
