@@ -15,7 +15,7 @@ def list_masks(folder):
 def list_folders(folder):
     """Return the sorted names of the folders in a folder, without hidden ones. Raises InputError if it is missing."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: {'a file, but a folder was expected' if folder.exists() else 'no such folder'}")
     return list_folder_names(folder)
 
 
@@ -56,9 +56,9 @@ def _raise_for_foreign_folder(results, found, wanted, title, other_sets):
 
     found: names of the folders in `results`. wanted, title, other_sets: as for `check_predictions`.
     """
-    for name in found:
-        if set(list_folders(results / name)) & set(wanted):
-            raise InputError(f"{results}: the videos are one level deeper, give {results / name}")
+    deeper = [str(results / name) for name in found if set(list_folders(results / name)) & set(wanted)]
+    if deeper:
+        raise InputError(f"{results}: the videos are one level deeper, give {' or '.join(deeper)}")
     for name, videos in other_sets.items():
         overlap = sum(video in found for video in videos)
         if overlap:

@@ -142,7 +142,7 @@ class _Run:
         """
         failures = {}
         frames = sum(len(video.frames) for video in videos)
-        bar = progress_bar(frames, self.evaluation_set.title) if self.rank == 0 else None
+        bar = progress_bar(frames, self.evaluation_set.title) if frames and self.rank == 0 else None
         try:
             for number in take_numbers(len(videos), self.store):
                 video = videos[number]

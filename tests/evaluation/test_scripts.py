@@ -194,7 +194,13 @@ def test_results_of_another_set_or_dataset_are_recognised(davis, run, tmp_path):
     (davis.results / "inner").mkdir()
     (tmp_path / "a").rename(davis.results / "inner" / "a")
     code, _, err = run("2017/evaluation_ours", *davis.arguments())
-    assert code == 2 and f"give {davis.results}/inner" in err
+    assert code == 2 and err.endswith(f"give {davis.results}/inner\n")
+    (davis.results / "inner2" / "a").mkdir(parents=True)
+    _, _, err = run("2017/evaluation_ours", *davis.arguments())
+    assert err.endswith(f"give {davis.results}/inner or {davis.results}/inner2\n")
+    (tmp_path / "results.zip").write_text("an archive")
+    _, _, err = run("2017/evaluation_ours", "--davis_path", davis.root, "--results_path", tmp_path / "results.zip")
+    assert f"{tmp_path}/results.zip: a file, but a folder was expected" in err
 
 
 @pytest.mark.parametrize(
