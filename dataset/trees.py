@@ -84,10 +84,16 @@ def find_davis_home(root, year, name, needed):
     own = name if name.startswith("test") else "trainval"
     parts = dict.fromkeys([own, ".", "trainval", "test-dev", "DAVIS"])
     places = [Path(root) / above / part for above in (".", "2017", "2016") for part in parts]
+    alone = []
     for home in places:
         for path in lists:
             if (home / path).is_file() and all((home / folder).is_dir() for folder in needed):
                 return home, home / path
+            alone += [home / path] if (home / path).is_file() else []
+    if alone:
+        home = alone[0].parents[2]
+        missing = [folder for folder in needed if not (home / folder).is_dir()]
+        raise InputError(f"{home}: no {' and no '.join(missing)} here, where {alone[0]} lists the videos")
     sets = sorted({path.stem for home in places for part in lists for path in (home / part).parent.glob("*.txt")
                    if not is_hidden(path.name)})
     there = f"; sets there: {', '.join(sets)}" if sets else ""

@@ -95,6 +95,12 @@ def test_sets_that_are_there_are_named_without_hidden_ones(clip, tmp_path):
         find_davis_home(tmp_path, 2017, "train", ("JPEGImages",))
 
 
+def test_folders_that_lack_beside_a_list_are_named(clip, tmp_path):
+    davis_tree(tmp_path, clip, ("bear",), 2)
+    with pytest.raises(InputError, match=r"trainval: no Annotations_unsupervised here, where .*/2017/val.txt lists"):
+        find_davis_home(tmp_path, 2017, "val", ("JPEGImages", "Annotations_unsupervised"))
+
+
 def test_images_of_hidden_folders_are_not_trained_on(tmp_path):
     for name in ("a", ".ipynb_checkpoints", "__MACOSX"):
         for part in ("static", "JPEGImages", "Annotations"):
