@@ -18,10 +18,7 @@ from PIL import Image
 from exporting.run_lengths import compress, count_runs, encode_coco
 from util.errors import InputError
 from util.files import JsonWriter
-from util.image_io import davis_palette
-
-JPEG_QUALITY = 95
-"""Of the frames that are written beside annotations."""
+from util.image_io import davis_palette, encode_jpeg
 
 
 def write_coco(path, video):
@@ -266,7 +263,7 @@ def write_images(path, video):
 
 def _write_jpeg(path, frame):
     if frame.image is not None:
-        Image.fromarray(frame.image).save(path, quality=JPEG_QUALITY)
+        path.write_bytes(encode_jpeg(Image.fromarray(frame.image)))
 
 
 def _copy(source, target):

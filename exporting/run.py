@@ -8,7 +8,7 @@ from pathlib import Path
 from exporting.formats import FORMATS
 from exporting.masked_video import MANIFEST, PROJECT, MaskedVideo, find_sources, read_names
 from util.errors import InputError
-from util.files import atomic_path, flush, is_of_the_system, lock_folder, read_json, write_json
+from util.files import atomic_path, flush, is_of_the_system, lock_folder, name_errors, read_json, write_json
 from util.notices import tell
 from util.pipeline import prefetch
 from util.progress import progress_bar
@@ -96,7 +96,7 @@ def _write(video, formats, folder):
     writers, remarks = {}, []
     with contextlib.ExitStack() as running:
         for name, row in formats.items():
-            writers[name] = writer = row.write(folder / row.target, video)
+            writers[name] = writer = _name_errors(row.write(folder / row.target, video), folder.with_name(row.target))
             running.callback(writer.close)
             next(writer)
         bar = progress_bar(video.length, f"exporting {video.name}")
@@ -114,6 +114,12 @@ def _write(video, formats, folder):
             except StopIteration as end:
                 remarks += [f"{name}: {remark}" for remark in end.value]
     return remarks
+
+
+def _name_errors(writer, path):
+    """The same writer; errors of the operating system that name no file, such as a full disk, name `path`."""
+    with name_errors(path):
+        return (yield from writer)
 
 
 def _move(source, formats, temporary, output):

@@ -1,6 +1,7 @@
 """Reading images and masks, and writing masks: what each file format means is decided here."""
 
 import contextlib
+import io
 import math
 import os
 import re
@@ -225,6 +226,16 @@ def write_grey(path, values):
     """Write uint8 H×W values as a grey PNG, atomically."""
     with atomic_path(path, flushed=False) as temporary:
         Image.fromarray(values).save(temporary, format="PNG")
+
+
+def encode_jpeg(image):
+    """A Pillow image as the bytes of a JPEG, of the quality in which we write frames.
+
+    Given a file, Pillow does not look how much of a JPEG was written: on a full disk it is cut, and nothing says so.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 def write_scores(path, prob, objects):

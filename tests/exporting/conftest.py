@@ -1,5 +1,6 @@
 """A small video with masks that has what formats stumble over."""
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,18 @@ def inputs(tmp_path_factory):
 def export(*arguments):
     """The exit code of export_masks.py."""
     return run_script(export_masks.get_args_parser(), export_masks.main, [str(argument) for argument in arguments])
+
+
+@contextlib.contextmanager
+def no_larger_files(size):
+    """Instead of a full disk, files of more than so many bytes are refused."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def iou(one, other):

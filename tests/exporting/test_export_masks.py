@@ -14,7 +14,7 @@ from PIL import Image
 
 from exporting import formats
 from tests.conftest import ROOT
-from tests.exporting.conftest import LOOK, SIZE, TIMES, draw_masks, export, write_clip, write_summary
+from tests.exporting.conftest import LOOK, SIZE, TIMES, draw_masks, export, no_larger_files, write_clip, write_summary
 from util.image_io import write_mask
 from util.video_writer import VideoWriter
 
@@ -286,6 +286,14 @@ def test_an_error_leaves_earlier_exports_as_they_were(inputs, tmp_path, monkeypa
     monkeypatch.setitem(formats.FORMATS, "mot", formats.FORMATS["mot"]._replace(write=write))
     assert export(*command, "mot", "--overwrite") == 2
     assert {name: (tmp_path / "a" / name).read_bytes() for name in files(tmp_path / "a")} == before
+
+
+@pytest.mark.parametrize("name", list(formats.FORMATS))
+def test_a_full_disk_names_the_export(inputs, tmp_path, capsys, name):
+    with no_larger_files(100):
+        assert export(inputs.masks, "--video", inputs.video, "--format", name, "--output", tmp_path / "a") == 2
+    assert refused(capsys, tmp_path / "a", formats.FORMATS[name].target, "File too large")
+    assert files(tmp_path / "a") == []
 
 
 def test_a_video_that_cannot_be_encoded(tmp_path, capsys):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from util.errors import InputError
 from util.files import atomic_path
-from util.image_io import read_image, read_mask, read_palette, write_mask
+from util.image_io import encode_jpeg, read_image, read_mask, read_palette, write_mask
 from util.machine import computing_threads
 from util.processes import map_in_processes
 from util.progress import progress_bar
@@ -69,7 +69,8 @@ def _resize_image(source, target, side):
         if min(image.size) <= side:
             shutil.copyfile(source, temporary)
         else:
-            image.resize(_reduced(image.size, side), Image.Resampling.BICUBIC).save(temporary, "JPEG", quality=95)
+            reduced = image.resize(_reduced(image.size, side), Image.Resampling.BICUBIC)
+            temporary.write_bytes(encode_jpeg(reduced))
 
 
 def _resize_mask(source, target, side):
