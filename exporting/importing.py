@@ -61,16 +61,22 @@ def read_coco(path, notices):
                          "were expected; write a file for each video")
     _refuse_same_stems(path, [image["file_name"] for image in annotated])
     for annotation in content["annotations"]:
-        image, segmentation = images[annotation["image_id"]], annotation["segmentation"]
+        image, segmentation = images[annotation["image_id"]], annotation.get("segmentation")
         shape = (image["height"], image["width"])
+        if not segmentation:
+            notices.append((path, "a box without an outline is left out; polygons and run lengths can be read"))
+            continue
         if isinstance(segmentation, dict):
             mask = decode_coco(segmentation)
+            if mask.shape != shape:
+                raise ValueError(f"run lengths of {pixels(mask.shape[::-1])} pixels, of which its image has "
+                                 f"{pixels(shape[::-1])}")
         else:
             mask = np.zeros(shape, np.uint8)
             for polygon in segmentation:
                 mask |= fill_polygon(np.reshape(polygon, (-1, 2)), shape)
         key = annotation.get("track_id", (annotation.get("attributes") or {}).get("track_id"))
-        yield Shape(Path(image["file_name"]).stem, key, kinds.get(annotation.get("category_id"), ""), mask)
+        yield Shape(_stem(image["file_name"]), key, kinds.get(annotation.get("category_id"), ""), mask)
 
 
 def read_sa_v(path, notices):
@@ -113,6 +119,10 @@ def read_labelme(path, notices):
 def read_cvat(path, notices):
     """CVAT 1.1, for video and for images; masks and polygons. A track is an object, or else a group."""
     root = ElementTree.parse(path).getroot()
+    tasks = list(dict.fromkeys(track.get("task_id") for track in root.iter("track")))
+    if len(tasks) > 1:
+        raise InputError(f"{path}: holds masks of {len(tasks)} videos (task_id {name_a_few(list(map(str, tasks)))}), "
+                         "those of one were expected; write a file for each task")
     size = root.find(".//original_size")
     size = size is not None and (int(size.findtext("height")), int(size.findtext("width")))
     for track in root.iter("track"):
@@ -126,7 +136,7 @@ def read_cvat(path, notices):
         for shape in image:
             if _is_drawn(shape, path, notices):
                 group = shape.get("group_id", "0")
-                yield Shape(Path(image.get("name")).stem, None if group in ("", "0") else int(group),
+                yield Shape(_stem(image.get("name")), None if group in ("", "0") else int(group),
                             shape.get("label", ""),
                             _draw_cvat(shape, (int(image.get("height")), int(image.get("width"))), path))
 
@@ -135,17 +145,22 @@ def _refuse_same_stems(path, names):
     """Raise InputError if two images would be the same frame. names: those of all images that have shapes."""
     frames = {}
     for name in names:
-        stem = Path(name).stem
+        stem = _stem(name)
         if stem in frames:
             raise InputError(f"{path}: {frames[stem]} and {name} would both be frame {stem}, the images of one video "
                              "were expected; write a file for each video")
         frames[stem] = name
 
 
+def _stem(name):
+    """The name of an image file without its suffix and folders, also those of Windows."""
+    return Path(name.replace("\\", "/")).stem
+
+
 def _is_drawn(shape, path, notices):
     """Whether an element of CVAT's XML says which pixels an object has."""
     if shape.tag not in ("mask", "polygon"):
-        notices.append((path, f"a {shape.tag} is left out; masks and polygons can be read"))
+        notices.append((path, f"a shape of the type {shape.tag} is left out; masks and polygons can be read"))
     return shape.tag in ("mask", "polygon")
 
 
@@ -269,7 +284,7 @@ def _write(path, frames, folder):
             for shape in reader(path, []):
                 file = folder / f"{_find_frame(shape.frame, path, frames)}.png"
                 object_id = number_object(shape)
-                names[object_id] = shape.kind
+                names[object_id] = shape.kind or names.get(object_id, "")
                 size = shape.mask.shape[1::-1]
                 if frames and size != tuple(frames.size):
                     raise InputError(f"{path}: the mask of frame {file.stem} has {pixels(size)} pixels, the video "
@@ -286,9 +301,12 @@ def _write(path, frames, folder):
     except InputError:
         raise
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # Of a full disk, say, no file of the import is to blame.
+            raise
         raise InputError(f"{path}: damaged, or not as its format says ({type(error).__name__}: {error})") from error
     if not names:
-        raise InputError(f"{path}: no mask of an object in it")
+        raise InputError(f"{path}: no mask of an object in it{f'; {notices[0][1]}' if notices else ''}")
     kinds = {str(object_id): kind for object_id, kind in sorted(names.items()) if kind}
     if kinds:
         write_json(folder / "names.json", kinds)
@@ -300,7 +318,12 @@ class _ObjectIds:
 
     def __init__(self, shapes, path):
         self._path = path
-        counts = Counter((shape.frame, self._own_key(shape)) for shape in shapes)
+        counts, kinds = Counter(), {}
+        for shape in shapes:
+            counts[shape.frame, self._own_key(shape)] += 1
+            if shape.key is not None and shape.kind and kinds.setdefault(shape.key, shape.kind) != shape.kind:
+                raise InputError(f"{path}: object {shape.key} is {kinds[shape.key]!r} and {shape.kind!r}; give each "
+                                 "object a number of its own (track_id, group_id, group)")
         self._several_frames = len({frame for frame, _ in counts}) > 1
         self._twice = {key for (_, key), count in counts.items() if count > 1}
         given = [key for _, key in counts if isinstance(key, int) and 1 <= key <= 255]

@@ -13,7 +13,7 @@ from PIL import Image
 import import_masks
 from exporting.importing import fill_polygon
 from inference_core.annotations import find_masks
-from tests.exporting.conftest import SIZE, export, iou
+from tests.exporting.conftest import SIZE, export, iou, no_larger_files
 from util.errors import run_script
 from util.image_io import read_mask
 from util.video import open_frames
@@ -136,6 +136,50 @@ def test_cvat_for_images(tmp_path):
     assert list(read_all(tmp_path / "a")) == ["img_7"] and read_mask(tmp_path / "a" / "img_7.png").sum() == 4
 
 
+def test_a_number_of_two_objects_is_refused(tmp_path, capsys):
+    """Otherwise the two would be one object, of the later one's name."""
+    points = [circle((40 + 60 * number, 60), 20)[1] for number in range(2)]
+    shapes = [{"label": kind, "shape_type": "polygon", "points": polygon.tolist(), "group_id": 1}
+              for kind, polygon in zip(("dog", "cat"), points, strict=True)]
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imageWidth": 160, "imageHeight": 120}))
+    path = write_coco(tmp_path / "b.json", [{"segmentation": [polygon.ravel().tolist()], "track_id": 1,
+                                             "category_id": 7 + number} for number, polygon in enumerate(points)])
+    path.write_text(path.read_text().replace('[{"id": 7, "name": "dog"}]',
+                                             '[{"id": 7, "name": "dog"}, {"id": 8, "name": "cat"}]'))
+    track = ('<track id="{0}" label="{1}" group_id="1"><mask frame="{0}" keyframe="1" outside="0" rle="0, 4" '
+             'left="{0}" top="1" width="2" height="2"/></track>')
+    (tmp_path / "c.xml").write_text("<annotations><original_size><width>160</width><height>120</height>"
+                                    f"</original_size>{track.format(0, 'dog')}{track.format(1, 'cat')}</annotations>")
+    for name in ("a.json", "b.json", "c.xml"):
+        assert run(tmp_path / name, "--output", tmp_path / "out") == 2
+        assert refused(capsys, name, "object 1 is 'dog' and 'cat'") and read_all(tmp_path / "out") == {}
+
+
+def test_boxes_are_no_masks(tmp_path, capsys):
+    """A frame whose objects have boxes alone would get a mask in which nothing is."""
+    polygon = {"segmentation": [circle()[1].ravel().tolist()], "track_id": 1}
+    boxes = [{"track_id": 1, "image_id": 11, "bbox": [1, 1, 9, 9], **more}
+             for more in ({}, {"segmentation": []}, {"segmentation": None})]
+    path = write_coco(tmp_path / "a.json", [polygon, *boxes], count=2)
+    assert run(path, "--output", tmp_path / "a") == 0
+    assert list(read_all(tmp_path / "a")) == ["00000"]
+    assert "a box without an outline is left out" in capsys.readouterr().err
+    assert run(write_coco(path, boxes, count=2), "--output", tmp_path / "b") == 2
+    assert refused(capsys, "no mask", "a box without an outline is left out")
+
+
+def test_folders_of_windows_are_no_part_of_a_frame_s_name(tmp_path):
+    path = write_coco(tmp_path / "a.json", [{"segmentation": [circle()[1].ravel().tolist()]}])
+    path.write_text(path.read_text().replace("some/00000.jpg", "C:\\\\some\\\\00000.jpg"))
+    assert run(path, "--output", tmp_path / "a") == 0 and list(read_all(tmp_path / "a")) == ["00000"]
+
+
+def test_a_full_disk_is_no_damage(exports, tmp_path, capsys):
+    with no_larger_files(100):
+        assert run(exports / "coco.json", "--output", tmp_path / "a") == 2
+    assert refused(capsys, tmp_path / "a", ".png: File too large") and read_all(tmp_path / "a") == {}
+
+
 def test_several_videos_are_not_mixed(tmp_path, capsys):
     annotations = [{"segmentation": [circle()[1].ravel().tolist()], "image_id": image, "track_id": 1}
                    for image in (10, 11)]
@@ -160,6 +204,11 @@ def test_several_videos_are_not_mixed(tmp_path, capsys):
     path.write_text(f"<annotations>{image.format('a')}{image.format('b')}</annotations>")
     assert run(path, "--output", tmp_path / "b") == 2
     assert refused(capsys, path, "a/7.png and b/7.png", "frame 7")
+    track = ('<track id="0" label="dog" task_id="{}"><mask frame="0" keyframe="1" outside="0" rle="0, 4" left="1" '
+             'top="1" width="2" height="2"/></track>')
+    path.write_text(f"<annotations>{track.format(4)}{track.format(5)}</annotations>")
+    assert run(path, "--output", tmp_path / "b") == 2
+    assert refused(capsys, path, "2 videos (task_id 4, 5)", "a file for each task")
 
 
 def test_labelme_shapes(tmp_path):
@@ -235,6 +284,9 @@ def test_bad_input(exports, inputs, tmp_path, capsys):
     path = write_coco(tmp_path / "g.json", [{"segmentation": {"size": [120, 160], "counts": [5, 10]}}])
     assert run(path, "--output", tmp_path / "a") == 2
     assert refused(capsys, "15 pixels")
+    write_coco(path, [{"segmentation": {"size": [160, 120], "counts": [5, 160 * 120 - 5]}}])
+    assert run(path, "--output", tmp_path / "a") == 2
+    assert refused(capsys, "120×160", "160×120")
     (tmp_path / "frames").mkdir()
     Image.new("RGB", (50, 50)).save(tmp_path / "frames" / "00000.jpg")
     assert run(exports / "coco.json", "--video", tmp_path / "frames", "--output", tmp_path / "a") == 2
