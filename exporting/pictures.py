@@ -20,7 +20,8 @@ pictures mix colours across the edge."""
 MATTE = H264._replace(options={**H264.options, "crf": "8"}, full_range=False)
 """For mattes: finer, since a wrong grey is a wrong edge."""
 
-GIF = Encoding("gif", "gif", "pal8", {}, finest=Fraction(1, 100))
+# FFmpeg cuts off transparent margins, and of the lowest row it forgets what is wider than the rows above it.
+GIF = Encoding("gif", "gif", "pal8", {"gifflags": "-offsetting"}, finest=Fraction(1, 100), shortest=2)
 
 GIF_SIDE = 480
 """The longer side of an animated GIF is no longer than this; GIFs are large."""
@@ -93,7 +94,8 @@ def write_gif(path, video):
             alpha = frame.alpha() if size == video.size else cv2.resize(frame.alpha(), size,
                                                                         interpolation=cv2.INTER_AREA)
             writer.write_encoded(_to_palette(image, alpha > 127), frame.time)
-    return []
+    return [f"{writer.left_out} of {video.count} frames are left out, as browsers show none for less than 1/50 s"] \
+        if writer.left_out else []
 
 
 def cut_out(frame, fringe=0):
@@ -115,11 +117,15 @@ def _open(path, video, encoding):
 def _to_palette(image, shown):
     """An av.VideoFrame of up to 255 colours, chosen for what is shown (bool H×W) of uint8 H×W×3, and a clear one."""
     places, colours = np.full(shown.shape, 255, np.uint8), np.zeros((256, 4), np.uint8)
+    # Also of the unused ones: the first clear colour is the one that a GIF knows.
+    colours[:255, 0] = 255
+    # A frame without any clear pixel would stay behind the next one.
+    shown[0, 0] &= not shown.all()
     left, top, width, height = cv2.boundingRect(shown.view(np.uint8))
     if width:
         box = np.s_[top:top + height, left:left + width]
         quantized = Image.fromarray(image[box] * shown[box][..., None]).quantize(255, dither=Image.Dither.NONE)
         table = np.array(quantized.getpalette("RGB"), np.uint8).reshape(-1, 3)[:255]
-        colours[:len(table), 0], colours[:len(table), 1:] = 255, table
+        colours[:len(table), 1:] = table
         places[box] = np.where(shown[box], np.asarray(quantized), 255)
     return av.VideoFrame.from_ndarray((places, colours), format="pal8")

@@ -53,6 +53,9 @@ class Encoding(NamedTuple):
     finest: Fraction = Fraction(1, 10**6)
     """The finest unit of time in seconds that the container holds, or that is of use."""
 
+    shortest: int = 0
+    """A frame that comes less than so many of these units after the one before is left out."""
+
     even: bool = False
     """Whether odd sides are extended by a pixel."""
 
@@ -111,6 +114,7 @@ class VideoWriter:
         self._first_time = None
         self._last = -1
         self._count = 0
+        self.left_out = 0
 
     def write(self, image, time=None):
         """Write a frame.
@@ -134,10 +138,14 @@ class VideoWriter:
             time = self._count / self._rate
         if self._first_time is None:
             self._first_time = time
-        # Damaged files give times twice, or backwards.
-        self._last = max(self._last + 1, round((time - self._first_time) / self._time_base))
-        frame.pts, frame.time_base = self._last, self._time_base
         self._count += 1
+        position = round((time - self._first_time) / self._time_base)
+        if 0 <= self._last <= position < self._last + self._encoding.shortest:
+            self.left_out += 1
+            return
+        # Damaged files give times twice, or backwards.
+        self._last = max(self._last + 1, position)
+        frame.pts, frame.time_base = self._last, self._time_base
         self._encode(frame)
 
     def close(self):

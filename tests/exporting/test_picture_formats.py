@@ -141,6 +141,36 @@ def test_gif_plays_for_ever_at_the_source_s_times(exports, inputs, images):
     assert durations[:-1] == np.diff(TIMES).tolist()
 
 
+def test_gif_leaves_out_frames_that_browsers_would_show_too_long(tmp_path, capsys):
+    """Browsers show a frame for 1/10 s if it says less than 1/50."""
+    writer = VideoWriter(tmp_path / "clip.mp4", SIZE, 60)
+    (tmp_path / "masks").mkdir()
+    for number in range(61):
+        writer.write(np.zeros((*SIZE[::-1], 3), np.uint8))
+        write_mask(tmp_path / "masks" / f"{number:05d}.png", np.full(SIZE[::-1], number % 2, np.uint8))
+    writer.close()
+    assert export(tmp_path / "masks", "--video", tmp_path / "clip.mp4", "--format", "gif", "--output", tmp_path) == 0
+    assert "20 of 61 frames are left out" in capsys.readouterr().err
+    with Image.open(tmp_path / "cutout.gif") as picture:
+        durations, shown = [], []
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            durations.append(picture.info["duration"])
+            shown.append(np.asarray(picture.convert("RGBA"))[1, 1, 3] > 0)
+    assert min(durations) == 20 and sum(durations[:-1]) == 1000
+    assert shown[:6] == [number % 2 for number in (0, 1, 3, 4, 6, 7)]
+
+
+def test_gif_keeps_the_lowest_row_of_an_object(tmp_path):
+    Image.new("RGB", (32, 24)).save(tmp_path / "0.jpg")
+    (tmp_path / "masks").mkdir()
+    ids = np.triu(np.ones((24, 32), np.uint8))[::-1, ::-1].copy()
+    write_mask(tmp_path / "masks" / "0.png", ids)
+    assert export(tmp_path / "masks", "--video", tmp_path / "0.jpg", "--format", "gif", "--output", tmp_path) == 0
+    with Image.open(tmp_path / "cutout.gif") as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGBA"))[..., 3] > 0, ids > 0)
+
+
 def test_pictures_become_videos_that_say_which_colours_they_have(tmp_path):
     """Without a tag, each program would guess by the size."""
     colours = np.array([(220, 30, 40), (20, 200, 60), (30, 60, 230), (128, 128, 128)], np.uint8)
