@@ -74,8 +74,9 @@ def write_yolo(path, video):
             rows.append(f"{video.kind(mask.object_id)} {' '.join(f'{value:.6f}' for value in points.ravel())}\n")
         (labels / f"{frame.name}.txt").write_text("".join(rows))
         _write_jpeg(images / f"{frame.name}.jpg", frame)
-    names = "".join(f"  {index}: {json.dumps(kind)}\n" for index, kind in enumerate(video.kinds))
-    (path / "data.yaml").write_text(f"train: images\nval: images\nnames:\n{names}")
+    # YAML knows no letters of two escapes.
+    names = "".join(f"  {index}: {json.dumps(kind, ensure_ascii=False)}\n" for index, kind in enumerate(video.kinds))
+    (path / "data.yaml").write_text(f"train: images\nval: images\nnames:\n{names}", encoding="utf-8")
     lost = [f"{count} {what}" for count, what in ((holes, "holes"), (parts, "parts beside an object's largest"))
             if count]
     return [f"a polygon cannot hold {' and '.join(lost)}, which are lost; coco can"] if lost else []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 
@@ -234,7 +235,8 @@ def _object_id(text, title):
 
 
 def _name(text, title):
-    if not isinstance(text, str) or not text.strip() or any(ord(letter) < 32 for letter in text):
+    # Without what is no text, controls and ends of lines.
+    if not isinstance(text, str) or not text.strip() or {"Cc", "Cs", "Zl", "Zp"} & set(map(category, text)):
         raise InputError(f"{title}: {text!r} is no name for an object")
     return text.strip()
 

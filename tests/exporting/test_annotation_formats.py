@@ -22,7 +22,7 @@ FORMATS = ("coco", "yolo", "cvat", "mot", "mots", "labelme", "sa-v", "boxes-csv"
 def exports(inputs, tmp_path_factory):
     output = tmp_path_factory.mktemp("exports")
     assert export(inputs.masks, "--video", inputs.video, "--output", output, "--format", *FORMATS,
-                  "--names", "1=dog", "200=a <b> & \"c\"") == 0
+                  "--names", "1=dog", "200=a <b> & \"c\" 🐶") == 0
     return output
 
 
@@ -69,7 +69,8 @@ def test_coco(exports, inputs):
         mask = decode_by_columns(annotation["segmentation"])
         assert annotation["iscrowd"] == 0 and annotation["area"] == mask.sum()
         assert tuple(annotation["bbox"]) == cv2.boundingRect(mask)
-        assert kinds[annotation["category_id"]] == {1: "dog", 3: "object", 200: 'a <b> & "c"'}[annotation["track_id"]]
+        kind = {1: "dog", 3: "object", 200: 'a <b> & "c" 🐶'}[annotation["track_id"]]
+        assert kinds[annotation["category_id"]] == kind
 
 
 def test_coco_in_pycocotools(exports, inputs):
@@ -124,8 +125,8 @@ def test_yolo(exports, inputs):
             for whole in (points * SIZE).astype(np.int32), np.round(points * SIZE).astype(np.int32):
                 assert iou(cv2.fillPoly(np.zeros_like(mask), [whole], 1), filled) == 1
             assert row[0] == {1: "0", 200: "1", 3: "2"}[object_id]
-    assert (exports / "yolo" / "data.yaml").read_text() == \
-        'train: images\nval: images\nnames:\n  0: "dog"\n  1: "a <b> & \\"c\\""\n  2: "object"\n'
+    assert (exports / "yolo" / "data.yaml").read_text(encoding="utf-8") == \
+        'train: images\nval: images\nnames:\n  0: "dog"\n  1: "a <b> & \\"c\\" 🐶"\n  2: "object"\n'
 
 
 def test_yolo_in_supervision(exports, inputs):
@@ -166,9 +167,9 @@ def test_cvat(exports, inputs):
         plane[top:top + height, left:left + width] = flat.reshape(height, width)
         object_id = int(track.get("group_id"))
         found[number, object_id] = plane
-        assert track.get("label") == {1: "dog", 3: "object", 200: 'a <b> & "c"'}[object_id]
+        assert track.get("label") == {1: "dog", 3: "object", 200: 'a <b> & "c" 🐶'}[object_id]
     assert same(found, planes(inputs.ids))
-    assert [label.text for label in root.findall("meta/task/labels/label/name")] == ["dog", 'a <b> & "c"', "object"]
+    assert [label.text for label in root.findall("meta/task/labels/label/name")] == ["dog", 'a <b> & "c" 🐶', "object"]
 
 
 def test_cvat_says_nothing_of_frames_after_the_last(inputs, tmp_path):
@@ -186,14 +187,14 @@ def test_mot_and_boxes(exports, inputs):
     rows = [list(map(int, row)) for row in csv.reader((exports / "mot" / "gt" / "gt.txt").open())]
     assert [row[:6] for row in rows] == expected
     assert [row[6:] for row in rows] == [[1, {1: 1, 200: 2, 3: 3}[row[1]], 1] for row in rows]
-    assert (exports / "mot" / "gt" / "labels.txt").read_text() == 'dog\na <b> & "c"\nobject\n'
+    assert (exports / "mot" / "gt" / "labels.txt").read_text() == 'dog\na <b> & "c" 🐶\nobject\n'
     assert "seqLength=8\nimWidth=160\nimHeight=120" in (exports / "mot" / "seqinfo.ini").read_text()
     table = list(csv.DictReader((exports / "boxes.csv").open()))
     sides = ("left", "top", "width", "height")
     assert [[int(row["frame"]) + 1, int(row["object"]), *(int(row[side]) for side in sides)] for row in table] == \
         expected
     assert all(float(row["time"]) == TIMES[int(row["frame"])] / 1000 for row in table)
-    assert table[-1]["kind"] == 'a <b> & "c"' and [int(row["area"]) for row in table] == \
+    assert table[-1]["kind"] == 'a <b> & "c" 🐶' and [int(row["area"]) for row in table] == \
         [mask.sum() for mask in planes(inputs.ids).values()]
 
 

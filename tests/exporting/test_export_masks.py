@@ -88,7 +88,7 @@ def test_names_are_in_a_file_or_given(tracked, capsys):
     assert "--names" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("names", ["1", "0=dog", "256=dog", "x=dog", "1="])
+@pytest.mark.parametrize("names", ["1", "0=dog", "256=dog", "x=dog", "1=", "1=d\udcff", "1=a\u2028b", "1=a\x7f"])
 def test_bad_names(tracked, names, capsys):
     assert export(tracked, "--format", "coco", "--names", names) == 2
     assert refused(capsys, "--names")
