@@ -64,7 +64,8 @@ class Source:
 
 
 def find_sources(folder, video=None):
-    """Return the Sources in a folder that track.py, annotate.py or an evaluation has written, or in any tree of masks.
+    """Return the Sources in a folder that track.py, track_many.py, annotate.py or an evaluation has written, or in any
+    tree of masks.
 
     video: where the frames are, in place of what the folder says; for a tree of several videos, the folder that holds
     theirs. Raises InputError if there are no masks, or tracking them has not ended.
@@ -79,6 +80,9 @@ def find_sources(folder, video=None):
         return [_find_project(folder, video)]
     if video is not None and not is_stream(video) and not Path(video).exists():
         raise InputError(f"{video}: no such video or folder of frames")
+    tracked = sorted((file.parent for file in folder.glob("*/summary.json")), key=lambda path: natural(path.name))
+    if tracked:
+        return [_find_tracked(path, video and _find_named(Path(video), path.name)) for path in tracked]
     if _holds_masks(folder):
         found = [video] if video else _find_frames(folder)
         return [_source(folder, folder, found, "give its video or the folder of its frames with --video")]

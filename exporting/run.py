@@ -23,9 +23,11 @@ def export_folder(folder, settings):
     Raises InputError if something is missing or cannot be used. A video's exports are then as they were before.
     """
     sources = find_sources(folder, settings.video)
-    ours = sources[0].summary or (Path(folder) / PROJECT).is_file()
-    output = Path(settings.output or (Path(folder) / "export" if ours else f"{Path(folder).absolute()}_export"))
-    places = [output / source.name for source in sources] if len(sources) > 1 else [output]
+    if settings.output is None and (sources[0].summary or (Path(folder) / PROJECT).is_file()):
+        places = [source.home / "export" for source in sources]
+    else:
+        output = Path(settings.output or f"{Path(folder).absolute()}_export")
+        places = [output / source.name for source in sources] if len(sources) > 1 else [output]
     for source, place in zip(sources, places, strict=True):
         check_formats(settings.format, source.missing)
         refuse_targets(place, settings)

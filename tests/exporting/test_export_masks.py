@@ -63,6 +63,24 @@ def test_a_part_of_a_video_keeps_its_numbers_and_begins_at_its_start(inputs, tmp
     assert len(list((tmp_path / "export" / "images").iterdir())) == 4
 
 
+def test_many_tracked_videos_are_exported_each_into_its_folder(inputs, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "many" / name / "clicked").mkdir(parents=True)
+        write_mask(tmp_path / "many" / name / "clicked" / "00000.png", inputs.ids[0])
+        (tmp_path / "many" / name / "masks").symlink_to(inputs.masks)
+        write_summary(tmp_path / "many" / name / "summary.json", [inputs.video], inputs.ids)
+    assert export(tmp_path / "many", "--format", "images") == 0
+    assert export(tmp_path / "many", "--format", "coco", "--output", tmp_path / "out") == 0
+    for name in ("a", "b"):
+        assert len(files(tmp_path / "many" / name / "export" / "images")) == 8
+        assert frame_count(tmp_path / "out" / name / "coco.json") == 8
+    write_summary(tmp_path / "many" / "b" / "summary.json", [inputs.video], inputs.ids, finished=False)
+    capsys.readouterr()
+    assert export(tmp_path / "many", "--format", "mot") == 2
+    assert refused(capsys, tmp_path / "many" / "b", "interrupted")
+    assert not (tmp_path / "many" / "a" / "export" / "mot").exists()
+
+
 @pytest.mark.parametrize("backward", [False, True])
 def test_times_come_from_the_summary_where_no_frames_are_read(tracked, backward):
     if backward:
