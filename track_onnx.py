@@ -47,6 +47,8 @@ def main(args):
         raise InputError(f"{args.video}: frames of {pixels(frames.size)}, but the graphs in {args.graphs} are made for "
                          f"{pixels(size)}; export others with --frame-size {'x'.join(map(str, frames.size))}")
     given = read_mask(args.mask, frames.size)
+    if not given.any():
+        raise InputError(f"{args.mask}: this mask holds no object, all of it is 0")
     folder = Path(args.output) / "masks"
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -135,7 +137,10 @@ def _open_session(path, threads, providers):
     options.intra_op_num_threads = threads
     # The threads of one graph would otherwise wait busily while the next one needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(path, options, providers=providers)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors have nothing else in common
+        raise InputError(f"{path}: damaged, or no graph that onnxruntime can open ({error})") from error
 
 
 if __name__ == "__main__":

@@ -176,6 +176,12 @@ def test_script_tracks_without_torch(graphs, clip, tmp_path, capsys):
     assert one_line_error(capsys, "--frame-size 80x72")
     assert track(tmp_path, *arguments[1:]) == 2
     assert one_line_error(capsys, "encode.onnx")
+    write_mask(tmp_path / "empty.png", np.zeros_like(truth[0]))
+    assert track(*arguments[:2], tmp_path / "empty.png", "--output", tmp_path / "empty") == 2
+    assert one_line_error(capsys, "holds no object")
+    (tmp_path / "encode.onnx").write_bytes((graphs[0] / "encode.onnx").read_bytes()[:100])
+    assert track(tmp_path, *arguments[1:]) == 2
+    assert one_line_error(capsys, "encode.onnx: damaged")
 
 
 @pytest.mark.slow
