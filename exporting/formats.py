@@ -18,19 +18,22 @@ class Format(NamedTuple):
     frames: str
     """Whether it wants the video's frames: "needed", "useful" (with them it writes more), or "unused"."""
 
+    numbered: bool = False
+    """Whether it says the frames' numbers in the video."""
+
     soft: bool = False
     """Whether it can hold soft edges: --feather and --soft."""
 
 
 FORMATS = {
-    "coco": Format(annotations.write_coco, "coco.json", "unused"),
+    "coco": Format(annotations.write_coco, "coco.json", "unused", numbered=True),
     "yolo": Format(annotations.write_yolo, "yolo", "useful"),
-    "cvat": Format(annotations.write_cvat, "cvat.xml", "unused"),
-    "mot": Format(annotations.write_mot, "mot", "unused"),
+    "cvat": Format(annotations.write_cvat, "cvat.xml", "unused", numbered=True),
+    "mot": Format(annotations.write_mot, "mot", "unused", numbered=True),
     "mots": Format(annotations.write_mots, "mots", "unused"),
     "labelme": Format(annotations.write_labelme, "labelme", "useful"),
     "sa-v": Format(annotations.write_sa_v, "sa-v.json", "unused"),
-    "boxes-csv": Format(annotations.write_boxes_csv, "boxes.csv", "unused"),
+    "boxes-csv": Format(annotations.write_boxes_csv, "boxes.csv", "unused", numbered=True),
     "indexed-png": Format(annotations.write_indexed, "masks", "unused"),
     "images": Format(annotations.write_images, "images", "needed"),
     "mattes": Format(pictures.write_mattes, "mattes", "useful", soft=True),

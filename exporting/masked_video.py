@@ -323,6 +323,7 @@ class MaskedVideo:
         count               how many have been yielded
         objects             the ids of all objects that are wanted, in order
         kinds               the names of the kinds of objects
+        guessed             if nothing says which number the first frame has in the video: what is taken for it
         remarks             what the user should know, one sentence each
 
     Raises InputError if masks do not belong to the frames, cannot be read, or have another size.
@@ -349,6 +350,11 @@ class MaskedVideo:
                 self.look = self.look._replace(matrix=BT_709, primaries=BT_709, transfer=BT_709, full_range=False)
         elif source.summary:
             self.rate = Fraction(read_header(source.summary).get("frame_rate", IMAGE_RATE))
+        first = next(iter(self._files))
+        # Only frames of a video file have times, and they are named after their numbers.
+        timed = source.summary and next(read_items(source.summary), {}).get("time") is not None
+        self.guessed = "" if whole or timed or find_numbers(first) == [0] else \
+            f"frame {first} is taken for number {self._number(first)} of the video, from 0 on"
         if self.has_frames:
             self._frames = whole if source.start is None and source.end is None else \
                 open_frames(list(source.video), list(self._files.values()), start=source.start, end=source.end)

@@ -88,6 +88,8 @@ def export_video(source, output, settings):
     for name, row in formats.items():
         if row.frames == "useful" and not video.has_frames:
             remarks.append(f"{name}: without the images of the frames; {source.missing}")
+        if row.numbered and video.guessed:
+            remarks.append(f"{name}: {video.guessed}; say with --video where the video is, to be sure")
         if not row.soft and (settings.feather or settings.soft):
             remarks.append(f"{name}: has hard edges; --feather and --soft do nothing to it")
     tell(remarks + video.remarks)

@@ -168,6 +168,29 @@ def test_masks_of_images_are_found_by_number(inputs, tmp_path):
     assert json.loads((tmp_path / "out" / "coco.json").read_text())["images"][0]["file_name"] == "img_10.jpg"
 
 
+def test_guessed_numbers_of_frames_are_said(tracked, inputs, tmp_path, capsys):
+    """Masks of a part, whose frames are images that are gone: 00005.png may be the fifth or the sixth."""
+    masks = tmp_path / "part" / "masks"
+    masks.mkdir(parents=True)
+    for number in (5, 6):
+        write_mask(masks / f"{number:05d}.png", inputs.ids[number])
+    write_summary(tmp_path / "part" / "summary.json", [tmp_path / "gone"], [])
+    for folder, number in ((masks, 0), (masks.parent, 5)):
+        assert export(folder, "--format", "mot", "mots", "--output", tmp_path / str(number)) == 0
+        notes = [line for line in capsys.readouterr().err.splitlines() if "note: " in line]
+        assert len(notes) == 1 and f"mot: frame 00005 is taken for number {number} of" in notes[0]
+        assert (tmp_path / str(number) / "mot" / "gt" / "gt.txt").read_text().startswith(f"{number + 1},1,")
+    # Frames of video files are named after their numbers, and no part begins with 0.
+    write_summary(tracked / "summary.json", ["gone.mp4"], inputs.ids)
+    (tmp_path / "frames").mkdir()
+    for number in range(8):
+        Image.new("RGB", SIZE).save(tmp_path / "frames" / f"{number:05d}.jpg")
+    for command in ((tracked, ), (inputs.masks, "--output", tmp_path / "b"),
+                    (masks, "--video", tmp_path / "frames", "--output", tmp_path / "c")):
+        assert export(*command, "--format", "mot", "coco", "cvat", "boxes-csv") == 0
+        assert "taken for" not in capsys.readouterr().err
+
+
 def test_no_video_where_one_is_needed(inputs, tracked, tmp_path, capsys):
     assert export(inputs.masks, "--format", "prores", "--output", tmp_path / "a") == 2
     assert refused(capsys, "prores needs", "--video") and not (tmp_path / "a").exists()
