@@ -23,8 +23,8 @@ from util.notices import list_notices, tell
 def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
     """Return the dataset that TrainingSettings (util.hyper_para) ask for; with --pack, a SceneMaker on the device.
 
-    The first process checks that all masks exist and have their images' sizes. It also reports the videos that are left
-    out because they cannot be trained on. Raises InputError that names what is missing.
+    The first process checks the files as far as `check_data` does before every training. It also reports the videos
+    that are left out because they cannot be trained on. Raises InputError that names what is missing.
     """
     data, recipe, seed = settings.data, settings.recipe, settings.running.seed
     perturb = (data.perturb_min, data.perturb_max)
@@ -35,7 +35,9 @@ def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
     pairs, found = _find_pairs_and_videos(data, recipe.stage)
     excluded = read_excluded(data.exclude, found, told=rank == 0)
     if rank == 0:
-        _check_files(thorough=False, pairs=pairs, videos=[video for video in found if video.name not in excluded])
+        # A few clips are decoded as a whole: a fault in the middle would cost the training.
+        _check_files(thorough=bool(data.fine_tune), pairs=pairs,
+                     videos=[video for video in found if video.name not in excluded])
     if data.fine_tune:
         # Whole clips were checked, but the last part of each is not learnt from.
         found, _ = find_clips(data.fine_tune)

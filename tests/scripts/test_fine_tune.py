@@ -131,6 +131,17 @@ def test_masks_of_the_part_that_is_held_back_are_checked_too(option, clips, tmp_
     assert f"training data: {missing}: this mask is missing\n" in capsys.readouterr().err
 
 
+def test_every_file_is_decoded_before(clips, tmp_path, tiny_checkpoint, capsys):
+    home = shutil.copytree(clips, tmp_path / "clips")
+    first, second, _ = find_videos(home)
+    write_mask(first.mask(3), read_mask(first.mask(3))[:20])
+    image = second.image(14)
+    image.write_bytes(image.read_bytes()[:500])
+    assert tune(home, tmp_path, tiny_checkpoint) == 2
+    error = capsys.readouterr().err
+    assert f"{first.mask(3)}: the mask has" in error and f"{image}: damaged image" in error
+
+
 def test_exported_clips_are_found(clips, tmp_path):
     """As export_masks.py writes them."""
     for clip in find_videos(clips):
