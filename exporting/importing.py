@@ -20,7 +20,7 @@ from exporting.run_lengths import decode_coco, expand_runs
 from util.errors import InputError, name_a_few, pixels
 from util.files import lock_folder, read_text, write_json
 from util.frames import number_name
-from util.image_io import is_image, mask_files, natural, open_mask, read_grey, read_mask, write_mask
+from util.image_io import find_numbers, is_image, mask_files, natural, open_mask, read_grey, read_mask, write_mask
 from util.notices import list_notices, tell
 from util.progress import progress_bar
 from util.video import open_frames
@@ -360,9 +360,10 @@ def _find_frame(key, path, frames):
                 raise InputError(f"{path}: frame {key}, the video has {len(frames.names)} frames from 0 on")
             return frames.names[key]
         return frames.find(key, path, counts=False)[0]
-    if not str(key).isdecimal() or not frames.holds(int(key)):
+    numbers = find_numbers(str(key))
+    if len(numbers) != 1 or not frames.holds(numbers[0]):
         raise InputError(f"{path}: frame {key} is not in the video; its frames are numbered from 0")
-    return frames.name(int(key))
+    return frames.name(numbers[0])
 
 
 def _read_manifest(output):

@@ -272,6 +272,17 @@ def test_numbers_become_names_of_frames(exports, inputs, tmp_path):
     assert np.array_equal(read_all(tmp_path / "a")["img_5"], inputs.ids[0])
 
 
+def test_names_with_a_number_are_frames_of_a_video_file(inputs, tmp_path, capsys):
+    """CVAT's COCO calls a video's frames so."""
+    path = write_coco(tmp_path / "a.json", [{"segmentation": [circle()[1].ravel().tolist()], "image_id": 12}], count=3)
+    path.write_text(path.read_text().replace("some/00002.jpg", "frame_000002.PNG"))
+    assert run(path, "--video", inputs.video, "--output", tmp_path / "a") == 0
+    assert list(read_all(tmp_path / "a")) == ["00002"]
+    path.write_text(path.read_text().replace("frame_000002.PNG", "take_1_frame_000002.PNG"))
+    assert run(path, "--video", inputs.video, "--output", tmp_path / "b") == 2
+    assert refused(capsys, "frame take_1_frame_000002 is not in the video")
+
+
 def test_bad_input(exports, inputs, tmp_path, capsys):
     assert run(tmp_path / "gone.json", "--output", tmp_path / "a") == 2
     assert refused(capsys, "gone.json", "no such file")
