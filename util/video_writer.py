@@ -114,6 +114,7 @@ class VideoWriter:
         self._first_time = None
         self._last = -1
         self._count = 0
+        self._error = None
         self.left_out = 0
 
     def write(self, image, time=None):
@@ -155,10 +156,13 @@ class VideoWriter:
             self._container.close()
 
     def _encode(self, frame):
+        # FFmpeg crashes if frames follow a header that it could not write, to a full disk say.
+        if self._error is not None:
+            raise self._error
         try:
             self._container.mux(self._stream.encode(frame))
         except av.error.FFmpegError as error:
-            if isinstance(error, OSError):
-                raise
             size = pixels((self._stream.width, self._stream.height))
-            raise InputError(f"a video of {size} pixels cannot be encoded ({error.strerror}); {self._cure}") from None
+            self._error = error if isinstance(error, OSError) else \
+                InputError(f"a video of {size} pixels cannot be encoded ({error.strerror}); {self._cure}")
+            raise self._error from None

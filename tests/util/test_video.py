@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import ROOT
 from util.errors import InputError
 from util.video import open_frames
 from util.video_writer import Look, VideoWriter
@@ -55,6 +58,28 @@ def test_a_single_path_need_not_be_in_a_list(tmp_path):
         assert [frame.name for frame in open_frames(paths)] == ["0"]
     with pytest.raises(InputError, match="no video and no images"):
         open_frames([])
+
+
+ON_A_FULL_DISK = """
+import resource, sys
+import numpy as np
+from util.video_writer import VideoWriter
+writer = VideoWriter(sys.argv[1], (64, 48), 10)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
+for step in (*[lambda: writer.write(np.zeros((48, 64, 3), np.uint8))] * 100, writer.close):
+    try:
+        step()
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of files")
+def test_a_header_that_cannot_be_written_is_an_error_from_then_on(tmp_path):
+    """FFmpeg would crash, and take along what the process had still to write."""
+    done = subprocess.run([sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path / "a.mp4")], cwd=ROOT,
+                          capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and set(done.stdout.splitlines()) == {"File too large"}, done.stderr
 
 
 def test_odd_sides_are_extended_by_a_pixel(tmp_path):
