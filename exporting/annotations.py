@@ -77,7 +77,7 @@ def write_yolo(path, video):
     # YAML knows no letters of two escapes.
     names = "".join(f"  {index}: {json.dumps(kind, ensure_ascii=False)}\n" for index, kind in enumerate(video.kinds))
     (path / "data.yaml").write_text(f"train: images\nval: images\nnames:\n{names}", encoding="utf-8")
-    lost = [f"{count} {what}" for count, what in ((holes, "holes"), (parts, "parts beside an object's largest"))
+    lost = [f"{what} ({count})" for count, what in ((holes, "holes"), (parts, "parts beside an object's largest"))
             if count]
     return [f"a polygon cannot hold {' and '.join(lost)}, which are lost; coco can"] if lost else []
 

@@ -155,11 +155,11 @@ def _find_tracked(folder, video):
                if names and all(_is_at_hand(name) for name in names)]
     if video and not _is_at_hand(video):
         raise InputError(f"{video}: no such video or folder of frames")
-    scores = folder / "scores"
+    scores, name = folder / "scores", header["video"][0]
+    what = f"{name} was a stream" if is_stream(name) else f"the video {name} is not there any more"
     return Source(folder.resolve().name, folder / "masks", at_hand[0] if at_hand else (),
-                  "" if at_hand else f"the video {header['video'][0]} is not there any more: say with --video where it "
-                                     "is", header.get("start"), header.get("end"), summary,
-                  scores if scores.is_dir() else None, folder)
+                  "" if at_hand else f"{what}: say with --video where it is", header.get("start"), header.get("end"),
+                  summary, scores if scores.is_dir() else None, folder)
 
 
 def _find_project(folder, video):

@@ -145,7 +145,7 @@ def test_yolo_in_supervision(exports, inputs):
 def test_what_yolo_loses_is_said(inputs, tmp_path, capsys):
     assert export(inputs.masks, "--video", inputs.video, "--output", tmp_path / "a", "--format", "yolo") == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert len(notes) == 1 and "yolo" in notes[0] and "7 holes and 7 parts" in notes[0]
+    assert len(notes) == 1 and "yolo" in notes[0] and "holes (7) and parts beside an object's largest (7)" in notes[0]
     assert export(inputs.masks, "--output", tmp_path / "b", "--format", "yolo", "--objects", "3") == 0
     assert "holes" not in capsys.readouterr().err
 

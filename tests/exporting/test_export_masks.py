@@ -197,6 +197,9 @@ def test_no_video_where_one_is_needed(inputs, tracked, tmp_path, capsys):
     write_summary(tracked / "summary.json", ["gone.mp4"], inputs.ids)
     assert export(tracked, "--format", "coco", "gif") == 2
     assert refused(capsys, "gif needs", "gone.mp4 is not there", "--video") and not (tracked / "export").exists()
+    write_summary(tracked / "summary.json", ["-"], inputs.ids)
+    assert export(tracked, "--format", "gif") == 2
+    assert refused(capsys, "gif needs", "- was a stream", "--video")
     assert export(tracked, "--format", "coco", "labelme") == 0
     assert "labelme: without the images" in capsys.readouterr().err
 
