@@ -20,8 +20,8 @@ import torch
 
 from dataset.synthetic import MovingNoise
 from inference_core import InferenceCore
-from inference_core.core import network_size
 from inference_core.graphs import MODE, TENSORS, Encode, Give, Remember, Segment, Sizes
+from inference_core.sizes import network_size
 from model import load_network
 from model.checkpoint import preset_name
 from model.inference import take_snapshot

@@ -73,7 +73,7 @@ def draw_plan(catalogue, seed, numbers, size, shots, perturb, max_jump):
     followed = {"rank": rank, "follow_two": follow_two,
                 "visible": np.where(crowd, VISIBLE_IN_CROWD, VISIBLE) * size ** 2}
     return assemble(catalogue, draws, scene, camera, things, paths, front, active, order, followed, size, shots,
-                     perturb)
+                    perturb)
 
 
 def _draw_frames(draws, lengths, shots, max_jump):

@@ -22,8 +22,8 @@ from dataset.training_sets import find_videos
 from evaluation.measures import jaccard
 from evaluation.tables import print_table
 from inference_core import InferenceCore, open_network
-from inference_core.core import pick_size
 from inference_core.quality import DOUBTFUL, UNSEEN, QualityMeter, measure_objects
+from inference_core.sizes import pick_size
 from util.errors import InputError, run_script
 from util.hyper_para import DAVIS_FOLDER, TrackingSettings
 from util.image_io import read_image, read_mask

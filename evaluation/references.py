@@ -22,7 +22,7 @@ from evaluation.measures import boundary_f, jaccard
 from evaluation.tables import print_table
 from inference_core import InferenceCore, open_network
 from inference_core.both_ways import track_both_ways
-from inference_core.core import pick_size
+from inference_core.sizes import pick_size
 from util.errors import run_script
 from util.hyper_para import DAVIS_FOLDER, TrackingSettings
 from util.image_io import read_image, read_mask

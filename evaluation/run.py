@@ -19,7 +19,7 @@ from dataset.evaluation_sets import find_lost_objects, list_video_notices
 from evaluation.results import Results
 from inference_core import InferenceCore, open_engine, precision_name, track_frames
 from inference_core.annotations import find_erased
-from inference_core.core import pick_size
+from inference_core.sizes import pick_size
 from inference_core.tracking import name_objects
 from util.device import device_name, join_processes
 from util.errors import InputError, pixels

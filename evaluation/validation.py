@@ -5,7 +5,7 @@ import numpy as np
 from dataset.evaluation_sets import EVALUATION_SETS
 from evaluation.measures import boundary_f, jaccard
 from inference_core import InferenceCore, track_frames
-from inference_core.core import pick_size
+from inference_core.sizes import pick_size
 from inference_core.tracking import name_objects
 from util.errors import InputError
 from util.image_io import image_size, read_mask

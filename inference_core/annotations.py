@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from inference_core.core import scale_size
+from inference_core.sizes import scale_size
 from util.errors import InputError
 from util.image_io import find_numbers, mask_files, open_mask
 from util.mask_rule import VOID

@@ -14,6 +14,7 @@ from inference_core.capture import CompiledEngine
 from inference_core.inputs import check_ids, check_image, check_mask
 from inference_core.memory import MODES, MemoryState, ObjectMemory, move_memory, needs_sam
 from inference_core.places import Places
+from inference_core.sizes import STRIDE, compute_padding, network_size, pick_size, restore_size, scale_size
 from inference_core.state import State, check_state
 from model import RDE
 from model.checkpoint import preset_name
@@ -21,12 +22,6 @@ from model.inference import take_snapshot
 from model.network import distribution
 from util.errors import InputError
 from util.machine import has_bfloat16_tiles
-
-STRIDE = 16
-"""The sides of an image are padded to multiples of this: keys and values have one position for 16×16 pixels."""
-
-LINES = 480
-"""The shorter side of own videos, in pixels, for networks whose configuration has no `lines`."""
 
 
 def _all_or_nothing(method):
@@ -60,7 +55,7 @@ class InferenceCore:
     top_k: the number of memory positions that each query reads.
     include_last: make every frame a memory frame.
     size: the shorter side, in pixels, at which the core computes. Frames and masks are resized to it, probabilities
-        back. None: the frames' own size. "auto": what the network is made for, see `pick_size` and `network_size`.
+        back. None: the frames' own size. "auto": what the network is made for, see `inference_core.sizes`.
     keep_given: give a mask back as it was given, in the result of the step that takes it. If False, it comes back from
         `size` with blunt edges, as in the published evaluation. Without `size` there is no difference.
     amp: half precision for everything but affinities and probabilities: "float16", "bfloat16", or True, which is
@@ -510,46 +505,3 @@ def keep_finite(merged, new):
     # need not wait for it.
     finite = key.float().square().sum().isfinite() & value.isfinite().all()
     return torch.where(finite, key, new[0]), torch.where(finite, value, new[1])
-
-
-def restore_size(prob, pad, frame_size):
-    """Crop the padding off probabilities and resize them to the frame, a (height, width), or None to leave them so."""
-    left, right, top, bottom = pad
-    prob = prob[:, top:prob.shape[1] - bottom, left:prob.shape[2] - right]
-    if frame_size is not None:
-        prob = F.interpolate(prob.unsqueeze(0), size=frame_size, mode="bilinear", align_corners=False).squeeze(0)
-    return prob
-
-
-def compute_padding(size):
-    """Return the padding (left, right, top, bottom) that makes (height, width) multiples of 16."""
-    height, width = size
-    extra_y, extra_x = -height % STRIDE, -width % STRIDE
-    return extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2
-
-
-def scale_size(size, length):
-    """Return (height, width) scaled so that the shorter side is `length`, rounded as torchvision's Resize does."""
-    height, width = size
-    if height <= width:
-        return length, int(length * width / height)
-    return int(length * height / width), length
-
-
-def pick_size(size, config, otherwise=LINES):
-    """Return the shorter side, in pixels, at which a network is to compute; None keeps the frames' own.
-
-    size: the one that is asked for, 0 keeps the frames' own, None leaves it to the network's `config`, or, where that
-    has no `lines`, to `otherwise`.
-    """
-    return (config.lines or otherwise if size is None else size) or None
-
-
-def network_size(size, frame_size):
-    """Return the `size` for an InferenceCore that tracks frames of frame_size = (width, height); None keeps their own.
-
-    size: the shorter side, see `pick_size`; 0 or None keeps the frames' own. Smaller frames are enlarged to it, at most
-    to twice their size: the networks learnt at about 480 lines, and lose small objects in smaller frames.
-    """
-    shorter = min(frame_size)
-    return None if size in (0, None, shorter) else min(size, 2 * shorter)

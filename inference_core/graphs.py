@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from inference_core.core import compute_padding, keep_finite, restore_size, scale_size
+from inference_core.core import keep_finite
 from inference_core.memory import READS
+from inference_core.sizes import compute_padding, restore_size, scale_size
 from model.inference import Frame
 from model.memory_reading import find_top_k, weigh
 from model.network import distribution, normalise

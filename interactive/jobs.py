@@ -9,8 +9,9 @@ import traceback
 
 import numpy as np
 
-from inference_core.core import InferenceCore, network_size, pick_size
+from inference_core.core import InferenceCore
 from inference_core.quality import QualityMeter, measure_objects
+from inference_core.sizes import network_size, pick_size
 from inference_core.tracking import open_engine, track_frames
 from interactive.plans import plan_job
 from util.cuts import CutFinder

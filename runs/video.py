@@ -15,8 +15,8 @@ from inference_core.annotations import find_masks, list_given_files, place_masks
 from inference_core.both_ways import track_both_ways
 from inference_core.capture import CompiledEngine
 from inference_core.clicked_masks import find_hint_frames, mark_objects, read_hints, write_clicked
-from inference_core.core import network_size, pick_size
 from inference_core.results_folder import find_earlier_results, read_items
+from inference_core.sizes import network_size, pick_size
 from inference_core.track_output import TrackOutput
 from inference_core.tracking import name_objects
 from model import load_clicks

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inference_core import InferenceCore, track_frames
-from inference_core.core import network_size, pick_size
+from inference_core.sizes import network_size, pick_size
 from model import PRESETS
 from util.errors import InputError
 
