@@ -4,7 +4,6 @@ Its memory does not grow with the video, except in mode `stm`. Every annotated f
 which is read for the rest of the video.
 """
 
-import dataclasses
 import functools
 from numbers import Integral
 
@@ -29,11 +28,11 @@ def _all_or_nothing(method):
     """Let a method of InferenceCore that raises anything, be it for lack of memory or by Ctrl-C, leave no trace."""
     @functools.wraps(method)
     def call(core, *args, **options):
-        before, latest = core._keep(), core._latest
+        before, latest = core.state(), core._latest
         try:
             return method(core, *args, **options)
         except BaseException:
-            core._go_back(before)
+            core.restore(before)
             core._latest = latest
             raise
     return call
@@ -138,7 +137,9 @@ class InferenceCore:
         It costs no time, and nothing that follows changes it. So a list of states is a history to go back in, and two
         cores that go on from one state are branches. `inference_core.save_state` writes a state into a file.
         """
-        return dataclasses.replace(self._keep(), settings=self._describe_settings())
+        return State(self._describe_settings(), self._frame_size, self._next_frame, self._since_memory,
+                     tuple(group.state for group in self._groups), self._last_memory,
+                     self._places and self._places.sightings, self._direction)
 
     @torch.inference_mode()
     def restore(self, state):
@@ -153,7 +154,14 @@ class InferenceCore:
             theirs, here = (", ".join(f"{name} {settings.get(name)}" for name in names) for settings in (theirs, ours))
             raise InputError(f"this state is of a core with {theirs}; this core has {here}")
         self._check_state(state)
-        self._go_back(state)
+        groups = [ObjectMemory(self.mode, self._aggregate, move_memory(memory, self._device))
+                  for memory in state.memories]
+        self._groups = groups
+        self._frame_size, self._next_frame = state.frame_size, state.next_frame
+        self._since_memory, self._last_memory = state.since_memory, state.last_memory
+        self._direction = state.direction
+        self._places = Places(self._device, state.places) if self.places else None
+        self._latest, self.given = tuple(self.objects), []
 
     given: list
     """The ids of the objects whose mask the latest step has taken."""
@@ -326,22 +334,6 @@ class InferenceCore:
         """Note which objects these probabilities belong to, and return them."""
         self._latest = prob.object_ids = tuple(self.objects)
         return prob
-
-    def _keep(self):
-        """Return a State without settings. Nothing is computed, and no device is waited for."""
-        return State({}, self._frame_size, self._next_frame, self._since_memory,
-                     tuple(group.state for group in self._groups), self._last_memory,
-                     self._places and self._places.sightings, self._direction)
-
-    def _go_back(self, state):
-        """Go on from a State of a core with these settings."""
-        self._groups = [ObjectMemory(self.mode, self._aggregate, move_memory(memory, self._device))
-                        for memory in state.memories]
-        self._frame_size, self._next_frame = state.frame_size, state.next_frame
-        self._since_memory, self._last_memory = state.since_memory, state.last_memory
-        self._direction = state.direction
-        self._places = Places(self._device, state.places) if self.places else None
-        self._latest, self.given = tuple(self.objects), []
 
     def _describe_settings(self):
         """Return {name: value} of what a State must have in common with the core that goes on from it."""
