@@ -21,7 +21,7 @@ MATTE = H264._replace(options={**H264.options, "crf": "8"}, full_range=False)
 """For mattes: finer, since a wrong grey is a wrong edge."""
 
 # FFmpeg cuts off transparent margins, and of the lowest row it forgets what is wider than the rows above it.
-GIF = Encoding("gif", "gif", "pal8", {"gifflags": "-offsetting"}, finest=Fraction(1, 100), shortest=2)
+GIF = Encoding("gif", "gif", "pal8", {"gifflags": "-offsetting"}, finest=Fraction(1, 100), shortest=Fraction(1, 50))
 
 GIF_SIDE = 480
 """The longer side of an animated GIF is no longer than this; GIFs are large."""
@@ -88,7 +88,8 @@ def write_gif(path, video):
     shown = (width * float(video.look.pixel_aspect), height)
     scale = min(1, GIF_SIDE / max(shown))
     size = tuple(max(1, round(side * scale)) for side in shown)
-    with contextlib.closing(VideoWriter(path, size, video.rate, video.look, encoding=GIF, cure=CURE)) as writer:
+    look = video.look._replace(time_base=GIF.finest)
+    with contextlib.closing(VideoWriter(path, size, video.rate, look, encoding=GIF, cure=CURE)) as writer:
         while (frame := (yield)) is not None:
             image = frame.image if size == video.size else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
             alpha = frame.alpha() if size == video.size else cv2.resize(frame.alpha(), size,

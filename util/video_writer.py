@@ -53,8 +53,8 @@ class Encoding(NamedTuple):
     finest: Fraction = Fraction(1, 10**6)
     """The finest unit of time in seconds that the container holds, or that is of use."""
 
-    shortest: int = 0
-    """A frame that comes less than so many of these units after the one before is left out."""
+    shortest: Fraction = Fraction(0)
+    """A frame that comes less than so many seconds after the one before is left out."""
 
     even: bool = False
     """Whether odd sides are extended by a pixel."""
@@ -141,7 +141,7 @@ class VideoWriter:
             self._first_time = time
         self._count += 1
         position = round((time - self._first_time) / self._time_base)
-        if 0 <= self._last <= position < self._last + self._encoding.shortest:
+        if 0 <= self._last <= position and (position - self._last) * self._time_base < self._encoding.shortest:
             self.left_out += 1
             return
         # Damaged files give times twice, or backwards.

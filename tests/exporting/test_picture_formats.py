@@ -11,7 +11,7 @@ from tests.exporting.conftest import LOOK, SIZE, TIMES, export, iou, write_summa
 from tests.util.test_decoding import QUARTER, rotated
 from util.image_io import write_mask, write_scores
 from util.video import open_frames
-from util.video_writer import PRORES_4444, VideoWriter
+from util.video_writer import PRORES_4444, Encoding, VideoWriter
 
 FORMATS = ("mattes", "matte-video", "prores", "webm-alpha", "cutout-png", "gif")
 
@@ -159,6 +159,25 @@ def test_gif_leaves_out_frames_that_browsers_would_show_too_long(tmp_path, capsy
             shown.append(np.asarray(picture.convert("RGBA"))[1, 1, 3] > 0)
     assert min(durations) == 20 and sum(durations[:-1]) == 1000
     assert shown[:6] == [number % 2 for number in (0, 1, 3, 4, 6, 7)]
+
+
+@pytest.mark.parametrize(("video", "rate", "kept"), [("frames", 25, 10), ("clip.avi", 25, 10), ("clip.avi", 50, 10),
+                                                     ("clip.avi", 60, 7)])
+def test_gif_keeps_all_frames_that_last_long_enough(tmp_path, capsys, video, rate, kept):
+    """Pictures, and videos in AVI, have no finer unit of time than the time of a frame."""
+    writer = VideoWriter(tmp_path / "clip.avi", SIZE, rate, encoding=Encoding("avi", "mpeg4", "yuv420p", {}))
+    for folder in ("masks", "frames"):
+        (tmp_path / folder).mkdir()
+    for number in range(10):
+        image = np.full((*SIZE[::-1], 3), 20 * number, np.uint8)
+        writer.write(image)
+        Image.fromarray(image).save(tmp_path / "frames" / f"{number:05d}.jpg")
+        write_mask(tmp_path / "masks" / f"{number:05d}.png", np.ones(SIZE[::-1], np.uint8))
+    writer.close()
+    assert export(tmp_path / "masks", "--video", tmp_path / video, "--format", "gif", "--output", tmp_path) == 0
+    assert ("left out" in capsys.readouterr().err) == (kept < 10)
+    with Image.open(tmp_path / "cutout.gif") as picture:
+        assert picture.n_frames == kept
 
 
 def test_gif_keeps_the_lowest_row_of_an_object(tmp_path):
