@@ -28,12 +28,13 @@ def _all_or_nothing(method):
     """Let a method of InferenceCore that raises anything, be it for lack of memory or by Ctrl-C, leave no trace."""
     @functools.wraps(method)
     def call(core, *args, **options):
-        before, latest = core.state(), core._latest
+        # Putting these back takes no memory, of which there may be none.
+        before = {**vars(core), "_groups": [group.copy() for group in core._groups],
+                  "_places": core._places and core._places.copy()}
         try:
             return method(core, *args, **options)
         except BaseException:
-            core.restore(before)
-            core._latest = latest
+            vars(core).update(before)
             raise
     return call
 

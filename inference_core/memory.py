@@ -80,6 +80,12 @@ class ObjectMemory:
         return MemoryState(list(self.ids), dict(self.references), self._parts.get("mem"), self._parts.get("last"),
                            self._list_others())
 
+    def copy(self):
+        """Return another memory of the same, which does not change with this one. They share tensors."""
+        other = copy.copy(self)
+        other.references, other._parts = dict(self.references), dict(self._parts)
+        return other
+
     def add(self, key, value):
         """Add the entry of a memory frame."""
         _, parts = READS[self._mode]

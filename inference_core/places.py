@@ -80,6 +80,10 @@ class Places:
         """{frame's index: Sighting}. The tensors never change."""
         return dict(self._sightings)
 
+    def copy(self):
+        """Return other Places of the same, which do not change with these. They share tensors."""
+        return Places(self._device, self._sightings)
+
     def remember(self, number, direction, ids, prob, given, kept):
         """Look where the objects are in a frame, and keep that and what is known of the frames `kept`, but no others.
 

@@ -439,6 +439,40 @@ def test_a_step_that_runs_out_of_memory_changes_nothing(tiny_network, clip, part
         assert torch.equal(core.step(frames[index]), other.step(frames[index]))
 
 
+@pytest.mark.parametrize("mode", ["stm", "two-frames-compress"])
+def test_a_failed_step_is_undone_where_no_memory_is_left(tiny_network, clip, monkeypatch, mode):
+    def fail(*inputs):
+        raise torch.OutOfMemoryError
+
+    frames, truth = clip
+    core, other = InferenceCore(tiny_network, mode), InferenceCore(tiny_network, mode)
+    for index in range(4):
+        core.step(frames[index], truth[index] if index == 3 else None)
+        other.step(frames[index], truth[index] if index == 3 else None)
+    with monkeypatch.context() as full, pytest.raises(torch.OutOfMemoryError):
+        full.setattr(torch, "cat", fail)
+        core.step(frames[4], cut=True)
+    assert core.given == other.given == [1, 2]
+    for index in range(4, 8):
+        assert torch.equal(core.step(frames[index]), other.step(frames[index]))
+
+
+def test_a_step_does_not_compute_checksums_of_the_weights(tiny_network):
+    """An engine may compute them whenever it is asked, as the trained network itself does."""
+    asked = []
+
+    class Engine(PlainEngine):
+        @property
+        def weights(self):
+            asked.append(True)
+            return super().weights
+
+    core = InferenceCore(Engine(tiny_network))
+    core.step(IMAGE, MASK)
+    core.step(IMAGE)
+    assert not asked
+
+
 def test_settings_and_numbers_of_other_types_are_refused(tiny_network):
     for name, value in (("size", "480"), ("size", 480.0), ("top_k", None), ("mem_every", "a"), ("chunk_size", 0)):
         with pytest.raises(InputError, match=f"{name} is {value!r}"):
