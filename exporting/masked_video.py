@@ -80,12 +80,14 @@ def find_sources(folder, video=None):
         return [_find_project(folder, video)]
     if video is not None and not is_stream(video) and not Path(video).exists():
         raise InputError(f"{video}: no such video or folder of frames")
-    tracked = sorted((file.parent for file in folder.glob("*/summary.json")), key=lambda path: natural(path.name))
-    if tracked:
-        return [_find_tracked(path, video and _find_named(Path(video), path.name)) for path in tracked]
     if _holds_masks(folder):
         found = [video] if video else _find_frames(folder)
         return [_source(folder, folder, found, "give its video or the folder of its frames with --video")]
+    # Other programs write files of this name, too.
+    tracked = sorted((file.parent for file in folder.glob("*/summary.json") if not is_hidden(file.parent.name)
+                      and read_header(file).get("written_by") == "track.py"), key=lambda path: natural(path.name))
+    if tracked:
+        return [_find_tracked(path, video and _find_named(Path(video), path.name)) for path in tracked]
     masks = [folder / name for name in ("Annotations", "masks") if (folder / name).is_dir()] or [folder]
     places = sorted(_list_mask_folders(masks[0]), key=lambda path: natural(str(path)))
     if not places:

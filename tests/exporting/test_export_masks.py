@@ -81,6 +81,22 @@ def test_many_tracked_videos_are_exported_each_into_its_folder(inputs, tmp_path,
     assert not (tmp_path / "many" / "a" / "export" / "mot").exists()
 
 
+def test_a_summary_beside_masks_does_not_keep_them_from_being_exported(inputs, tmp_path):
+    for name in ("other", ".old"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+    (tmp_path / "results" / "other" / "summary.json").write_text('{"accuracy": 0.9}')
+    write_summary(tmp_path / "results" / ".old" / "summary.json", [inputs.video], inputs.ids)
+    (tmp_path / "results" / "clip").symlink_to(inputs.masks)
+    assert export(tmp_path / "results", "--format", "coco") == 0
+    assert frame_count(tmp_path / "results_export" / "coco.json") == 8
+
+    (tmp_path / "masks" / "run").mkdir(parents=True)
+    write_mask(tmp_path / "masks" / "00000.png", inputs.ids[0])
+    write_summary(tmp_path / "masks" / "run" / "summary.json", [inputs.video], inputs.ids, finished=False)
+    assert export(tmp_path / "masks", "--format", "coco") == 0
+    assert frame_count(tmp_path / "masks_export" / "coco.json") == 1
+
+
 @pytest.mark.parametrize("backward", [False, True])
 def test_times_come_from_the_summary_where_no_frames_are_read(tracked, backward):
     if backward:
