@@ -28,6 +28,9 @@ from util.video import open_frames
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OSError, SyntaxError)
 """What reading a file raises that is not as its format says."""
 
+DRAWN = ("mask", "polygon")
+"""Shapes of CVAT that say which pixels an object has."""
+
 MANIFEST = ".imports.json"
 """The file that says which masks an import has written into a folder."""
 
@@ -53,7 +56,9 @@ def read_coco(path, notices):
     content = json.loads(read_text(path))
     images = {image["id"]: image for image in content["images"]}
     kinds = {kind["id"]: kind["name"] for kind in content.get("categories", [])}
-    numbers = dict.fromkeys(annotation["image_id"] for annotation in content["annotations"])
+    # Boxes alone are left out, whatever video they are of.
+    numbers = dict.fromkeys(annotation["image_id"] for annotation in content["annotations"]
+                            if annotation.get("segmentation"))
     annotated = [images[number] for number in numbers]
     videos = list(dict.fromkeys(str(image["video_id"]) for image in annotated if "video_id" in image))
     if len(videos) > 1:
@@ -119,7 +124,8 @@ def read_labelme(path, notices):
 def read_cvat(path, notices):
     """CVAT 1.1, for video and for images; masks and polygons. A track is an object, or else a group."""
     root = ElementTree.parse(path).getroot()
-    tasks = list(dict.fromkeys(track.get("task_id") for track in root.iter("track")))
+    # What is no mask is left out, whatever task it is of.
+    tasks = list(dict.fromkeys(track.get("task_id") for track in root.iter("track") if _holds_drawn(track)))
     if len(tasks) > 1:
         raise InputError(f"{path}: holds masks of {len(tasks)} videos (task_id {name_a_few(list(map(str, tasks)))}), "
                          "those of one were expected; write a file for each task")
@@ -131,7 +137,7 @@ def read_cvat(path, notices):
         for shape in track:
             if shape.get("keyframe") == "1" and shape.get("outside") != "1" and _is_drawn(shape, path, notices):
                 yield Shape(int(shape.get("frame")), key, track.get("label", ""), _draw_cvat(shape, size, path))
-    _refuse_same_stems(path, [image.get("name") for image in root.iter("image") if len(image)])
+    _refuse_same_stems(path, [image.get("name") for image in root.iter("image") if _holds_drawn(image)])
     for image in root.iter("image"):
         for shape in image:
             if _is_drawn(shape, path, notices):
@@ -159,9 +165,14 @@ def _stem(name):
 
 def _is_drawn(shape, path, notices):
     """Whether an element of CVAT's XML says which pixels an object has."""
-    if shape.tag not in ("mask", "polygon"):
+    if shape.tag not in DRAWN:
         notices.append((path, f"a shape of the type {shape.tag} is left out; masks and polygons can be read"))
-    return shape.tag in ("mask", "polygon")
+    return shape.tag in DRAWN
+
+
+def _holds_drawn(element):
+    """Whether a track or an image of CVAT's XML has a mask."""
+    return any(shape.tag in DRAWN for shape in element)
 
 
 def _draw_cvat(shape, size, path):

@@ -211,6 +211,29 @@ def test_several_videos_are_not_mixed(tmp_path, capsys):
     assert refused(capsys, path, "2 videos (task_id 4, 5)", "a file for each task")
 
 
+def test_boxes_of_other_videos_are_left_out(tmp_path, capsys):
+    outline = [circle()[1].ravel().tolist()]
+    path = write_coco(tmp_path / "a.json", [{"segmentation": outline, "track_id": 1},
+                                            {"image_id": 11, "bbox": [1, 1, 9, 9]}], count=2)
+    content = json.loads(path.read_text())
+    for number, image in enumerate(content["images"]):
+        image |= {"video_id": number, "file_name": f"{number}/00000.jpg"}
+    path.write_text(json.dumps(content))
+    mask = '<mask frame="0" keyframe="1" outside="0" rle="0, 4" left="1" top="1" width="2" height="2"/>'
+    box = '<box frame="0" keyframe="1" outside="0" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    (tmp_path / "b.xml").write_text(
+        "<annotations><original_size><width>160</width><height>120</height></original_size>"
+        f'<track id="0" label="dog" task_id="4">{mask}</track><track id="1" label="cat" task_id="5">{box}</track>'
+        "</annotations>")
+    (tmp_path / "c.xml").write_text(
+        f'<annotations><image id="0" name="a/00000.png" width="160" height="120">{mask}</image>'
+        f'<image id="1" name="b/00000.png" width="160" height="120">{box}</image></annotations>')
+    for name in ("a.json", "b.xml", "c.xml"):
+        assert run(tmp_path / name, "--output", tmp_path / name[0]) == 0
+        assert len(read_all(tmp_path / name[0])) == 1
+        assert "is left out" in capsys.readouterr().err
+
+
 def test_labelme_shapes(tmp_path):
     picture = io.BytesIO()
     Image.fromarray(np.eye(3, dtype=np.uint8) * 255).save(picture, format="PNG")
