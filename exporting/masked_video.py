@@ -87,7 +87,8 @@ def find_sources(folder, video=None):
     tracked = sorted((file.parent for file in folder.glob("*/summary.json") if not is_hidden(file.parent.name)
                       and read_header(file).get("written_by") == "track.py"), key=lambda path: natural(path.name))
     if tracked:
-        return [_find_tracked(path, video and _find_named(Path(video), path.name)) for path in tracked]
+        return [_find_tracked(path, video and _find_named(Path(video), path.name),
+                              f"say with --video which folder holds {path.name}") for path in tracked]
     masks = [folder / name for name in ("Annotations", "masks") if (folder / name).is_dir()] or [folder]
     places = sorted(_list_mask_folders(masks[0]), key=lambda path: natural(str(path)))
     if not places:
@@ -132,13 +133,13 @@ def _find_frames(masks):
 
 
 def _find_named(folder, name):
-    """The frames of the video of this name in a folder of videos; None if there are none."""
+    """The path, a text, of the video of this name in a folder of videos; None if there is none."""
     candidates = [folder / name, *(folder / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES)]
-    return next((path for path in candidates if path.exists()), None)
+    return next((str(path) for path in candidates if path.exists()), None)
 
 
-def _find_tracked(folder, video):
-    """The Source of a folder that track.py has written."""
+def _find_tracked(folder, video, cure="say with --video where it is"):
+    """The Source of a folder that track.py has written. cure: what to do if its video is not at hand."""
     summary = folder / "summary.json"
     header = read_header(summary)
     if header.get("written_by") != "track.py" or not isinstance(header.get("video"), list):
@@ -160,7 +161,7 @@ def _find_tracked(folder, video):
     scores, name = folder / "scores", header["video"][0]
     what = f"{name} was a stream" if is_stream(name) else f"the video {name} is not there any more"
     return Source(folder.resolve().name, folder / "masks", at_hand[0] if at_hand else (),
-                  "" if at_hand else f"{what}: say with --video where it is", header.get("start"), header.get("end"),
+                  "" if at_hand else f"{what}: {cure}", header.get("start"), header.get("end"),
                   summary, scores if scores.is_dir() else None, folder)
 
 

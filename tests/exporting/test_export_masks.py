@@ -81,6 +81,21 @@ def test_many_tracked_videos_are_exported_each_into_its_folder(inputs, tmp_path,
     assert not (tmp_path / "many" / "a" / "export" / "mot").exists()
 
 
+def test_tracked_videos_that_were_moved_are_found_by_name(inputs, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "many" / name).mkdir(parents=True)
+        (tmp_path / "many" / name / "masks").symlink_to(inputs.masks)
+        write_summary(tmp_path / "many" / name / "summary.json", [f"gone/{name}.mp4"], inputs.ids)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").symlink_to(inputs.video)
+    command = (tmp_path / "many", "--format", "images", "--video", tmp_path / "videos")
+    assert export(*command) == 2
+    assert refused(capsys, "gone/b.mp4 is not there any more: say with --video which folder holds b")
+    (tmp_path / "videos" / "b.mp4").symlink_to(inputs.video)
+    assert export(*command) == 0
+    assert all(len(files(tmp_path / "many" / name / "export" / "images")) == 8 for name in ("a", "b"))
+
+
 def test_a_summary_beside_masks_does_not_keep_them_from_being_exported(inputs, tmp_path):
     for name in ("other", ".old"):
         (tmp_path / "results" / name).mkdir(parents=True)
