@@ -356,7 +356,7 @@ class MaskedVideo:
         first = next(iter(self._files))
         # Only frames of a video file have times, and they are named after their numbers.
         timed = source.summary and next(read_items(source.summary), {}).get("time") is not None
-        self.guessed = "" if whole or timed or find_numbers(first) == [0] else \
+        self.guessed = "" if whole or timed or find_numbers(first)[-1:] == [0] else \
             f"frame {first} is taken for number {self._number(first)} of the video, from 0 on"
         if self.has_frames:
             self._frames = whole if source.start is None and source.end is None else \

@@ -216,7 +216,10 @@ def test_guessed_numbers_of_frames_are_said(tracked, inputs, tmp_path, capsys):
     (tmp_path / "frames").mkdir()
     for number in range(8):
         Image.new("RGB", SIZE).save(tmp_path / "frames" / f"{number:05d}.jpg")
+    (tmp_path / "named").mkdir()
+    write_mask(tmp_path / "named" / "clip2_00000.png", inputs.ids[0])
     for command in ((tracked, ), (inputs.masks, "--output", tmp_path / "b"),
+                    (tmp_path / "named", "--output", tmp_path / "d"),
                     (masks, "--video", tmp_path / "frames", "--output", tmp_path / "c")):
         assert export(*command, "--format", "mot", "coco", "cvat", "boxes-csv") == 0
         assert "taken for" not in capsys.readouterr().err
