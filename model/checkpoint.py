@@ -61,7 +61,6 @@ def give_weights(network, state, path, name):
     return network
 
 
-@functools.cache
 def preset_name(config):
     """Return the name of the preset whose dimensions a NetworkConfig has, or "custom"."""
     plain = dataclasses.replace(config, sam=True, repeat=0, single_object=False)

@@ -29,6 +29,10 @@ def test_network_is_recognised_from_keys_and_shapes(tmp_path, change, wrapped):
     assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
 
 
+def test_a_network_of_one_s_own_may_have_a_list_of_dimensions():
+    assert preset_name(dataclasses.replace(PRESETS["tiny"], decoder_dims=[32, 16, 16])) == "custom"
+
+
 def test_published_network_has_the_published_keys():
     shapes = expected_shapes(PRESETS["base"])
     assert len(shapes) == 435
