@@ -51,7 +51,7 @@ def make_training_dataset(settings, rank=0, processes=1, device="cpu"):
     pasted = PastedVideoDataset(cuttings, seed=seed, perturb=perturb, hide=data.hide) if data.pasted else None
     if not found:
         return pasted
-    videos = _choose_videos(found, excluded, shots, told=rank == 0)
+    videos = _choose_videos(found, excluded, shots, told=rank == 0, decoded=bool(data.fine_tune))
     samples = recipe.iterations * recipe.accumulate * recipe.batch_size * processes
     bl30k = recipe.stage == 1 and not data.video_root
     curriculum = ((0, data.max_jump),) if data.max_jump else jump_curriculum(samples, last_from=0.8 if bl30k else 0.9)
@@ -99,7 +99,7 @@ def check_training_data(settings):
     excluded = read_excluded(data.exclude, found)
     images = _check_files(pairs=pairs, videos=[video for video in found if video.name not in excluded])
     if found:
-        _choose_videos(found, excluded, recipe.rollout or SHOTS)
+        _choose_videos(found, excluded, recipe.rollout or SHOTS, decoded=True)
     if not images:
         raise InputError("there is nothing to train on: no image was found")
     print(f"{images} images and their masks: every file can be used")
@@ -119,11 +119,14 @@ def describe_data(data, stage):
     return "pasted images" if data.pasted == 1 else f"{name}, {data.pasted:.0%} pasted images"
 
 
-def _choose_videos(found, excluded, shots, told=True):
-    """Return the videos that can be trained on. told: say which are left out, and what may not be as it was meant."""
+def _choose_videos(found, excluded, shots, told=True, decoded=False):
+    """Return the videos that can be trained on. told: say which are left out, and what may not be as it was meant.
+
+    decoded: every file was decoded before, so that what is to be said of masks has been said.
+    """
     notices = []
     videos, left_out = usable_videos(found, excluded, shots, notices=notices)
-    if told:
+    if told and not decoded:
         tell(list_notices(sorted(notices)))
     if not videos:
         name, why = next(iter(left_out.items()))

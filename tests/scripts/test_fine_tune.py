@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import train
 from dataset.evaluation_sets import EVALUATION_SETS
@@ -140,6 +141,17 @@ def test_every_file_is_decoded_before(clips, tmp_path, tiny_checkpoint, capsys):
     assert tune(home, tmp_path, tiny_checkpoint) == 2
     error = capsys.readouterr().err
     assert f"{first.mask(3)}: the mask has" in error and f"{image}: damaged image" in error
+
+
+@pytest.mark.parametrize("option", ["--ema=0", "--check-data"])
+def test_what_masks_are_taken_for_is_said_once(option, clips, tmp_path, tiny_checkpoint, capsys):
+    home = shutil.copytree(clips, tmp_path / "clips")
+    for clip in find_videos(home):
+        for number in range(len(clip.frames)):
+            ids = read_mask(clip.mask(number))
+            Image.fromarray(np.where(ids[..., None], np.uint8((200, 30, 30)), np.uint8(255))).save(clip.mask(number))
+    assert tune(home, tmp_path, tiny_checkpoint, option) == 0
+    assert capsys.readouterr().err.count("the colour of most of the border") == 1
 
 
 def test_exported_clips_are_found(clips, tmp_path):
