@@ -58,7 +58,7 @@ def read_coco(path, notices):
     kinds = {kind["id"]: kind["name"] for kind in content.get("categories", [])}
     # Boxes alone are left out, whatever video they are of.
     numbers = dict.fromkeys(annotation["image_id"] for annotation in content["annotations"]
-                            if annotation.get("segmentation"))
+                            if any(annotation.get("segmentation") or ()))
     annotated = [images[number] for number in numbers]
     videos = list(dict.fromkeys(str(image["video_id"]) for image in annotated if "video_id" in image))
     if len(videos) > 1:
@@ -68,7 +68,7 @@ def read_coco(path, notices):
     for annotation in content["annotations"]:
         image, segmentation = images[annotation["image_id"]], annotation.get("segmentation")
         shape = (image["height"], image["width"])
-        if not segmentation:
+        if not any(segmentation or ()):
             notices.append((path, "a box without an outline is left out; polygons and run lengths can be read"))
             continue
         if isinstance(segmentation, dict):

@@ -159,7 +159,7 @@ def test_boxes_are_no_masks(tmp_path, capsys):
     """A frame whose objects have boxes alone would get a mask in which nothing is."""
     polygon = {"segmentation": [circle()[1].ravel().tolist()], "track_id": 1}
     boxes = [{"track_id": 1, "image_id": 11, "bbox": [1, 1, 9, 9], **more}
-             for more in ({}, {"segmentation": []}, {"segmentation": None})]
+             for more in ({}, {"segmentation": []}, {"segmentation": None}, {"segmentation": [[]]})]
     path = write_coco(tmp_path / "a.json", [polygon, *boxes], count=2)
     assert run(path, "--output", tmp_path / "a") == 0
     assert list(read_all(tmp_path / "a")) == ["00000"]
