@@ -134,6 +134,28 @@ def test_nothing_is_called_saved_before_it_is(page, server):
     wait_saved(page, "lasso")
 
 
+def test_an_object_is_drawn_while_it_is_being_added(page, server):
+    """Whatever the page sends is held, as when the server has much to do, or is away."""
+    def hold(socket):
+        line = socket.connect_to_server()
+        socket.on_message(lambda text: held.append((line, text)))
+
+    held = []
+    page.route_web_socket("**/events", hold)
+    open_video(page, "one")
+    page.click("[data-tool=lasso]")
+    for left in (20, 80, 140):
+        if left > 20:
+            page.keyboard.press("a")
+        drag(page, (left, 40), (left + 30, 40), (left + 30, 90), (left, 90))
+    for line, text in held:
+        line.send(text)
+    wait_saved(page, "lasso")
+    assert page.locator("#objects li[data-id]").count() == 3
+    assert page.get_attribute("#objects [aria-current=true]", "data-id") == "3"
+    assert [shown_ids(page, "one", 0)[60, x] for x in (35, 95, 155)] == [1, 2, 3]
+
+
 def test_a_frame_that_does_not_come_keeps_no_other_from_being_shown(page, server):
     open_video(page, "one")
     held = []
