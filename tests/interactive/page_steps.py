@@ -109,6 +109,15 @@ def wait_left(page, position):
     wait_shown(page)
 
 
+def send(page, name, **action):
+    """Send an action as another tab does, and wait until it is done."""
+    page.evaluate("""([name, action]) => new Promise(done => {
+        const line = new WebSocket(`ws://${location.host}/api/p/${name}/events`);
+        line.onopen = () => line.send(JSON.stringify(action));
+        line.onmessage = event => JSON.parse(event.data).event === "done" && done(line.close());
+    })""", [name, action])
+
+
 def shown_ids(page, name, position):
     """The ids that the page has for a frame, by way of the browser."""
     values = page.evaluate("""async ([name, position]) => {

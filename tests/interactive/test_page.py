@@ -12,6 +12,7 @@ from tests.interactive.page_steps import (
     draw_rectangle,
     open_video,
     place,
+    send,
     shown_ids,
     track,
     wait_frame,
@@ -177,6 +178,27 @@ def test_a_frame_that_does_not_come_keeps_no_other_from_being_shown(page, server
     drag(page, (40, 40), (100, 40), (100, 100), (40, 100))
     page.wait_for_selector(".toast:has-text('not there')")
     assert len(list((server.output / "one" / "annotations").iterdir())) == 1
+
+
+def test_a_mask_that_changes_while_its_frame_is_loading_is_shown(page, server):
+    open_video(page, "one")
+    draw_rectangle(page, 40, 40, 100, 100)
+    held = []
+    page.route("**/frame/1?*", lambda route: held.append(route))
+    with page.expect_response("**/mask/1"):
+        page.keyboard.press("ArrowRight")
+    send(page, "one", do="draw", tool="brush", frame=1, object=1, points=[[20, 72], [180, 72]], width=40)
+    wait_saved(page, "brush")
+    for route in held:
+        route.continue_()
+    wait_frame(page, 1)
+    middle = """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+        const canvas = document.querySelector("#canvas"), context = canvas.getContext("2d");
+        done([...context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data]);
+    })))"""
+    masked = page.evaluate(middle)
+    page.keyboard.press("v")
+    assert page.evaluate(middle) != masked
 
 
 def test_a_frame_stays_shown_while_the_next_one_takes_long(page, server):
