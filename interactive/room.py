@@ -54,8 +54,7 @@ class Room:
         """The project's Tracker."""
         with self._making:
             if self._tracker is None:
-                self._tracker = self._make_tracker(self.project,
-                                                   lambda event, **values: self.tell({"event": event, **values}))
+                self._tracker = self._make_tracker(self.project, self._hear)
             return self._tracker
 
     @property
@@ -72,7 +71,10 @@ class Room:
         return self._tracker and self._tracker.job
 
     def listen(self, listener):
-        self._listeners.add(listener)
+        """Tell a listener how the project stands, and from then on whatever happens."""
+        with self._telling:
+            self._listeners.add(listener)
+            listener({"event": "changed", "frames": "all", "project": self.describe()})
 
     def leave(self, listener):
         self._listeners.discard(listener)
@@ -84,6 +86,13 @@ class Room:
             for listener in list(self._listeners):
                 listener(event)
         self._rest()
+
+    def _hear(self, event, **values):
+        """Tell all what the tracker tells, and, once it has ended, how the project stands."""
+        with self._telling:
+            if event == "stopped":
+                values["project"] = self.describe()
+            self.tell({"event": event, **values})
 
     def _rest(self):
         """Keep no frames while nobody looks and nothing is tracked: rooms stay open until the server ends."""

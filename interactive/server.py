@@ -256,8 +256,7 @@ async def events(websocket):
 
     try:
         room = await run_in_threadpool(websocket.app.state.workspace.room, websocket.path_params["name"])
-        room.listen(listener)
-        listener({"event": "changed", "frames": "all", "project": await run_in_threadpool(room.describe)})
+        await run_in_threadpool(room.listen, listener)
     except Exception as error:
         # Without a word, the page would connect again and again.
         if room:

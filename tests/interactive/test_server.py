@@ -4,6 +4,7 @@ import asyncio
 import gc
 import io
 import json
+import threading
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,8 @@ def test_strokes_track_and_undo(client):
         assert changed["frames"] == [0] and changed["project"]["references"] == {"0": [1]}
         assert (mask_of(client, name, 0) == 1).sum() == 41 * 31
         act(line, do="track", direction="forward", start=0)
-        assert until(line, "stopped") == {"event": "stopped", "done": COUNT, "reason": "done"}
+        stopped = until(line, "stopped")
+        assert (stopped["done"], stopped["reason"], stopped["project"]["job"]) == (COUNT, "done", None)
         assert mask_of(client, name, COUNT - 1).shape == (72, 100)
         assert len(client.get(f"/api/p/{name}/quality").content) == COUNT
         assert act(line, do="undo")["frames"] == [0]
@@ -346,6 +348,24 @@ def test_a_project_that_nobody_looks_at_keeps_no_frames(client, root):
         assert client.get(f"/api/p/{name}/frame/3").status_code == 200
     finally:
         tracemalloc.stop()
+
+
+def test_who_comes_while_a_job_ends_is_told_that_it_has_ended(root, tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "out", root, lambda project, tell: None, lambda: None)
+    room, told = workspace.open(root / "one"), []
+    describe, stopping = room.describe, threading.Thread(target=lambda: room.tell({"event": "stopped"}))
+
+    def describe_meanwhile():
+        found = describe()
+        stopping.start()
+        stopping.join(0.5)
+        return found
+
+    monkeypatch.setattr(room, "describe", describe_meanwhile)
+    room.listen(lambda event: told.append(event["event"]))
+    stopping.join()
+    assert told == ["changed", "stopped"]
+    workspace.close()
 
 
 def test_frames_are_kept_for_a_while_for_who_does_not_listen(root, tmp_path, monkeypatch):
