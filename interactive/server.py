@@ -14,7 +14,7 @@
     POST /api/p/NAME/command, /export     {formats, options}: the command line of an export; run it
     GET  /api/p/NAME/download/FILE        what was exported
     WS   /api/p/NAME/events               the page sends actions, the server events; each action is answered by one of
-                                          them, "done" or "error"
+                                          them, "done" or "error"; "refused": no such project
 
 Errors are {"error": sentence} with status 400.
 """
@@ -261,8 +261,9 @@ async def events(websocket):
         # Without a word, the page would connect again and again.
         if room:
             await run_in_threadpool(room.leave, listener)
-        await websocket.send_text(json.dumps({"event": "error", "text": _sentence(error)}))
-        await websocket.close()
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.send_text(json.dumps({"event": "refused", "text": _sentence(error)}))
+            await websocket.close()
         return
     sending = asyncio.create_task(send())
     try:

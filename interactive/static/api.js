@@ -47,10 +47,12 @@ export class Line {
     this.socket.onmessage = event => {
       const told = JSON.parse(event.data);
       if (["done", "error"].includes(told.event)) this.unanswered--;
+      if (told.event === "refused") Object.assign(this, {refused: true, unanswered: 0});
       if (!this.closed) this.hear(told);
       else if (!this.unanswered) this.socket.close();
     };
     this.socket.onclose = () => {
+      if (this.refused) return;
       // Nobody answers what was sent before.
       this.unanswered = this.waiting.length;
       if (!this.closed) this.tellState();

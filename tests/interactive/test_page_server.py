@@ -194,6 +194,20 @@ def test_what_is_drawn_while_the_server_is_away_waits_also_if_the_project_is_lef
     assert [shown_ids(page, "one", 0)[60, x] for x in (35, 95, 155)] == [1, 1, 1]
 
 
+def test_a_project_that_is_gone_is_left_with_one_message(page, server):
+    open_video(page, "one")
+    server.end(signal.SIGKILL)
+    page.wait_for_selector("#saved:text-is('no connection')")
+    page.keyboard.press("a")
+    shutil.rmtree(server.output / "one")
+    server.start()
+    page.wait_for_selector("#start:not([hidden])")
+    assert page.locator(".toast:has-text('there is no such project')").count() == 1
+    # What waited for the old one does not come into a new one.
+    open_video(page, "one")
+    assert page.is_disabled("#undo") and page.text_content("#saved") == "saved"
+
+
 def test_tracking_that_ends_with_the_server_is_not_taken_as_done(page, server):
     open_video(page, "long")
     draw_rectangle(page, 40, 40, 100, 100)
