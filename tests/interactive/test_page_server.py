@@ -26,6 +26,7 @@ from tests.interactive.page_steps import (
     shown_ids,
     track,
     wait_saved,
+    wait_shown,
 )
 from tests.server import serving
 from util.image_io import read_mask
@@ -189,7 +190,7 @@ def test_what_is_drawn_while_the_server_is_away_waits_also_if_the_project_is_lef
     page.wait_for_timeout(500)
     page.goto(f"{server.address}#one")
     wait_saved(page, "lasso")
-    page.wait_for_function("document.querySelector('#canvas').getAttribute('aria-busy') === 'false'")
+    wait_shown(page)
     assert page.locator("#objects li[data-id]").count() == 1
     assert [shown_ids(page, "one", 0)[60, x] for x in (35, 95, 155)] == [1, 1, 1]
 
@@ -205,7 +206,9 @@ def test_a_project_that_is_gone_is_left_with_one_message(page, server):
     assert page.locator(".toast:has-text('there is no such project')").count() == 1
     # What waited for the old one does not come into a new one.
     open_video(page, "one")
-    assert page.is_disabled("#undo") and page.text_content("#saved") == "saved"
+    page.wait_for_selector("#editor:not([hidden])")
+    page.wait_for_selector("#saved:text-is('saved')")
+    assert page.is_disabled("#undo")
 
 
 def test_tracking_that_ends_with_the_server_is_not_taken_as_done(page, server):
