@@ -289,10 +289,15 @@ def test_nothing_is_added_to_be_erased(page, server):
 
 def test_keys_are_those_of_the_page_after_a_click_on_a_button(page, server):
     open_video(page, "long")
-    page.click("[data-tool=brush]")
-    page.keyboard.press("Space")
-    page.wait_for_selector("#play[aria-label=pause]")
-    page.keyboard.press("Space")
+    page.click("#add")
+    page.wait_for_selector("#objects li[data-id='1']")
+    for button in ("[data-tool=brush]", "[aria-label='lock object 1']", "#zoom-in", "#clear", "#help"):
+        page.click(button)
+        if button == "#help":
+            page.keyboard.press("Escape")
+        page.keyboard.press("Space")
+        page.wait_for_selector("#play[aria-label=pause]")
+        page.keyboard.press("Space")
     # Whoever comes to a button with the keyboard presses it with the keyboard.
     page.focus("[data-tool=lasso]")
     page.keyboard.press("Space")
@@ -310,7 +315,7 @@ def test_objects_are_named_hidden_locked_merged_and_deleted(page, server):
     page.locator("#objects .name").nth(2).fill("cup")
     page.keyboard.press("Enter")
     wait_saved(page, "change object")
-    page.click("[aria-label='lock object 2']")
+    page.press("[aria-label='lock object 2']", "Space")
     page.wait_for_selector("[aria-label='lock object 2'][aria-pressed=true]")
     # The focus stays where it was, although the list is made anew.
     assert page.evaluate("document.activeElement.ariaLabel") == "lock object 2"
