@@ -28,6 +28,9 @@ export function icon(name) {
 export function tell(text, bad = false) {
   const toast = make("div", {class: bad ? "toast bad" : "toast"}, text);
   $("toasts").append(toast);
+  // Before a dialog that was opened since.
+  $("toasts").hidePopover();
+  $("toasts").showPopover();
   while ($("toasts").children.length > 3) $("toasts").firstChild.remove();
   setTimeout(() => toast.remove(), bad ? 9000 : 5000);
 }

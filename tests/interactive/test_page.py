@@ -287,6 +287,28 @@ def test_nothing_is_added_to_be_erased(page, server):
     assert page.is_disabled("#undo") and page.locator("#objects li[data-id]").count() == 0
 
 
+def test_messages_cover_no_control_and_are_before_a_dialog(page, server):
+    open_video(page, "one")
+    page.keyboard.press("Control+e")
+    page.wait_for_selector("#export-dialog")
+    page.mouse.move(0, 0)
+    dialog = page.locator("#export-dialog").bounding_box()
+    page.evaluate("""async () => (await import("/static/panels.js")).tell("no space is left on the device: ".repeat(5))""")
+    toast = page.locator(".toast").bounding_box()
+    clip = {"x": dialog["x"] + 30, "y": dialog["y"] + 20, "width": toast["x"] + toast["width"] - dialog["x"] - 40,
+            "height": toast["y"] + toast["height"] - dialog["y"] - 25}
+    shown = page.screenshot(clip=clip)
+    page.evaluate("document.querySelector('.toast').style.opacity = 0")
+    assert page.screenshot(clip=clip) != shown
+    page.keyboard.press("Escape")
+    covered = page.evaluate("""({x, y, width, height}) =>
+        [...document.querySelectorAll("#editor :is(button, input, select)")].filter(each => {
+            const box = each.getBoundingClientRect();
+            return box.width && x < box.right && x + width > box.left && y < box.bottom && y + height > box.top;
+        }).map(each => each.outerHTML)""", toast)
+    assert not covered
+
+
 def test_keys_are_those_of_the_page_after_a_click_on_a_button(page, server):
     open_video(page, "long")
     page.click("#add")
