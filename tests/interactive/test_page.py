@@ -283,6 +283,8 @@ def test_nothing_is_added_to_be_erased(page, server):
     page.keyboard.press("Delete")
     page.click("[data-tool=eraser]")
     drag(page, (40, 40), (100, 40))
+    page.click("[data-tool=away]")
+    page.mouse.click(*place(page, 40, 40))
     page.wait_for_timeout(500)
     assert page.is_disabled("#undo") and page.locator("#objects li[data-id]").count() == 0
 
@@ -370,6 +372,24 @@ def test_a_name_that_is_emptied_or_escaped_from_stays(page, server):
         assert name.input_value() == "object 1"
     page.wait_for_timeout(500)
     assert page.get_attribute("#undo", "title") == "Undo: lasso" and page.locator(".toast").count() == 0
+
+
+def test_a_click_that_is_refused_leaves_no_dot(page, server):
+    open_video(page, "one")
+    page.click("#add")
+    page.wait_for_selector("#objects li[data-id='1']")
+    page.click("[aria-label='lock object 1']")
+    page.wait_for_selector("[aria-label='lock object 1'][aria-pressed=true]")
+    page.click("[data-tool=click]")
+    page.mouse.move(*place(page, 50, 50))
+    colour = """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+        const canvas = document.querySelector("#canvas"), context = canvas.getContext("2d");
+        done([...context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data]);
+    })))"""
+    plain = page.evaluate(colour)
+    page.mouse.click(*place(page, SIZE[0] / 2, SIZE[1] / 2))
+    page.wait_for_selector(".toast:has-text('object 1 is locked')")
+    assert page.evaluate(colour) == plain
 
 
 def test_undo_in_a_polygon_takes_back_its_last_corner(page, server):
