@@ -38,11 +38,14 @@ export function tell(text, bad = false) {
 // The list of objects. on: {choose(id), change(id, values)}
 export function showObjects(objects, chosen, on) {
   const list = $("objects"), said = JSON.stringify([objects, chosen]), focused = document.activeElement;
-  const editing = list.contains(focused) && focused.matches(".name, [type=color]");
-  if (list.dataset.said === said || editing && list.children.length === objects.length) return;
-  list.dataset.said = said;
+  if (list.dataset.said === said) return;
   const key = list.contains(focused) ? focused.dataset.key : null;
-  list.replaceChildren(...objects.map(thing => {
+  // The row in which something is being typed stays as it is, until it has been.
+  const typing = key && focused.matches(".name, [type=color]") ? +focused.closest("li").dataset.id : null;
+  const kept = objects.some(thing => thing.id === typing) ? focused.closest("li") : null;
+  list.dataset.said = kept ? "" : said;
+  const rows = objects.map(thing => {
+    if (kept && thing.id === typing) return kept;
     const toggle = (field, yes, no, label) => make("button", {
       class: "icon", "aria-pressed": String(thing[field]), "aria-label": `${label} ${thing.name}`, "data-key": `${field} ${thing.id}`,
       title: label[0].toUpperCase() + label.slice(1),
@@ -64,7 +67,15 @@ export function showObjects(objects, chosen, on) {
         }}),
       make("span", {class: "fact", title: "How good the mask in this frame probably is"}),
       toggle("hidden", "hidden", "eye", "hide"), toggle("locked", "lock", "unlock", "lock"));
-  }));
+  });
+  if (kept) {
+    // It would lose the focus if it were taken out.
+    [...list.children].forEach(row => row === kept || row.remove());
+    kept.before(...rows.slice(0, rows.indexOf(kept)));
+    kept.after(...rows.slice(rows.indexOf(kept) + 1));
+    kept.setAttribute("aria-current", String(typing === chosen));
+  }
+  else list.replaceChildren(...rows);
   if (!objects.length) list.append(make("li", {class: "none"}, "None yet. Click on something in the frame."));
   if (key) list.querySelector(`[data-key="${key}"]`)?.focus();
   list.querySelector("[aria-current=true]")?.scrollIntoView({block: "nearest"});

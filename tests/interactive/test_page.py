@@ -392,6 +392,27 @@ def test_a_click_that_is_refused_leaves_no_dot(page, server):
     assert page.evaluate(colour) == plain
 
 
+def test_a_name_is_typed_while_another_tab_deletes_and_adds(page, server):
+    open_video(page, "one")
+    for number in ("1", "2"):
+        page.click("#add")
+        page.wait_for_selector(f"#objects li[data-id='{number}']")
+    name = page.locator("#objects [data-id='1'] .name")
+    name.click()
+    assert page.get_attribute("#objects [aria-current=true]", "data-id") == "1"
+    name.fill("cup")
+    send(page, "one", do="delete object", id=2)
+    wait_saved(page, "delete object")
+    send(page, "one", do="add object")
+    wait_saved(page, "add object")
+    assert name.input_value() == "cup" and not page.locator("#objects li[data-id='2']").count()
+    page.keyboard.type("s")
+    page.keyboard.press("Enter")
+    wait_saved(page, "change object")
+    page.wait_for_selector("#objects li[data-id='3']")
+    assert name.input_value() == "cups"
+
+
 def test_undo_in_a_polygon_takes_back_its_last_corner(page, server):
     open_video(page, "one")
     draw_rectangle(page, 140, 40, 180, 100)
