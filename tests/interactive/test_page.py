@@ -157,6 +157,23 @@ def test_an_object_is_drawn_while_it_is_being_added(page, server):
     assert [shown_ids(page, "one", 0)[60, x] for x in (35, 95, 155)] == [1, 2, 3]
 
 
+def test_a_project_is_opened_again_where_one_was(page, server):
+    open_video(page, "one")
+    page.keyboard.press("End")
+    wait_frame(page, COUNT - 1)
+    page.reload()
+    wait_frame(page, COUNT - 1)
+    page.keyboard.press("ArrowLeft")
+    wait_frame(page, COUNT - 2)
+    page.click("#home")
+    page.click("#projects button")
+    wait_frame(page, COUNT - 2)
+    page.click("#home")
+    page.wait_for_selector("#start:not([hidden])")
+    open_video(page, "two")
+    wait_frame(page, 0)
+
+
 def test_a_frame_that_does_not_come_keeps_no_other_from_being_shown(page, server):
     open_video(page, "one")
     held = []

@@ -75,7 +75,7 @@ def test_one_is_led_from_doubt_to_doubt(page, server):
     page.reload()
     page.wait_for_selector("#undo[title='Undo: lasso']")
     page.keyboard.press("n")
-    wait_left(page, 0)
+    wait_left(page, led[0])
     assert int(page.input_value("#frame")) != led[0]
 
 
