@@ -53,9 +53,10 @@ export class Line {
     };
     this.socket.onclose = () => {
       if (this.refused) return;
-      // Nobody answers what was sent before.
+      // Nobody answers what was sent before. To send it again might do it twice.
+      const lost = this.unanswered > this.waiting.length;
       this.unanswered = this.waiting.length;
-      if (!this.closed) this.tellState();
+      if (!this.closed) this.tellState(lost);
       else if (!this.waiting.length) return;
       setTimeout(() => this.connect(), this.pause);
       this.pause = Math.min(5000, 2 * this.pause);

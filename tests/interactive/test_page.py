@@ -197,6 +197,20 @@ def test_a_frame_that_does_not_come_keeps_no_other_from_being_shown(page, server
     assert len(list((server.output / "one" / "annotations").iterdir())) == 1
 
 
+def test_what_may_be_lost_with_the_connection_is_told(page, server):
+    sockets = []
+    page.route_web_socket("**/events", lambda socket: (socket.connect_to_server(), sockets.append(socket)))
+    open_video(page, "one")
+    page.wait_for_selector("#saved:text-is('saved')")
+    sockets[0].close()
+    page.wait_for_selector("#saved:text-is('no connection')")
+    page.wait_for_selector("#saved:text-is('saved')")
+    assert page.locator(".toast").count() == 0
+    sockets[1].on_message(lambda text: sockets[1].close())
+    page.keyboard.press("a")
+    page.wait_for_selector(".toast:has-text('look whether it is there')")
+
+
 def test_a_mask_that_changes_while_its_frame_is_loading_is_shown(page, server):
     open_video(page, "one")
     draw_rectangle(page, 40, 40, 100, 100)
