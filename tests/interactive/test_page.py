@@ -326,7 +326,7 @@ def test_messages_cover_no_control_and_are_before_a_dialog(page, server):
     page.wait_for_selector("#export-dialog")
     page.mouse.move(0, 0)
     dialog = page.locator("#export-dialog").bounding_box()
-    page.evaluate("""async () => (await import("/static/panels.js")).tell("no space is left on the device: ".repeat(5))""")
+    page.evaluate("""async () => (await import("/static/panels.js")).tell("there is no space left: ".repeat(7))""")
     toast = page.locator(".toast").bounding_box()
     clip = {"x": dialog["x"] + 30, "y": dialog["y"] + 20, "width": toast["x"] + toast["width"] - dialog["x"] - 40,
             "height": toast["y"] + toast["height"] - dialog["y"] - 25}
