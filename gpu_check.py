@@ -82,6 +82,9 @@ class Scale:
     compiled: tuple
     """Whether to measure tracking eager (False), compiled (True) or both."""
 
+    lines: int | None
+    """The frames' shorter side, in pixels, at which J&F is measured; 0: their own, None: that of the evaluation."""
+
     sizes: tuple
     """Names of the sizes whose peak memory is measured."""
 
@@ -97,10 +100,10 @@ class Scale:
     """{form of a training step other than eager: the RunningSettings that choose it}, the quickest to start first."""
 
 
-GPU = Scale("cuda", "cuda", ("base", "compact"), (480, 854), 30, (False, True), ("480p", "4K"), "compact", 384,
-            (16, 64, 128), {"captured": {"capture": True}})
+GPU = Scale("cuda", "cuda", ("base", "compact"), (480, 854), 30, (False, True), None, ("480p", "4K"), "compact",
+            384, (16, 64, 128), {"captured": {"capture": True}})
 
-REHEARSAL = Scale("cpu", "cuda and not slow", ("tiny",), (64, 96), 3, (False,), ("240p",), "tiny", 32, (1,), {})
+REHEARSAL = Scale("cpu", "cuda and not slow", ("tiny",), (64, 96), 3, (False,), 0, ("240p",), "tiny", 32, (1,), {})
 """Compiling is not rehearsed: on a CPU it takes minutes."""
 
 ROLLOUT = 9
@@ -225,7 +228,7 @@ def measure_scores(scale, davis_path, rows):
     scores = []
     for precision in ("float32", "float16"):
         start = time.perf_counter()
-        figures = validate(network, davis_path, amp=precision != "float32" and precision)
+        figures = validate(network, davis_path, amp=precision != "float32" and precision, lines=scale.lines)
         rows.append({"network": "compact", "precision": precision, "seconds": time.perf_counter() - start, **figures})
         scores.append(figures["J&F"])
     if not abs(scores[0] - scores[1]) <= LARGEST_DIFFERENCE:

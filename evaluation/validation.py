@@ -32,10 +32,13 @@ def check_validation(davis_path):
             raise InputError(f"{first}: holds no object to track{cure}")
 
 
-def validate(network, davis_path, *, amp=False):
-    """Return what `score` does of the validation set of the DAVIS at `davis_path`, at the lines of eval_davis.py."""
-    return score(network, EVALUATION_SETS["davis17"].find(davis_path, "val"), amp=amp,
-                 size=pick_size(None, network.config, EVALUATION_SETS["davis17"].size))
+def validate(network, davis_path, *, amp=False, lines=None):
+    """Return what `score` does of the validation set of the DAVIS at `davis_path`.
+
+    lines: the frames' shorter side, in pixels, that is computed at; 0 is the frames' own, None that of eval_davis.py.
+    """
+    davis = EVALUATION_SETS["davis17"]
+    return score(network, davis.find(davis_path, "val"), amp=amp, size=pick_size(lines, network.config, davis.size))
 
 
 def score(network, videos, *, amp=False, size=None):
