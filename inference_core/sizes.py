@@ -19,7 +19,7 @@ def pick_size(size, config, otherwise=LINES):
 
 
 def network_size(size, frame_size):
-    """Return the `size` for an InferenceCore that tracks frames of frame_size = (width, height); None keeps their own.
+    """Return the `size` for an InferenceCore that tracks frames with these two sides, in pixels; None keeps their own.
 
     size: the shorter side, see `pick_size`; 0 or None keeps the frames' own. Smaller frames are enlarged to it, at most
     to twice their size: the networks learnt at about 480 lines, and lose small objects in smaller frames.
